@@ -1,0 +1,93 @@
+//! One error type: every message is a single line that names the file, key or value and what to do.
+
+use std::path::{Path, PathBuf};
+
+/// What every fallible function of this crate returns.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Everything that can go wrong, worded for the person who has to act on it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The operating system refused something about a file.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// A file was read and its content is not what it has to be.
+    #[error("{}: {message}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it, and what to do.
+        message: String,
+    },
+    /// A config has an unknown key or an impossible value.
+    #[error("{origin}: {key}: {message}")]
+    Config {
+        /// The file or preset the config came from.
+        origin: String,
+        /// `table.key`.
+        key: String,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// An argument, or a combination of arguments, that cannot work.
+    #[error("{0}")]
+    Invalid(String),
+    /// The loss is no longer a finite number.
+    #[error("step {step}: the loss is {loss}; {}", match last_good {
+        Some(path) => format!("the last good checkpoint is {}", path.display()),
+        None => "no checkpoint had been written yet".into(),
+    })]
+    Diverged {
+        /// 0-based optimizer step.
+        step: usize,
+        /// What the loss was.
+        loss: f64,
+        /// Where to go back to.
+        last_good: Option<PathBuf>,
+    },
+    /// A signal asked the run to stop, and it stopped after saving.
+    #[error("interrupted after step {step}; continue with --resume {}", run.display())]
+    Interrupted {
+        /// The last finished optimizer step.
+        step: usize,
+        /// The run directory.
+        run: PathBuf,
+    },
+    /// libtorch refused an operation.
+    #[error("libtorch: {0}")]
+    Torch(String),
+}
+
+impl Error {
+    /// An [`Error::Io`] about `path`, shaped for `map_err`.
+    pub fn io(path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Error {
+        let path = path.as_ref().to_path_buf();
+        move |source| Error::Io { path, source }
+    }
+
+    /// An [`Error::File`] about `path`.
+    pub fn file(path: impl AsRef<Path>, message: impl std::fmt::Display) -> Error {
+        Error::File { path: path.as_ref().to_path_buf(), message: message.to_string() }
+    }
+
+    /// An [`Error::Invalid`].
+    pub fn invalid(message: impl std::fmt::Display) -> Error {
+        Error::Invalid(message.to_string())
+    }
+}
+
+impl From<tch::TchError> for Error {
+    fn from(error: tch::TchError) -> Self {
+        // libtorch appends some thirty lines of C++ backtrace; the first line is the message.
+        let text = error.to_string();
+        let text = text.split("Exception raised from").next().unwrap_or_default();
+        let line = text.lines().find(|l| !l.trim().is_empty()).unwrap_or("unknown error");
+        Error::Torch(line.trim().to_string())
+    }
+}

@@ -1,0 +1,31 @@
+//! Take LayerNorm (LN) out of GPT-2 models by fine-tuning, measure what that costs, and hand over LN-free models.
+//!
+//! Data flows one way:
+//! [`config`] → [`data`] → ([`norm`], [`hook`]) → [`model`] → ([`schedule`], [`loss`], [`optim`]) → [`checkpoint`] →
+//! [`train`] → [`eval`] · [`export`] · [`generate`] → [`plot`] · [`report`] → the command line.
+//!
+//! The method is that of "Transformers Don't Need LayerNorm at Inference Time" (arXiv 2507.02559).
+
+pub mod checkpoint;
+pub mod config;
+pub mod data;
+pub mod device;
+mod error;
+pub mod eval;
+pub mod export;
+pub mod generate;
+pub mod hook;
+pub mod loss;
+pub mod model;
+pub mod norm;
+pub mod optim;
+pub mod plot;
+pub mod prelude;
+pub mod report;
+pub mod schedule;
+pub mod stds;
+pub mod train;
+
+pub use error::{Error, Result};
+/// The libtorch bindings that this crate is built on, so that a notebook needs no second dependency.
+pub use tch;

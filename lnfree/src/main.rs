@@ -1,0 +1,3 @@
+//! The `lnfree` command.
+
+fn main() {}

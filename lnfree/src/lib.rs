@@ -6,10 +6,12 @@
 //!
 //! The method is that of "Transformers Don't Need LayerNorm at Inference Time" (arXiv 2507.02559).
 
+pub mod atomic;
 pub mod checkpoint;
 pub mod config;
 pub mod data;
 pub mod device;
+pub mod doctor;
 mod error;
 pub mod eval;
 pub mod export;

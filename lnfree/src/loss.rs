@@ -1,1 +1,52 @@
-//! (placeholder)
+//! The training losses: next-token cross-entropy and the auxiliary loss that keeps σ even across positions.
+
+use tch::{Kind, Reduction, Tensor};
+
+use crate::model::sigma_of;
+
+/// Target that cross-entropy leaves out.
+pub const IGNORE: i64 = -100;
+
+/// Next-token targets of `input_ids` `[batch, pos]`: int64 `[batch, pos − 1]`. With `ignore` (the id of end-of-text),
+/// predicting that token counts for nothing, as in the paper's code.
+pub fn targets(input_ids: &Tensor, ignore: Option<i64>) -> Tensor {
+    let shifted = input_ids.narrow(1, 1, input_ids.size()[1] - 1);
+    match ignore {
+        Some(id) => shifted.masked_fill(&shifted.eq(id), IGNORE),
+        None => shifted,
+    }
+}
+
+/// Mean cross-entropy in nats over the targets that count. `logits` `[batch, pos, vocab_size]` in any dtype (the sum is in
+/// float32), `targets` `[batch, pos − 1]`. Not a number when no target counts.
+pub fn cross_entropy(logits: &Tensor, targets: &Tensor) -> Tensor {
+    let (logits, targets) = aligned(logits, targets);
+    logits.cross_entropy_loss::<Tensor>(&targets, None, Reduction::Mean, IGNORE, 0.0)
+}
+
+/// Cross-entropy per token in nats, float32 `[batch, pos − 1]`.
+pub fn token_losses(logits: &Tensor, targets: &Tensor) -> Tensor {
+    let size = targets.size();
+    let (logits, targets) = aligned(logits, targets);
+    logits.cross_entropy_loss::<Tensor>(&targets, None, Reduction::None, IGNORE, 0.0).view(size.as_slice())
+}
+
+fn aligned(logits: &Tensor, targets: &Tensor) -> (Tensor, Tensor) {
+    let size = logits.size();
+    let logits = logits.narrow(1, 0, size[1] - 1).reshape([-1, size[2]]).to_kind(Kind::Float);
+    (logits, targets.reshape([-1]))
+}
+
+/// The auxiliary loss of arXiv 2507.02559: mean over all positions of (σ_t − target)² at the input of ln_f, where target is
+/// the mean σ over positions that are neither position 0 nor end-of-text, without gradient.
+///
+/// `residual` float32 `[batch, pos, n_embd]`, `is_eot` bool `[batch, pos, 1]`. 0-dim result; zero when no position counts.
+pub fn aux_loss(residual: &Tensor, is_eot: &Tensor, eps: f64) -> Tensor {
+    let sigma = sigma_of(residual, eps);
+    let counts = is_eot.squeeze_dim(-1).logical_not();
+    let _ = counts.narrow(1, 0, 1).fill_(0);
+    let weight = counts.to_kind(Kind::Float);
+    let total = weight.sum(Kind::Float);
+    let target = (sigma.detach() * weight).sum(Kind::Float) / total.clamp_min(1.0);
+    (sigma - target).square().mean(Kind::Float)
+}

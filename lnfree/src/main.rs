@@ -1,3 +1,26 @@
-//! The `lnfree` command.
+//! The `lnfree` command: `main` turns errors into exit codes, [`cli::run`] is one `match` over the subcommands.
 
-fn main() {}
+mod cli;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    // A reader that closes the pipe early (`lnfree schedule gpt2 | head`) ends the program quietly.
+    // SAFETY: called before any thread exists.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+    match cli::run(cli::Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("lnfree: {error:#}");
+            match error.downcast_ref::<lnfree::Error>() {
+                Some(lnfree::Error::Interrupted { .. }) => {
+                    ExitCode::from(lnfree::train::interrupt::exit_code())
+                }
+                Some(lnfree::Error::Diverged { .. }) => ExitCode::from(3),
+                _ => ExitCode::from(1),
+            }
+        }
+    }
+}

@@ -1,1 +1,176 @@
-//! (placeholder)
+//! AdamW with savable state, gradient clipping and the learning-rate schedule.
+
+use std::collections::BTreeMap;
+
+use tch::{Kind, Tensor};
+
+/// Linear warm-up, then a cosine from `learning_rate` to `min_lr`: Hugging Face's `cosine_with_min_lr`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LrSchedule {
+    /// Highest learning rate.
+    pub learning_rate: f64,
+    /// Where the cosine ends, at `max_steps`.
+    pub min_lr: f64,
+    /// Steps of linear warm-up from 0.
+    pub warmup_steps: usize,
+    /// Optimizer steps in all.
+    pub max_steps: usize,
+}
+
+impl LrSchedule {
+    /// The learning rate used by optimizer step `step` (0-based). Step 0 has 0 when there is a warm-up.
+    pub fn at(&self, step: usize) -> f64 {
+        if step < self.warmup_steps {
+            return self.learning_rate * (step as f64 / self.warmup_steps.max(1) as f64);
+        }
+        let span = self.max_steps.saturating_sub(self.warmup_steps).max(1);
+        let progress = (step - self.warmup_steps) as f64 / span as f64;
+        let cosine = (0.5 * (1.0 + (std::f64::consts::PI * progress).cos())).max(0.0);
+        let floor = self.min_lr / self.learning_rate;
+        self.learning_rate * (cosine * (1.0 - floor) + floor).max(0.0)
+    }
+}
+
+/// Constants of AdamW.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AdamWConfig {
+    /// Decay of the first moment.
+    pub beta1: f64,
+    /// Decay of the second moment.
+    pub beta2: f64,
+    /// Added to the denominator.
+    pub eps: f64,
+    /// Decoupled weight decay of decayed parameters.
+    pub weight_decay: f64,
+}
+
+/// One trained parameter with its moments.
+#[derive(Debug)]
+struct Slot {
+    name: String,
+    param: Tensor,
+    decayed: bool,
+    exp_avg: Tensor,
+    exp_avg_sq: Tensor,
+}
+
+/// AdamW with decoupled weight decay (arXiv 1711.05101): p ← p·(1 − lr·wd), then
+/// p ← p − lr·m̂ / (sqrt(v̂) + eps).
+#[derive(Debug)]
+pub struct AdamW {
+    config: AdamWConfig,
+    slots: Vec<Slot>,
+    steps: u64,
+}
+
+impl AdamW {
+    /// Moments of zero for `parameters`; `decayed` says which ones weight decay pulls on.
+    pub fn new(
+        parameters: Vec<(String, Tensor)>,
+        decayed: impl Fn(&str) -> bool,
+        config: AdamWConfig,
+    ) -> AdamW {
+        let slots = parameters
+            .into_iter()
+            .map(|(name, param)| Slot {
+                decayed: decayed(&name),
+                exp_avg: param.zeros_like().detach(),
+                exp_avg_sq: param.zeros_like().detach(),
+                name,
+                param,
+            })
+            .collect();
+        AdamW { config, slots, steps: 0 }
+    }
+
+    /// One step from the gradients that are there, each multiplied by `grad_scale` (0-dim) first; clears them.
+    pub fn step(&mut self, lr: f64, grad_scale: &Tensor) {
+        let _guard = tch::no_grad_guard();
+        self.steps += 1;
+        let AdamWConfig { beta1, beta2, eps, weight_decay } = self.config;
+        let t = self.steps as i32;
+        let (correction1, correction2) = (1.0 - beta1.powi(t), (1.0 - beta2.powi(t)).sqrt());
+        for slot in &mut self.slots {
+            let mut grad = slot.param.grad();
+            if !grad.defined() {
+                continue;
+            }
+            let _ = grad.g_mul_(grad_scale);
+            if slot.decayed && weight_decay != 0.0 {
+                let _ = slot.param.g_mul_scalar_(1.0 - lr * weight_decay);
+            }
+            let _ = slot.exp_avg.lerp_(&grad, 1.0 - beta1);
+            let _ = slot.exp_avg_sq.g_mul_scalar_(beta2);
+            let _ = slot.exp_avg_sq.addcmul_(&grad, &(&grad * (1.0 - beta2)));
+            let denominator = (slot.exp_avg_sq.sqrt() / correction2).g_add_scalar_(eps);
+            let _ = slot.param.addcdiv_(&(&slot.exp_avg * (-lr / correction1)), &denominator);
+            let _ = grad.zero_();
+        }
+    }
+
+    /// L2 norm over all gradients, 0-dim float32, on the device.
+    pub fn grad_norm(&self) -> Tensor {
+        let _guard = tch::no_grad_guard();
+        let norms: Vec<Tensor> = self
+            .slots
+            .iter()
+            .map(|s| s.param.grad())
+            .filter(Tensor::defined)
+            .map(|g| g.norm_scalaropt_dtype(2.0, Kind::Float))
+            .collect();
+        Tensor::stack(&norms, 0).norm_scalaropt_dtype(2.0, Kind::Float)
+    }
+
+    /// Steps taken so far.
+    pub fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    /// Moments by name (`NAME.exp_avg`, `NAME.exp_avg_sq`), sharing storage with the optimizer.
+    pub fn state(&self) -> BTreeMap<String, Tensor> {
+        let mut state = BTreeMap::new();
+        for slot in &self.slots {
+            state.insert(format!("{}.exp_avg", slot.name), slot.exp_avg.shallow_clone());
+            state.insert(format!("{}.exp_avg_sq", slot.name), slot.exp_avg_sq.shallow_clone());
+        }
+        state
+    }
+
+    /// Puts saved moments back.
+    ///
+    /// # Errors
+    /// When a moment is missing or has another shape; names it.
+    pub fn load(&mut self, mut state: BTreeMap<String, Tensor>, steps: u64) -> crate::Result<()> {
+        for slot in &mut self.slots {
+            for (suffix, moment) in [("exp_avg", &mut slot.exp_avg), ("exp_avg_sq", &mut slot.exp_avg_sq)] {
+                let name = format!("{}.{suffix}", slot.name);
+                let saved = state
+                    .remove(&name)
+                    .ok_or_else(|| crate::Error::invalid(format!("optimizer state has no tensor {name}")))?;
+                if saved.size() != moment.size() {
+                    let (found, wanted) = (saved.size(), moment.size());
+                    return Err(crate::Error::invalid(format!(
+                        "optimizer state {name} has shape {found:?}, expected {wanted:?}"
+                    )));
+                }
+                moment.copy_(&saved);
+            }
+        }
+        self.steps = steps;
+        Ok(())
+    }
+}
+
+/// The factor that brings gradients of L2 norm `norm` down to at most `max`: min(1, max / (norm + 1e-6)), as PyTorch does.
+pub fn clip_coefficient(norm: &Tensor, max: f64) -> Tensor {
+    (max / (norm + 1e-6)).clamp_max(1.0)
+}
+
+/// Whether weight decay pulls on a parameter: matrices and embeddings yes, biases never; LN weights only if `decay_ln`.
+///
+/// Hugging Face leaves out biases and the weights of `nn.LayerNorm`; the paper's fake LN is another class, so in its runs
+/// without LN the LN weights are decayed too.
+pub fn is_decayed(name: &str, decay_ln: bool) -> bool {
+    let is_ln = name.starts_with("ln_f.") || name.contains(".ln_1.") || name.contains(".ln_2.");
+    name.ends_with(".weight") && (decay_ln || !is_ln)
+}

@@ -1,1 +1,114 @@
-//! (placeholder)
+//! When which LN goes, as a pure function of the optimizer step.
+
+use serde::{Deserialize, Serialize};
+
+use crate::norm::RemovalKind;
+
+/// First step and gap in steps per layer of every kind of removal: the `[schedule]` table of a config.
+///
+/// With a gap, layer `l` goes at `start + l · gap`; gap 0 takes all layers at once. A kind without a start never goes.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct ScheduleConfig {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start_ln2: Option<usize>,
+    pub gap_ln2: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start_ln1qk: Option<usize>,
+    pub gap_ln1qk: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start_ln1v: Option<usize>,
+    pub gap_ln1v: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start_lnf: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start_eot: Option<usize>,
+    pub gap_eot: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start_bos: Option<usize>,
+    pub gap_bos: usize,
+}
+
+/// One removal: before optimizer step `step` (0-based), `kind` of block `layer` goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Removal {
+    /// 0-based optimizer step.
+    pub step: usize,
+    /// What goes.
+    pub kind: RemovalKind,
+    /// 0-based block; `None` for ln_f.
+    pub layer: Option<usize>,
+}
+
+impl ScheduleConfig {
+    /// Start and gap of one kind.
+    pub fn of(&self, kind: RemovalKind) -> (Option<usize>, usize) {
+        match kind {
+            RemovalKind::Ln2 => (self.start_ln2, self.gap_ln2),
+            RemovalKind::Ln1qk => (self.start_ln1qk, self.gap_ln1qk),
+            RemovalKind::Ln1v => (self.start_ln1v, self.gap_ln1v),
+            RemovalKind::Lnf => (self.start_lnf, 0),
+            RemovalKind::Eot => (self.start_eot, self.gap_eot),
+            RemovalKind::Bos => (self.start_bos, self.gap_bos),
+        }
+    }
+}
+
+/// All removals of a model in the order in which they happen: by step, then kind, then layer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Schedule {
+    removals: Vec<Removal>,
+}
+
+impl Schedule {
+    /// The schedule of a model with `n_layer` blocks.
+    pub fn new(config: &ScheduleConfig, n_layer: usize) -> Schedule {
+        let mut removals = Vec::new();
+        for kind in RemovalKind::ALL {
+            let (Some(start), gap) = config.of(kind) else { continue };
+            if kind == RemovalKind::Lnf {
+                removals.push(Removal { step: start, kind, layer: None });
+            } else {
+                let step = |layer: usize| start.saturating_add(layer.saturating_mul(gap));
+                removals.extend((0..n_layer).map(|l| Removal { step: step(l), kind, layer: Some(l) }));
+            }
+        }
+        removals.sort_by_key(|r| (r.step, r.kind, r.layer));
+        Schedule { removals }
+    }
+
+    /// The same without one kind.
+    pub fn without(mut self, kind: RemovalKind) -> Schedule {
+        self.removals.retain(|r| r.kind != kind);
+        self
+    }
+
+    /// A schedule that removes nothing: the vanilla control.
+    pub fn empty() -> Schedule {
+        Schedule { removals: Vec::new() }
+    }
+
+    /// Every removal, in order.
+    pub fn removals(&self) -> &[Removal] {
+        &self.removals
+    }
+
+    /// Removals due before `step` runs, those of earlier steps included, in order: the state at a step is these carried
+    /// out one after the other, so none can be missed and a resumed run ends in the same state.
+    pub fn states_at(&self, step: usize) -> &[Removal] {
+        let n = self.removals.partition_point(|r| r.step <= step);
+        &self.removals[..n]
+    }
+
+    /// The removals of exactly this step.
+    pub fn at(&self, step: usize) -> &[Removal] {
+        let from = self.removals.partition_point(|r| r.step < step);
+        &self.removals[from..self.states_at(step).len()]
+    }
+
+    /// The next removal after `step`, if any.
+    pub fn next_after(&self, step: usize) -> Option<Removal> {
+        self.removals.get(self.states_at(step).len()).copied()
+    }
+}

@@ -1,1 +1,128 @@
-//! (placeholder)
+//! Configs: one TOML file a run, of which the shipped ones are embedded in the program.
+
+mod presets;
+mod tables;
+mod validate;
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+pub use presets::{PRESETS, Preset};
+pub use tables::{DataConfig, EvalConfig, FloatType, ModelConfig, TrainConfig};
+
+use crate::norm::{NormSettings, RemovalKind, SpecialAxis};
+use crate::optim::LrSchedule;
+use crate::schedule::{Schedule, ScheduleConfig};
+use crate::{Error, Result};
+
+/// Everything that decides a run. Written back as TOML it loads again as the same config.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Which model.
+    pub model: ModelConfig,
+    /// The optimization.
+    pub train: TrainConfig,
+    /// When which LN goes.
+    #[serde(default)]
+    pub schedule: ScheduleConfig,
+    /// How standard deviations are followed.
+    #[serde(default)]
+    pub norm: NormSettings,
+    /// What is trained on.
+    pub data: DataConfig,
+    /// The evaluations during training.
+    #[serde(default)]
+    pub eval: EvalConfig,
+}
+
+impl Config {
+    /// A shipped config by name, or a TOML file by path, with `table.key=value` overrides.
+    ///
+    /// # Errors
+    /// Unknown name, unreadable file, unknown key or impossible value; the error names file and key.
+    pub fn load(name_or_path: &str, overrides: &[String]) -> Result<Config> {
+        let (origin, text) = presets::source(name_or_path)?;
+        Config::parse(&text, &origin, overrides)
+    }
+
+    /// A config from a TOML file.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn read(path: &Path, overrides: &[String]) -> Result<Config> {
+        let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
+        Config::parse(&text, &path.display().to_string(), overrides)
+    }
+
+    /// A config from TOML text; `origin` is what errors call it.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn parse(text: &str, origin: &str, overrides: &[String]) -> Result<Config> {
+        let error =
+            |key: &str, message: String| Error::Config { origin: origin.into(), key: key.into(), message };
+        let mut table: toml::Table = text.parse().map_err(|e: toml::de::Error| {
+            let line = e.span().map_or(1, |s| 1 + text[..s.start.min(text.len())].matches('\n').count());
+            error(&format!("line {line}"), one_line(e.message()))
+        })?;
+        for item in overrides {
+            apply_override(&mut table, item).map_err(|message| error(item, message))?;
+        }
+        let config: Config = serde_path_to_error::deserialize(toml::Value::Table(table)).map_err(|e| {
+            let key = e.path().to_string();
+            error(&key, one_line(&e.inner().to_string()))
+        })?;
+        config.validate().map_err(|(key, message)| error(&key, message))?;
+        Ok(config)
+    }
+
+    /// As TOML, every value written out.
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).unwrap_or_default()
+    }
+
+    /// The removals of this config, in order. With the special std on the feature axis (the compat setting) there is none to
+    /// take off position 0.
+    pub fn schedule(&self) -> Schedule {
+        let schedule = Schedule::new(&self.schedule, self.model.n_layer);
+        match self.norm.special_axis {
+            SpecialAxis::Position => schedule,
+            SpecialAxis::Feature => schedule.without(RemovalKind::Bos),
+        }
+    }
+
+    /// The learning rate over the run.
+    pub fn lr_schedule(&self) -> LrSchedule {
+        LrSchedule {
+            learning_rate: self.train.learning_rate,
+            min_lr: self.train.min_lr,
+            warmup_steps: self.train.warmup_steps,
+            max_steps: self.train.max_steps,
+        }
+    }
+
+    /// Tokens that one optimizer step sees.
+    pub fn tokens_per_step(&self) -> usize {
+        self.train.batch_size * self.train.gradient_accumulation_steps * self.data.block_size
+    }
+}
+
+fn one_line(message: &str) -> String {
+    message.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// Applies `table.key=value`; the value is TOML, and anything that is not TOML is a string.
+fn apply_override(table: &mut toml::Table, item: &str) -> Result<(), String> {
+    let form = "an override has the form table.key=value, such as train.max_steps=100";
+    let (path, value) = item.split_once('=').ok_or(form)?;
+    let (section, key) = path.trim().split_once('.').ok_or(form)?;
+    let value = value.trim();
+    let parsed = format!("v = {value}").parse::<toml::Table>().ok().and_then(|mut t| t.remove("v"));
+    let value = parsed.unwrap_or_else(|| toml::Value::String(value.to_string()));
+    let entry = table.entry(section).or_insert_with(|| toml::Value::Table(toml::Table::new()));
+    let section = entry.as_table_mut().ok_or_else(|| format!("{section} is not a table"))?;
+    section.insert(key.to_string(), value);
+    Ok(())
+}

@@ -1,0 +1,80 @@
+//! `export` and `generate`.
+
+use std::io::Write;
+
+use anyhow::Context;
+use lnfree::checkpoint;
+use lnfree::data::{Tokenizer, locate_model};
+use lnfree::export::{CardFacts, export as export_model};
+use lnfree::generate::{SampleOptions, generate as sample};
+use lnfree::model::LoadedModel;
+use lnfree::tch::Kind;
+
+use super::{ExportArgs, GenerateArgs};
+
+pub(super) fn export(args: ExportArgs) -> anyhow::Result<()> {
+    let device = args.device.device()?;
+    let run = args.checkpoint.join("checkpoints").is_dir();
+    let dir = if run { checkpoint::latest(&args.checkpoint)? } else { args.checkpoint.clone() };
+    let facts = match checkpoint::state(&dir)? {
+        Some(state) => CardFacts {
+            name: args.out.file_name().map_or("model".into(), |n| n.to_string_lossy().into_owned()),
+            base_model: state.config.model.name,
+            data: state.config.data.train,
+            steps: state.step,
+        },
+        None => CardFacts { name: dir.display().to_string(), ..CardFacts::default() },
+    };
+    let loaded = LoadedModel::load(&dir, None, Kind::Float, device)?;
+    let proof = export_model(&loaded, args.format, &args.out, args.ignore_special, &facts)
+        .with_context(|| format!("cannot export {}", dir.display()))?;
+    println!(
+        "{}: {} logits compared with the checkpoint: largest difference {:.2e}, relative RMS {:.2e}",
+        args.out.display(),
+        proof.n_logits,
+        proof.max_abs,
+        proof.relative_rms
+    );
+    Ok(())
+}
+
+pub(super) fn generate(args: GenerateArgs) -> anyhow::Result<()> {
+    let device = args.device.device()?;
+    let dir = locate_model(&args.model)?;
+    let tokenizer = Tokenizer::from_dir(&dir)?;
+    let loaded = LoadedModel::load(&dir, None, Kind::Float, device)?;
+    let mut prompt = tokenizer.encode(&args.prompt)?;
+    if prompt.is_empty() {
+        prompt.push(tokenizer.eot_id());
+    }
+    let options = SampleOptions {
+        max_new_tokens: args.max_new_tokens,
+        temperature: args.temperature,
+        top_k: args.top_k,
+        seed: args.seed,
+    };
+    let mut out = std::io::stdout().lock();
+    let mut ids = Vec::new();
+    let mut printed = args.prompt.len();
+    write!(out, "{}", args.prompt)?;
+    // Decoding everything anew keeps characters whole that several tokens make together.
+    let mut failure = None;
+    sample(&loaded.model, &loaded.ln, &prompt, options, |id| {
+        ids.push(id);
+        let mut step = || -> anyhow::Result<()> {
+            let all: Vec<u32> =
+                tokenizer.encode(&args.prompt)?.into_iter().chain(ids.iter().copied()).collect();
+            let text = tokenizer.decode(&all)?;
+            if let Some(new) = text.get(printed..).filter(|t| !t.ends_with('\u{FFFD}')) {
+                write!(out, "{new}")?;
+                out.flush()?;
+                printed = text.len();
+            }
+            Ok(())
+        };
+        failure = step().err();
+        failure.is_none()
+    })?;
+    writeln!(out)?;
+    failure.map_or(Ok(()), Err)
+}

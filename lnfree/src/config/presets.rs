@@ -1,0 +1,59 @@
+//! The shipped configs, embedded from `configs/`.
+
+use std::path::Path;
+
+use crate::{Error, Result};
+
+/// A shipped config.
+#[derive(Debug, Clone, Copy)]
+pub struct Preset {
+    /// What it is called on the command line.
+    pub name: &'static str,
+    /// Its TOML.
+    pub text: &'static str,
+}
+
+impl Preset {
+    /// Its first comment line: what it is for.
+    pub fn summary(&self) -> &'static str {
+        self.text.lines().next().unwrap_or_default().trim_start_matches('#').trim()
+    }
+}
+
+macro_rules! presets {
+    ($($name:literal),* $(,)?) => {
+        /// Every shipped config.
+        pub const PRESETS: &[Preset] =
+            &[$(Preset { name: $name, text: include_str!(concat!("../../../configs/", $name, ".toml")) }),*];
+    };
+}
+
+presets![
+    "nano",
+    "nano_pretrain",
+    "gpt2",
+    "gpt2_aux",
+    "gpt2-medium_fasttune",
+    "gpt2-medium_fasttune_aux",
+    "gpt2-large",
+    "gpt2-large_aux",
+    "gpt2-xl",
+    "gpt2-xl_aux",
+];
+
+/// Origin and text of a config by name or path.
+pub(super) fn source(name_or_path: &str) -> Result<(String, String)> {
+    if let Some(preset) = PRESETS.iter().find(|p| p.name == name_or_path) {
+        return Ok((format!("config {}", preset.name), preset.text.to_string()));
+    }
+    let path = Path::new(name_or_path);
+    if !path.exists() {
+        let names: Vec<&str> = PRESETS.iter().map(|p| p.name).collect();
+        return Err(Error::invalid(format!(
+            "config {name_or_path}: neither a file nor one of {}",
+            names.join(", ")
+        )));
+    }
+    let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
+    Ok((path.display().to_string(), text))
+}

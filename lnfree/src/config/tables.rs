@@ -1,0 +1,175 @@
+//! The tables of a config and their defaults.
+
+use serde::{Deserialize, Serialize};
+
+/// `[model]`: which model is fine-tuned.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelConfig {
+    /// A directory with `config.json` and weights, or the name of a model.
+    pub name: String,
+    /// Number of blocks; the schedule is laid out over them, and the loaded model must have as many.
+    pub n_layer: usize,
+    /// Heads; only for `pretrain`, which makes a model instead of loading one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub n_head: Option<usize>,
+    /// Model dimension; only for `pretrain`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub n_embd: Option<usize>,
+    /// Positions; only for `pretrain`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub block_size: Option<usize>,
+    /// Tokens in the vocabulary; only for `pretrain`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vocab_size: Option<usize>,
+    /// The end-of-text token, where the model's `config.json` does not say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eot_token_id: Option<i64>,
+}
+
+/// The type numbers are kept or computed in.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FloatType {
+    /// 32 bits.
+    #[default]
+    Float32,
+    /// 16 bits with float32's exponent.
+    Bfloat16,
+}
+
+impl FloatType {
+    /// libtorch's name for it.
+    pub fn kind(self) -> tch::Kind {
+        match self {
+            FloatType::Float32 => tch::Kind::Float,
+            FloatType::Bfloat16 => tch::Kind::BFloat16,
+        }
+    }
+}
+
+/// `[train]`: the optimization.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainConfig {
+    /// Sequences in one forward and backward.
+    pub batch_size: usize,
+    /// Forwards and backwards in one optimizer step.
+    #[serde(default = "one")]
+    pub gradient_accumulation_steps: usize,
+    /// Optimizer steps.
+    pub max_steps: usize,
+    /// Highest learning rate.
+    pub learning_rate: f64,
+    /// Learning rate at the end of the cosine.
+    pub min_lr: f64,
+    /// Steps of linear warm-up.
+    pub warmup_steps: usize,
+    /// Decoupled weight decay.
+    #[serde(default = "default_weight_decay")]
+    pub weight_decay: f64,
+    /// Gradients are scaled down to at most this L2 norm.
+    #[serde(default = "one_f64")]
+    pub max_grad_norm: f64,
+    /// AdamW's decay of the first moment.
+    #[serde(default = "default_beta1")]
+    pub beta1: f64,
+    /// AdamW's decay of the second moment.
+    #[serde(default = "default_beta2")]
+    pub beta2: f64,
+    /// AdamW's epsilon.
+    #[serde(default = "default_adam_eps")]
+    pub adam_eps: f64,
+    /// Weight of the auxiliary loss; 0 leaves it out.
+    #[serde(default)]
+    pub aux_loss_weight: f64,
+    /// Keep only the residual stream between blocks and compute each block again for its gradients.
+    #[serde(default)]
+    pub gradient_checkpointing: bool,
+    /// What matrix products and attention are computed in.
+    #[serde(default)]
+    pub dtype: FloatType,
+    /// What parameters are kept in; `bfloat16` loses small updates and is there to match the paper's runs.
+    #[serde(default)]
+    pub param_dtype: FloatType,
+    /// Dropout probability everywhere; unset, the model's own `config.json` decides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dropout: Option<f64>,
+    /// Whether weight decay pulls on LN weights; unset, it does without LN and does not with LN, as in the paper's code.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decay_ln: Option<bool>,
+    /// Whether predicting end-of-text counts; the paper's code leaves it out.
+    #[serde(default)]
+    pub predict_eot: bool,
+    /// Seed of data order, dropout and initial weights.
+    #[serde(default)]
+    pub seed: u64,
+    /// Steps between checkpoints; the last step always writes one.
+    #[serde(default = "hundred")]
+    pub save_every: usize,
+    /// Checkpoints kept, the newest ones; 0 keeps all.
+    #[serde(default = "two")]
+    pub keep_checkpoints: usize,
+}
+
+/// `[data]`: what is trained on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataConfig {
+    /// Training tokens: the name of a data set or the path of a token file.
+    pub train: String,
+    /// Validation tokens, likewise; unset, training runs without evaluation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eval: Option<String>,
+    /// Tokens in a sequence.
+    pub block_size: usize,
+    /// Whether the order of sequences is shuffled (from `train.seed`, anew every epoch) or that of the file.
+    #[serde(default = "yes")]
+    pub shuffle: bool,
+}
+
+/// `[eval]`: evaluations during training.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EvalConfig {
+    /// Steps between evaluations; 0 evaluates at the end only.
+    pub every: usize,
+    /// Sequences in one forward.
+    pub batch_size: usize,
+    /// Sequences evaluated at most.
+    pub max_sequences: usize,
+}
+
+impl Default for EvalConfig {
+    fn default() -> Self {
+        EvalConfig { every: 100, batch_size: 8, max_sequences: 1000 }
+    }
+}
+
+fn one() -> usize {
+    1
+}
+fn two() -> usize {
+    2
+}
+fn hundred() -> usize {
+    100
+}
+fn yes() -> bool {
+    true
+}
+fn one_f64() -> f64 {
+    1.0
+}
+fn default_weight_decay() -> f64 {
+    0.01
+}
+fn default_beta1() -> f64 {
+    0.9
+}
+fn default_beta2() -> f64 {
+    0.999
+}
+fn default_adam_eps() -> f64 {
+    1e-8
+}

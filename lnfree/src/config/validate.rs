@@ -1,0 +1,104 @@
+//! Values that cannot work are refused before anything is loaded, with the key named.
+
+use super::Config;
+use crate::norm::RemovalKind;
+
+type Check = Result<(), (String, String)>;
+
+fn require(ok: bool, key: &str, message: impl Into<String>) -> Check {
+    if ok { Ok(()) } else { Err((key.to_string(), message.into())) }
+}
+
+impl Config {
+    /// Checks what types alone cannot say; the error is `(table.key, message)`.
+    pub(super) fn validate(&self) -> Check {
+        self.validate_model()?;
+        self.validate_train()?;
+        self.validate_schedule()?;
+        let norm = &self.norm;
+        require((0.0..=1.0).contains(&norm.momentum), "norm.momentum", "must lie between 0 and 1")?;
+        require(
+            norm.special_std || !norm.exclude_position_0,
+            "norm.exclude_position_0",
+            "needs norm.special_std = true: without it there is one average over all positions",
+        )?;
+        require(!norm.init.is_empty(), "norm.init", "must be \"measure\" or the path of a std file")?;
+        require(self.data.block_size >= 2, "data.block_size", "must be at least 2")?;
+        require(!self.data.train.is_empty(), "data.train", "names no data")?;
+        require(self.eval.batch_size > 0, "eval.batch_size", "must be at least 1")?;
+        require(self.eval.max_sequences > 0, "eval.max_sequences", "must be at least 1")
+    }
+
+    fn validate_model(&self) -> Check {
+        let model = &self.model;
+        require(!model.name.is_empty(), "model.name", "names no model")?;
+        require((1..=1000).contains(&model.n_layer), "model.n_layer", "must lie between 1 and 1000")?;
+        if let (Some(n_embd), Some(n_head)) = (model.n_embd, model.n_head) {
+            require(
+                n_head > 0 && n_embd > 0 && n_embd % n_head == 0,
+                "model.n_embd",
+                format!("{n_embd} is not a multiple of model.n_head = {n_head}"),
+            )?;
+        }
+        if let Some(positions) = model.block_size {
+            require(
+                positions >= self.data.block_size,
+                "model.block_size",
+                format!("{positions} positions are too few for data.block_size = {}", self.data.block_size),
+            )?;
+        }
+        Ok(())
+    }
+
+    fn validate_train(&self) -> Check {
+        let train = &self.train;
+        require(train.batch_size > 0, "train.batch_size", "must be at least 1")?;
+        require(
+            train.gradient_accumulation_steps > 0,
+            "train.gradient_accumulation_steps",
+            "must be at least 1",
+        )?;
+        require(train.max_steps > 0, "train.max_steps", "must be at least 1")?;
+        let positive = |x: f64| x.is_finite() && x > 0.0;
+        let not_negative = |x: f64| x.is_finite() && x >= 0.0;
+        require(positive(train.learning_rate), "train.learning_rate", "must be a positive number")?;
+        require(
+            not_negative(train.min_lr) && train.min_lr <= train.learning_rate,
+            "train.min_lr",
+            format!("must lie between 0 and train.learning_rate = {}", train.learning_rate),
+        )?;
+        require(
+            train.warmup_steps <= train.max_steps,
+            "train.warmup_steps",
+            format!("{} is more than train.max_steps = {}", train.warmup_steps, train.max_steps),
+        )?;
+        require(not_negative(train.weight_decay), "train.weight_decay", "must not be negative")?;
+        require(positive(train.max_grad_norm), "train.max_grad_norm", "must be a positive number")?;
+        require((0.0..1.0).contains(&train.beta1), "train.beta1", "must lie in [0, 1)")?;
+        require((0.0..1.0).contains(&train.beta2), "train.beta2", "must lie in [0, 1)")?;
+        require(positive(train.adam_eps), "train.adam_eps", "must be a positive number")?;
+        require(not_negative(train.aux_loss_weight), "train.aux_loss_weight", "must not be negative")?;
+        require(train.save_every > 0, "train.save_every", "must be at least 1")?;
+        let dropout = train.dropout.unwrap_or(0.0);
+        require((0.0..1.0).contains(&dropout), "train.dropout", "must lie in [0, 1)")
+    }
+
+    /// Everything that is scheduled must have happened before the last step.
+    fn validate_schedule(&self) -> Check {
+        for kind in RemovalKind::ALL {
+            let (Some(start), gap) = self.schedule.of(kind) else { continue };
+            let layers = if kind == RemovalKind::Lnf { 1 } else { self.model.n_layer };
+            let last = gap.checked_mul(layers - 1).and_then(|span| start.checked_add(span));
+            let max_steps = self.train.max_steps;
+            require(
+                last.is_some_and(|last| last < max_steps),
+                &format!("schedule.start_{kind}"),
+                format!(
+                    "the last of {layers} removals would come at step {}, but train.max_steps is {max_steps}",
+                    last.map_or("(too large)".into(), |l| l.to_string())
+                ),
+            )?;
+        }
+        Ok(())
+    }
+}

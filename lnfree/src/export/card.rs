@@ -1,0 +1,111 @@
+//! The papers of an exported model: its card and generation config.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use super::{ExportFormat, Proof};
+use crate::model::{Gpt2, Gpt2Config};
+use crate::norm::ln_names;
+use crate::{Error, Result};
+
+/// What the card says about where the model comes from.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct CardFacts {
+    /// Title of the card.
+    pub name: String,
+    /// The model that was fine-tuned.
+    pub base_model: String,
+    /// Training data.
+    pub data: String,
+    /// Optimizer steps of fine-tuning.
+    pub steps: usize,
+}
+
+/// Writes `generation_config.json` unless the source brought one.
+pub(super) fn write_generation_config(config: &Gpt2Config, dir: &Path) -> Result<()> {
+    let path = dir.join("generation_config.json");
+    if path.exists() {
+        return Ok(());
+    }
+    let value = serde_json::json!({
+        "_from_model_config": true,
+        "bos_token_id": config.eot_token_id,
+        "eos_token_id": config.eot_token_id,
+    });
+    let text = serde_json::to_string_pretty(&value).map_err(|e| Error::file(&path, e))?;
+    std::fs::write(&path, text + "\n").map_err(Error::io(&path))
+}
+
+/// Writes `README.md`, the model card.
+pub(super) fn write_card(
+    model: &Gpt2,
+    format: ExportFormat,
+    stds: &[f64],
+    proof: &Proof,
+    facts: &CardFacts,
+    dir: &Path,
+) -> Result<()> {
+    let (tag, use_it) = match format {
+        ExportFormat::Scaled => ("scaled", SCALED_USE),
+        ExportFormat::Folded => ("folded", FOLDED_USE),
+    };
+    let mut text = format!(
+        "---\nlibrary_name: transformers\ntags: [gpt2, lnfree, interpretability]\n---\n\n# {}: GPT-2 without LayerNorm ({tag})\n\n",
+        facts.name
+    );
+    let config = &model.config;
+    let _ = writeln!(
+        text,
+        "Made by [lnfree](https://arxiv.org/abs/2507.02559) {} from `{}`: its LayerNorms were taken out one at a time during {} \
+         steps of fine-tuning on {}.\n\n{} blocks, {} heads, n_embd {}, {} positions, {} tokens, {} parameters.\n\n{use_it}",
+        env!("CARGO_PKG_VERSION"),
+        facts.base_model,
+        facts.steps,
+        facts.data,
+        config.n_layer,
+        config.n_head,
+        config.n_embd,
+        config.block_size,
+        config.vocab_size,
+        model.n_parameters(),
+    );
+    let _ = writeln!(
+        text,
+        "## Check\n\nLogits of this export against the training checkpoint, {} of them, float32: largest difference {:.1e}, relative \
+         RMS {:.1e}.\n\n## Constants that took the place of each standard deviation\n\n| LN | σ |\n|---|---|",
+        proof.n_logits, proof.max_abs, proof.relative_rms
+    );
+    for (name, std) in ln_names(model.h.len()).iter().zip(stds) {
+        let _ = writeln!(text, "| {name} | {std:.6} |");
+    }
+    let path = dir.join("README.md");
+    std::fs::write(&path, text).map_err(Error::io(&path))
+}
+
+const SCALED_USE: &str = "\
+LN is still there in name, with ε = 1e12 and its weights multiplied by 1e6/σ, so that it divides by a constant. It loads like any
+GPT-2 and must run in float32 or bfloat16, not float16:
+
+```python
+from transformers import AutoModelForCausalLM
+model = AutoModelForCausalLM.from_pretrained(\".\")
+```
+
+";
+
+const FOLDED_USE: &str = "\
+There is no LN left: centring is folded into the matrices that write to the residual stream, scale and bias into those that read
+it, and the unembedding is untied. Skip the LNs of the architecture:
+
+```python
+import torch
+from transformers import AutoModelForCausalLM
+model = AutoModelForCausalLM.from_pretrained(\".\")
+for block in model.transformer.h:
+    block.ln_1 = block.ln_2 = torch.nn.Identity()
+model.transformer.ln_f = torch.nn.Identity()
+```
+
+(transformers says that LN weights are newly initialised; they are not used.)
+
+";

@@ -1,0 +1,80 @@
+//! Causal self-attention whose values may read another normalisation than its queries and keys.
+
+use tch::{Kind, Tensor};
+
+use super::layer_norm::Faces;
+use super::{Conv1d, Pass};
+use crate::hook::{Activation, Hook};
+
+/// Multi-head attention of one block.
+#[derive(Debug)]
+pub struct Attention {
+    /// Queries, keys and values side by side, weight `[n_embd, 3 · n_embd]`.
+    pub c_attn: Conv1d,
+    /// Output projection, weight `[n_embd, n_embd]`.
+    pub c_proj: Conv1d,
+    /// Number of heads.
+    pub n_head: i64,
+    /// Dropout probability of attention weights.
+    pub attn_pdrop: f64,
+}
+
+impl Attention {
+    /// What attention adds to the residual stream, `[batch, pos, n_embd]`, before residual dropout.
+    pub(super) fn forward(&self, layer: usize, input: Faces, pass: &Pass, hook: &mut dyn Hook) -> Tensor {
+        let (q, k, v) = self.qkv(input, pass);
+        let q = hook.on(Activation::Q(layer), self.split_heads(&q));
+        let k = hook.on(Activation::K(layer), self.split_heads(&k));
+        let v = hook.on(Activation::V(layer), self.split_heads(&v));
+        let p = if pass.compute.dropout_seed.is_some() { self.attn_pdrop } else { 0.0 };
+        let z = if hook.wants_pattern() {
+            self.explicit(layer, &q, &k, &v, p, hook)
+        } else {
+            Tensor::scaled_dot_product_attention::<Tensor>(&q, &k, &v, None, p, true, None, false)
+        };
+        let z = hook.on(Activation::Z(layer), z);
+        let [batch, _, pos, _] = z.size()[..] else { return z };
+        let z = z.transpose(1, 2).reshape([batch, pos, -1]);
+        self.c_proj.forward(&z, pass)
+    }
+
+    fn qkv(&self, input: Faces, pass: &Pass) -> (Tensor, Tensor, Tensor) {
+        let mut parts = match input {
+            Faces::Same(x) => self.c_attn.forward(&x, pass).chunk(3, -1),
+            Faces::Apart { qk, v } => {
+                let n = self.c_proj.weight.size()[1];
+                let mut parts = self.c_attn.columns(0, 2 * n).forward(&qk, pass).chunk(2, -1);
+                parts.push(self.c_attn.columns(2 * n, n).forward(&v, pass));
+                parts
+            }
+        };
+        let v = parts.swap_remove(2);
+        let k = parts.swap_remove(1);
+        (parts.swap_remove(0), k, v)
+    }
+
+    /// `[batch, pos, n_embd]` → `[batch, head, pos, d_head]`.
+    fn split_heads(&self, x: &Tensor) -> Tensor {
+        let size = x.size();
+        x.view([size[0], size[1], self.n_head, -1]).transpose(1, 2)
+    }
+
+    /// Attention with scores and pattern made, for hooks that want to see them.
+    fn explicit(
+        &self,
+        layer: usize,
+        q: &Tensor,
+        k: &Tensor,
+        v: &Tensor,
+        p: f64,
+        hook: &mut dyn Hook,
+    ) -> Tensor {
+        let (pos, d_head) = (q.size()[2], q.size()[3]);
+        let scores = q.matmul(&k.transpose(-2, -1)) / (d_head as f64).sqrt();
+        let future = Tensor::ones([pos, pos], (Kind::Bool, q.device())).triu(1);
+        let scores = hook.on(Activation::AttnScores(layer), scores.masked_fill(&future, f64::NEG_INFINITY));
+        let pattern = hook.on(Activation::Pattern(layer), scores.softmax(-1, scores.kind()));
+        let pattern = if p > 0.0 { pattern.dropout(p, true) } else { pattern };
+        pattern.matmul(v)
+    }
+}

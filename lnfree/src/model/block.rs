@@ -1,0 +1,79 @@
+//! One transformer block: x += attn(ln_1(x)); x += mlp(ln_2(x)).
+
+use tch::{Kind, Tensor};
+
+use super::layer_norm::Faces;
+use super::{Attention, LayerNorm, Pass, seed_dropout};
+use crate::hook::{Activation, Hook};
+use crate::norm::LnSite;
+
+/// An affine map stored as the original GPT-2 stores it: y = x @ weight + bias.
+#[derive(Debug)]
+pub struct Conv1d {
+    /// `[in, out]`.
+    pub weight: Tensor,
+    /// `[out]`.
+    pub bias: Tensor,
+}
+
+impl Conv1d {
+    /// `x` `[.., in]` → `[.., out]`, computed in the pass's dtype.
+    pub(super) fn forward(&self, x: &Tensor, pass: &Pass) -> Tensor {
+        pass.cast(x).linear(&pass.cast(&self.weight).transpose(0, 1), Some(pass.cast(&self.bias)))
+    }
+
+    /// The part of the map that makes outputs `start .. start + len`; shares its storage and gradients.
+    pub(super) fn columns(&self, start: i64, len: i64) -> Conv1d {
+        Conv1d { weight: self.weight.narrow(1, start, len), bias: self.bias.narrow(0, start, len) }
+    }
+}
+
+/// The two-layer perceptron of a block, with tanh-GELU between.
+#[derive(Debug)]
+pub struct Mlp {
+    /// Weight `[n_embd, n_inner]`.
+    pub c_fc: Conv1d,
+    /// Weight `[n_inner, n_embd]`.
+    pub c_proj: Conv1d,
+}
+
+/// A transformer block.
+#[derive(Debug)]
+pub struct Block {
+    /// LN before attention.
+    pub ln_1: Option<LayerNorm>,
+    /// Attention.
+    pub attn: Attention,
+    /// LN before the MLP.
+    pub ln_2: Option<LayerNorm>,
+    /// The MLP.
+    pub mlp: Mlp,
+    /// Dropout probability of what is added to the residual stream.
+    pub resid_pdrop: f64,
+}
+
+impl Block {
+    /// The residual stream after block `layer`, `[batch, pos, n_embd]`, from the one before it.
+    pub(crate) fn forward(&self, layer: usize, x: Tensor, pass: &mut Pass, hook: &mut dyn Hook) -> Tensor {
+        if let Some(seed) = pass.compute.dropout_seed {
+            seed_dropout(seed, 1 + layer);
+        }
+        let x = hook.on(Activation::ResidPre(layer), x);
+        let faces = match &self.ln_1 {
+            Some(ln_1) => ln_1.faces(&x, layer, pass),
+            None => Faces::Same(x.shallow_clone()),
+        };
+        let attn_out = self.attn.forward(layer, faces, pass, hook);
+        let attn_out = hook.on(Activation::AttnOut(layer), pass.dropout(attn_out, self.resid_pdrop));
+        let x = hook.on(Activation::ResidMid(layer), x + attn_out.to_kind(Kind::Float));
+        let normed = match &self.ln_2 {
+            Some(ln_2) => ln_2.forward(&x, LnSite::Ln2(layer), pass),
+            None => x.shallow_clone(),
+        };
+        let pre = hook.on(Activation::MlpPre(layer), self.mlp.c_fc.forward(&normed, pass));
+        let post = hook.on(Activation::MlpPost(layer), pre.gelu("tanh"));
+        let mlp_out = pass.dropout(self.mlp.c_proj.forward(&post, pass), self.resid_pdrop);
+        let mlp_out = hook.on(Activation::MlpOut(layer), mlp_out);
+        hook.on(Activation::ResidPost(layer), x + mlp_out.to_kind(Kind::Float))
+    }
+}

@@ -1,0 +1,126 @@
+//! A LayerNorm that can be real or fake, and the two faces of ln_1.
+
+use tch::{Kind, Tensor};
+
+use super::Pass;
+use crate::norm::{Divisor, LnSite};
+
+/// Weight and bias of a LayerNorm over n_embd.
+#[derive(Debug)]
+pub struct LayerNorm {
+    /// γ, `[n_embd]`.
+    pub weight: Tensor,
+    /// β, `[n_embd]`.
+    pub bias: Tensor,
+    /// ε in sqrt(var + ε).
+    pub eps: f64,
+}
+
+/// What the two faces of ln_1 give to attention.
+pub(super) enum Faces {
+    /// Queries, keys and values read the same, so one matrix product serves.
+    Same(Tensor),
+    /// Queries and keys read one thing and values another.
+    Apart { qk: Tensor, v: Tensor },
+}
+
+/// The input of an LN with what its faces share, each computed at most once.
+struct Input<'a> {
+    x: &'a Tensor,
+    centered: Option<Tensor>,
+    real: Option<Tensor>,
+    sigma: Option<Tensor>,
+}
+
+impl LayerNorm {
+    /// LN or FakeLN of `x`, float32 `[batch, pos, n_embd]`, as the state says for `site` (ln_2 or ln_f).
+    pub(super) fn forward(&self, x: &Tensor, site: LnSite, pass: &mut Pass) -> Tensor {
+        let mut input = Input { x, centered: None, real: None, sigma: None };
+        let observed = self.observe(&mut input, site, pass);
+        self.face(&mut input, site, pass, observed.as_ref())
+    }
+
+    /// Both faces of ln_1 of block `layer`.
+    pub(super) fn faces(&self, x: &Tensor, layer: usize, pass: &mut Pass) -> Faces {
+        let (qk, v) = (LnSite::Ln1Qk(layer), LnSite::Ln1V(layer));
+        let mut input = Input { x, centered: None, real: None, sigma: None };
+        let observed = self.observe(&mut input, qk, pass);
+        let qk_out = self.face(&mut input, qk, pass, observed.as_ref());
+        if pass.ln.faces_agree(layer, pass.compute.observe) {
+            return Faces::Same(qk_out);
+        }
+        let v_out = self.face(&mut input, v, pass, observed.as_ref());
+        Faces::Apart { qk: qk_out, v: v_out }
+    }
+
+    fn face(&self, input: &mut Input, site: LnSite, pass: &Pass, observed: Option<&Tensor>) -> Tensor {
+        if !pass.ln.mode(site).is_fake() {
+            return self.real(input).0;
+        }
+        let size = input.x.size();
+        let (pos, n_embd) = (size[1], size[2]);
+        let divisor = pass.ln.divisor(site, false, observed);
+        let apart = matches!(site, LnSite::Ln1V(layer) if pass.ln.eot_apart(layer, pass.compute.observe));
+        if !apart && let Divisor::Uniform(std) = &divisor {
+            return self.centered(input) * (&self.weight / std) + &self.bias;
+        }
+        let mut std = divisor.broadcast(pos, n_embd);
+        if apart {
+            let at_eot = pass.ln.divisor(site, true, observed).broadcast(pos, n_embd);
+            std = at_eot.where_self(&pass.is_eot, &std);
+        }
+        self.centered(input) / std * &self.weight + &self.bias
+    }
+
+    fn centered(&self, input: &mut Input) -> Tensor {
+        let x = input.x;
+        input.centered.get_or_insert_with(|| x - x.mean_dim(-1i64, true, Kind::Float)).shallow_clone()
+    }
+
+    /// The real LN and its σ `[batch, pos]`: libtorch returns 1/σ beside the output, so following it costs no pass.
+    fn real(&self, input: &mut Input) -> (Tensor, Tensor) {
+        if let (Some(out), Some(sigma)) = (&input.real, &input.sigma) {
+            return (out.shallow_clone(), sigma.shallow_clone());
+        }
+        let n_embd = input.x.size()[2];
+        let weight = self.weight.to_kind(Kind::Float);
+        let bias = self.bias.to_kind(Kind::Float);
+        let (out, _mean, rstd) = input.x.native_layer_norm([n_embd], Some(&weight), Some(&bias), self.eps);
+        let sigma = rstd.detach().squeeze_dim(-1).reciprocal();
+        input.real = Some(out.shallow_clone());
+        input.sigma = Some(sigma.shallow_clone());
+        (out, sigma)
+    }
+
+    /// Reports σ over this forward's tokens for the LN that `site` belongs to, once per LN.
+    fn observe(&self, input: &mut Input, site: LnSite, pass: &mut Pass) -> Option<Tensor> {
+        if !pass.compute.observe {
+            return None;
+        }
+        let any_real = match site {
+            LnSite::Ln1Qk(l) | LnSite::Ln1V(l) => {
+                !pass.ln.mode(LnSite::Ln1Qk(l)).is_fake() || !pass.ln.mode(LnSite::Ln1V(l)).is_fake()
+            }
+            _ => !pass.ln.mode(site).is_fake(),
+        };
+        let sigma = if any_real {
+            self.real(input).1
+        } else {
+            let _guard = tch::no_grad_guard();
+            sigma(&self.centered(input).detach(), self.eps)
+        };
+        let observed = pass.ln.observation(site, &sigma);
+        pass.observed[pass.ln.row(site)] = Some(observed.shallow_clone());
+        Some(observed)
+    }
+}
+
+/// σ = sqrt(mean of squares + ε) over the last axis of a centred `[batch, pos, n_embd]`; result `[batch, pos]`.
+fn sigma(centered: &Tensor, eps: f64) -> Tensor {
+    (centered.square().mean_dim(-1i64, false, Kind::Float) + eps).sqrt()
+}
+
+/// σ of `x` `[batch, pos, n_embd]` over its last axis: `[batch, pos]`.
+pub(crate) fn sigma_of(x: &Tensor, eps: f64) -> Tensor {
+    sigma(&(x - x.mean_dim(-1i64, true, Kind::Float)), eps)
+}

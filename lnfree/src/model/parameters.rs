@@ -1,0 +1,149 @@
+//! Parameters by Hugging Face name: building a model from them, listing them, making new ones.
+
+use tch::{Device, Kind, Tensor};
+
+use super::hf_config::{Gpt2Config, check_shapes};
+use super::weights::Weights;
+use super::{Attention, Block, Conv1d, Gpt2, LayerNorm, Mlp};
+use crate::{Error, Result};
+
+/// Takes named tensors out of a set of weights, in one dtype on one device.
+struct Source {
+    weights: Weights,
+    kind: Kind,
+    device: Device,
+}
+
+impl Source {
+    fn take(&mut self, name: &str) -> Result<Tensor> {
+        let tensor = self.weights.remove(name).ok_or_else(|| Error::invalid(format!("no tensor {name}")))?;
+        let _guard = tch::no_grad_guard();
+        Ok(tensor.detach().to_device(self.device).to_kind(self.kind).contiguous())
+    }
+
+    fn conv1d(&mut self, prefix: &str) -> Result<Conv1d> {
+        Ok(Conv1d {
+            weight: self.take(&format!("{prefix}.weight"))?,
+            bias: self.take(&format!("{prefix}.bias"))?,
+        })
+    }
+
+    fn layer_norm(&mut self, prefix: &str, eps: f64) -> Result<Option<LayerNorm>> {
+        let weight = format!("{prefix}.weight");
+        if !self.weights.contains_key(&weight) {
+            return Ok(None);
+        }
+        Ok(Some(LayerNorm { weight: self.take(&weight)?, bias: self.take(&format!("{prefix}.bias"))?, eps }))
+    }
+
+    fn block(&mut self, layer: usize, config: &Gpt2Config) -> Result<Block> {
+        let eps = config.layer_norm_epsilon;
+        let at = |name: &str| format!("h.{layer}.{name}");
+        Ok(Block {
+            ln_1: self.layer_norm(&at("ln_1"), eps)?,
+            attn: Attention {
+                c_attn: self.conv1d(&at("attn.c_attn"))?,
+                c_proj: self.conv1d(&at("attn.c_proj"))?,
+                n_head: config.n_head,
+                attn_pdrop: config.attn_pdrop,
+            },
+            ln_2: self.layer_norm(&at("ln_2"), eps)?,
+            mlp: Mlp { c_fc: self.conv1d(&at("mlp.c_fc"))?, c_proj: self.conv1d(&at("mlp.c_proj"))? },
+            resid_pdrop: config.resid_pdrop,
+        })
+    }
+}
+
+impl Gpt2 {
+    /// A model from weights under Hugging Face names, converted to `kind` on `device`. LNs that are not there are taken
+    /// for folded ones.
+    ///
+    /// # Errors
+    /// When a tensor is missing or has another shape than `config` says; names it.
+    pub fn from_weights(weights: Weights, config: Gpt2Config, kind: Kind, device: Device) -> Result<Gpt2> {
+        check_shapes(&weights, &config)?;
+        let mut source = Source { weights, kind, device };
+        let wte = source.take("wte.weight")?;
+        let wpe = source.take("wpe.weight")?;
+        let h = (0..config.n_layer as usize).map(|l| source.block(l, &config)).collect::<Result<_>>()?;
+        let ln_f = source.layer_norm("ln_f", config.layer_norm_epsilon)?;
+        let lm_head = match source.weights.contains_key("lm_head.weight") {
+            true => Some(source.take("lm_head.weight")?)
+                .filter(|head| !config.tie_word_embeddings || *head != wte),
+            false => None,
+        };
+        Ok(Gpt2 { config, wte, wpe, h, ln_f, lm_head })
+    }
+
+    /// A new model: N(0, 0.02) weights, the projections into the residual stream scaled by 1/sqrt(2 · n_layer) (the GPT-2
+    /// paper), zero biases, LNs of one and zero. The same `seed` makes the same model.
+    ///
+    /// # Errors
+    /// When `config` contradicts itself.
+    pub fn init(config: Gpt2Config, seed: u64, device: Device) -> Result<Gpt2> {
+        tch::manual_seed(seed as i64);
+        let residual_std = 0.02 / (2.0 * config.n_layer as f64).sqrt();
+        let mut weights = Weights::new();
+        for (name, shape) in super::hf_config::expected(&config) {
+            let is_ln = name.starts_with("ln_f") || name.contains(".ln_");
+            let tensor = if name.ends_with(".bias") {
+                Tensor::zeros(&shape, (Kind::Float, Device::Cpu))
+            } else if is_ln {
+                Tensor::ones(&shape, (Kind::Float, Device::Cpu))
+            } else {
+                let std = if name.ends_with("c_proj.weight") { residual_std } else { 0.02 };
+                Tensor::randn(&shape, (Kind::Float, Device::Cpu)) * std
+            };
+            weights.insert(name, tensor);
+        }
+        Gpt2::from_weights(weights, config, Kind::Float, device)
+    }
+
+    /// Every parameter with its Hugging Face name, in Hugging Face's order; the tensors share the model's storage.
+    pub fn named_parameters(&self) -> Vec<(String, Tensor)> {
+        let mut out: Vec<(String, Tensor)> = Vec::new();
+        let mut push = |name: String, tensor: &Tensor| out.push((name, tensor.shallow_clone()));
+        push("wte.weight".into(), &self.wte);
+        push("wpe.weight".into(), &self.wpe);
+        for (l, block) in self.h.iter().enumerate() {
+            let pairs = [
+                ("ln_1", block.ln_1.as_ref().map(|n| (&n.weight, &n.bias))),
+                ("attn.c_attn", Some((&block.attn.c_attn.weight, &block.attn.c_attn.bias))),
+                ("attn.c_proj", Some((&block.attn.c_proj.weight, &block.attn.c_proj.bias))),
+                ("ln_2", block.ln_2.as_ref().map(|n| (&n.weight, &n.bias))),
+                ("mlp.c_fc", Some((&block.mlp.c_fc.weight, &block.mlp.c_fc.bias))),
+                ("mlp.c_proj", Some((&block.mlp.c_proj.weight, &block.mlp.c_proj.bias))),
+            ];
+            for (name, pair) in pairs {
+                let Some((weight, bias)) = pair else { continue };
+                push(format!("h.{l}.{name}.weight"), weight);
+                push(format!("h.{l}.{name}.bias"), bias);
+            }
+        }
+        if let Some(ln_f) = &self.ln_f {
+            push("ln_f.weight".into(), &ln_f.weight);
+            push("ln_f.bias".into(), &ln_f.bias);
+        }
+        if let Some(head) = &self.lm_head {
+            push("lm_head.weight".into(), head);
+        }
+        out
+    }
+
+    /// The parameters as weights to be written, sharing storage.
+    pub fn to_weights(&self) -> Weights {
+        self.named_parameters().into_iter().map(|(name, t)| (name, t.detach())).collect()
+    }
+
+    /// Makes every parameter a leaf that gathers gradients (or not).
+    pub fn set_requires_grad(&self, requires_grad: bool) {
+        for (_, parameter) in self.named_parameters() {
+            let _ = parameter.set_requires_grad(requires_grad);
+        }
+    }
+
+    /// The device that the parameters are on.
+    pub fn device(&self) -> Device {
+        self.wte.device()
+    }
+}

@@ -1,0 +1,260 @@
+//! The state of every LN of one model, how a forward reads it and how training moves it.
+
+use tch::{Device, Kind, Tensor};
+
+use super::statistics::columns_from;
+use super::{
+    Divisor, LnMode, LnSite, LnStatistics, NormSettings, RemovalKind, SpecialAxis, UpdateCount, ln1_row,
+    ln2_row, lnf_row,
+};
+
+/// Calls that the paper's code makes to an ln_1 in one forward, in order: queries and keys, values, values at end-of-text.
+const LN1_CALLS: usize = 3;
+
+/// The LNs of one block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BlockLn {
+    /// ln_1 as seen by queries and keys.
+    pub ln1_qk: LnMode,
+    /// ln_1 as seen by values.
+    pub ln1_v: LnMode,
+    /// ln_2.
+    pub ln2: LnMode,
+    /// Whether ln_1 still treats position 0 and end-of-text tokens apart.
+    pub ln1_special: bool,
+}
+
+/// Which LNs of a model are fake, and the standard deviations they divide by.
+#[derive(Debug)]
+pub struct LnState {
+    /// Per block, in order.
+    pub blocks: Vec<BlockLn>,
+    /// The final LN.
+    pub lnf: LnMode,
+    /// Running and frozen standard deviations.
+    pub statistics: LnStatistics,
+    /// How they are followed.
+    pub settings: NormSettings,
+}
+
+impl LnState {
+    /// All LNs real, with standard deviations `(average, position 0)` per LN in the order of [`super::ln_names`].
+    pub fn real(initial: &[(f64, f64)], settings: NormSettings, device: Device) -> LnState {
+        let special = settings.special_std;
+        let block =
+            BlockLn { ln1_qk: LnMode::Real, ln1_v: LnMode::Real, ln2: LnMode::Real, ln1_special: special };
+        LnState {
+            blocks: vec![block; initial.len() / 2],
+            lnf: LnMode::Real,
+            statistics: LnStatistics::new(initial, special, device),
+            settings,
+        }
+    }
+
+    /// All LNs real and nothing measured: what an ordinary GPT-2 has. Nothing may be removed from it.
+    pub fn plain(n_layer: usize, device: Device) -> LnState {
+        LnState::real(&vec![(1.0, 1.0); 2 * n_layer + 1], NormSettings::default(), device)
+    }
+
+    /// A deep copy.
+    pub fn copy(&self) -> LnState {
+        LnState {
+            blocks: self.blocks.clone(),
+            lnf: self.lnf,
+            statistics: self.statistics.copy(),
+            settings: self.settings.clone(),
+        }
+    }
+
+    /// Number of blocks.
+    pub fn n_layer(&self) -> usize {
+        self.blocks.len()
+    }
+
+    /// Whether no LN is real any more.
+    pub fn all_fake(&self) -> bool {
+        self.lnf.is_fake()
+            && self.blocks.iter().all(|b| b.ln1_qk.is_fake() && b.ln1_v.is_fake() && b.ln2.is_fake())
+    }
+
+    /// The mode of one site.
+    pub fn mode(&self, site: LnSite) -> LnMode {
+        match site {
+            LnSite::Ln1Qk(l) => self.blocks[l].ln1_qk,
+            LnSite::Ln1V(l) => self.blocks[l].ln1_v,
+            LnSite::Ln2(l) => self.blocks[l].ln2,
+            LnSite::LnF => self.lnf,
+        }
+    }
+
+    /// The row of a site in per-LN tensors.
+    pub fn row(&self, site: LnSite) -> usize {
+        match site {
+            LnSite::Ln1Qk(l) | LnSite::Ln1V(l) => ln1_row(l),
+            LnSite::Ln2(l) => ln2_row(l),
+            LnSite::LnF => lnf_row(self.n_layer()),
+        }
+    }
+
+    /// Carries out one removal of the schedule; doing it again changes nothing.
+    pub fn remove(&mut self, kind: RemovalKind, layer: Option<usize>) {
+        let layers = match layer {
+            Some(l) => l..l + 1,
+            None => 0..self.n_layer(),
+        };
+        if kind == RemovalKind::Lnf {
+            self.lnf = LnMode::Fake;
+            return;
+        }
+        for l in layers {
+            match kind {
+                RemovalKind::Ln2 => self.blocks[l].ln2 = LnMode::Fake,
+                RemovalKind::Ln1qk => self.blocks[l].ln1_qk = LnMode::Fake,
+                RemovalKind::Ln1v => self.blocks[l].ln1_v = LnMode::Fake,
+                RemovalKind::Eot => self.copy_columns(ln1_row(l), 0, 2, 2),
+                RemovalKind::Bos => {
+                    self.blocks[l].ln1_special = false;
+                    self.copy_columns(ln1_row(l), 0, 1, 1);
+                    self.copy_columns(ln1_row(l), 0, 3, 1);
+                    self.copy_columns(ln1_row(l), 0, 2, 1);
+                }
+                RemovalKind::Lnf => {}
+            }
+        }
+    }
+
+    fn copy_columns(&mut self, row: usize, from: i64, to: i64, n: i64) {
+        let _guard = tch::no_grad_guard();
+        let row = self.statistics.frozen.get(row as i64);
+        let source = row.narrow(0, from, n).copy();
+        row.narrow(0, to, n).copy_(&source);
+    }
+
+    /// Whether the LN of `row` still treats position 0 (and, for ln_1, end-of-text) apart.
+    pub fn is_special(&self, row: usize) -> bool {
+        let is_ln1 = row < 2 * self.n_layer() && row.is_multiple_of(2);
+        if is_ln1 { self.blocks[row / 2].ln1_special } else { self.settings.special_std }
+    }
+
+    fn special_axis(&self, row: usize) -> Option<SpecialAxis> {
+        self.is_special(row).then_some(self.settings.special_axis)
+    }
+
+    /// Whether the divisors of block `layer`'s ln_1 differ between its calls because each moves them before it uses them;
+    /// only in a forward that observes.
+    fn moves_between_calls(&self, layer: usize) -> bool {
+        let per_face = self.settings.ln1_updates == UpdateCount::PerFace;
+        per_face && self.settings.recompute_on_fake && self.blocks[layer].ln1_v.is_fake()
+    }
+
+    /// Whether values at end-of-text tokens of block `layer` may be divided by something else than other values.
+    pub fn eot_apart(&self, layer: usize, observing: bool) -> bool {
+        let block = &self.blocks[layer];
+        block.ln1_v.is_fake() && (block.ln1_special || (observing && self.moves_between_calls(layer)))
+    }
+
+    /// Whether queries, keys and values of block `layer` read the very same normalisation.
+    pub fn faces_agree(&self, layer: usize, observing: bool) -> bool {
+        let block = &self.blocks[layer];
+        block.ln1_qk == block.ln1_v && !self.eot_apart(layer, observing)
+    }
+
+    /// The modes of the calls made to an LN in one forward, in order.
+    fn calls(&self, row: usize) -> Vec<LnMode> {
+        if row == lnf_row(self.n_layer()) {
+            return vec![self.lnf];
+        }
+        let block = &self.blocks[row / 2];
+        if row % 2 == 1 { vec![block.ln2] } else { vec![block.ln1_qk, block.ln1_v, block.ln1_v] }
+    }
+
+    fn follows(&self, mode: LnMode) -> bool {
+        match mode {
+            LnMode::Real => self.settings.recompute_on_real,
+            LnMode::Fake => self.settings.recompute_on_fake,
+        }
+    }
+
+    /// How many times the running value has been moved once call `call` (0-based) has been made.
+    fn updates_after(&self, call: usize) -> usize {
+        match self.settings.ln1_updates {
+            UpdateCount::PerForward => 1,
+            UpdateCount::PerFace => call + 1,
+        }
+    }
+
+    /// What a fake site divides by. `observed` is this forward's observation of the LN (`[2]`, see [`LnState::observe`])
+    /// when the forward is one that moves the statistics; an evaluation passes `None` and gets the frozen value.
+    pub fn divisor(&self, site: LnSite, eot: bool, observed: Option<&Tensor>) -> Divisor {
+        let row = self.row(site);
+        let call = match site {
+            LnSite::Ln1V(_) => 1 + usize::from(eot),
+            _ => 0,
+        };
+        let frozen = || self.statistics.frozen.get(row as i64);
+        let last_follow = self.calls(row)[..=call].iter().rposition(|&mode| self.follows(mode));
+        let columns = match (observed, last_follow) {
+            (Some(seen), Some(call)) => {
+                let mut running = self.statistics.running.get(row as i64);
+                for _ in 0..self.updates_after(call) {
+                    running = self.moved(&running, seen);
+                }
+                let special =
+                    Tensor::full([1, 1], i64::from(self.is_special(row)), (Kind::Bool, seen.device()));
+                columns_from(&running.view([1, 2]), &special).view(-1)
+            }
+            _ => frozen(),
+        };
+        Divisor::from_row(&columns, eot, self.special_axis(row))
+    }
+
+    fn moved(&self, running: &Tensor, observed: &Tensor) -> Tensor {
+        // The momentum is rounded to float32 first, because that is the precision it is stored in.
+        let momentum = f64::from(self.settings.momentum as f32);
+        running * momentum + observed * (1.0 - momentum)
+    }
+
+    /// What a forward reports about one LN: float32 `[2]`, the mean of σ over the averaged positions and at position 0.
+    /// `sigma` is `[batch, pos]`. Both are the mean over everything when position 0 is not treated apart.
+    pub fn observation(&self, site: LnSite, sigma: &Tensor) -> Tensor {
+        let sigma = sigma.detach();
+        if !self.is_special(self.row(site)) {
+            return sigma.mean(Kind::Float).expand([2], false);
+        }
+        let per_position = sigma.mean_dim(0i64, false, Kind::Float);
+        let averaged = if self.settings.exclude_position_0 && per_position.size()[0] > 1 {
+            per_position.narrow(0, 1, per_position.size()[0] - 1)
+        } else {
+            per_position.shallow_clone()
+        };
+        Tensor::stack(&[averaged.mean(Kind::Float), per_position.get(0)], 0)
+    }
+
+    /// Applies what one training forward observed, float32 `[n_ln, 2]`: moves the running values, and lets the frozen
+    /// ones follow where the settings say so. Stays on the device.
+    pub fn observe(&mut self, observed: &Tensor) {
+        let _guard = tch::no_grad_guard();
+        let n_ln = 2 * self.n_layer() + 1;
+        let mut last_follow = vec![0i64; n_ln];
+        let mut updates = vec![0i64; n_ln];
+        for row in 0..n_ln {
+            let calls = self.calls(row);
+            updates[row] = self.updates_after(calls.len() - 1) as i64;
+            if let Some(call) = calls.iter().rposition(|&mode| self.follows(mode)) {
+                last_follow[row] = self.updates_after(call) as i64;
+            }
+        }
+        let device = observed.device();
+        let column = |v: &[i64]| Tensor::from_slice(v).view([-1, 1]).to_device(device);
+        let special: Vec<i64> = (0..n_ln).map(|row| i64::from(self.is_special(row))).collect();
+        let (updates_col, last_col) = (column(&updates), column(&last_follow));
+        let special = column(&special).to_kind(Kind::Bool);
+        let (mut running, mut frozen) =
+            (self.statistics.running.shallow_clone(), self.statistics.frozen.shallow_clone());
+        for k in 1..=updates.iter().copied().max().unwrap_or(0).min(LN1_CALLS as i64) {
+            running = self.moved(&running, observed).where_self(&updates_col.ge(k), &running);
+            frozen = columns_from(&running, &special).where_self(&last_col.eq(k), &frozen);
+        }
+        self.statistics = LnStatistics { running, frozen };
+    }
+}

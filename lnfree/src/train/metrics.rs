@@ -1,0 +1,137 @@
+//! `metrics.jsonl` and TensorBoard files of a run directory.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::Trainer;
+use super::tensorboard::EventWriter;
+use crate::atomic::write_text;
+use crate::norm::RemovalKind;
+use crate::{Error, Result};
+
+/// One optimizer step.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StepRecord {
+    /// 0-based optimizer step.
+    pub step: usize,
+    /// Cross-entropy plus weighted auxiliary loss, mean over micro-batches, nats per token.
+    pub loss: f64,
+    /// Cross-entropy alone.
+    pub ce_loss: f64,
+    /// Auxiliary loss before its weight.
+    pub aux_loss: f64,
+    /// The learning rate of this step.
+    pub lr: f64,
+    /// L2 norm of the gradients before clipping.
+    pub grad_norm: f64,
+    /// Tokens of this step.
+    pub tokens: usize,
+    /// Tokens per second of this step, wall time.
+    pub tokens_per_s: f64,
+    /// Running standard deviation of every LN after this step; empty for runs that keep LN.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub stds: BTreeMap<String, f64>,
+}
+
+/// Something that happened at a step.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// A removal, before the step.
+    Remove {
+        /// 0-based optimizer step.
+        step: usize,
+        /// What went.
+        kind: RemovalKind,
+        /// 0-based block; `None` for ln_f.
+        layer: Option<usize>,
+    },
+    /// An evaluation, after the step.
+    Eval {
+        /// 0-based optimizer step.
+        step: usize,
+        /// Mean cross-entropy on the validation data, nats per token.
+        loss: f64,
+    },
+}
+
+/// Writes a run's metrics; continues those of an interrupted run.
+pub(super) struct MetricsLog {
+    path: PathBuf,
+    file: File,
+    board: EventWriter,
+}
+
+impl MetricsLog {
+    /// Opens the files of a run directory. Lines of steps that the trainer is about to do again are dropped first, a
+    /// half-written last line too.
+    pub(super) fn open(dir: &Path, trainer: &Trainer) -> Result<MetricsLog> {
+        std::fs::create_dir_all(dir).map_err(Error::io(dir))?;
+        let path = dir.join("metrics.jsonl");
+        let kept = kept_lines(&path, trainer.step())?;
+        write_text(&path, &kept.concat())?;
+        let file = File::options().append(true).open(&path).map_err(Error::io(&path))?;
+        let board = EventWriter::resume(dir, trainer.step())?;
+        Ok(MetricsLog { path, file, board })
+    }
+
+    pub(super) fn step(&mut self, record: &StepRecord) -> Result<()> {
+        self.line(record)?;
+        for (tag, value) in [
+            ("train/loss", record.loss),
+            ("train/ce_loss", record.ce_loss),
+            ("train/aux_loss", record.aux_loss),
+            ("train/lr", record.lr),
+            ("train/grad_norm", record.grad_norm),
+            ("train/tokens_per_s", record.tokens_per_s),
+        ] {
+            self.board.add_scalar(tag, record.step, value)?;
+        }
+        for (name, std) in &record.stds {
+            self.board.add_scalar(&format!("std/{name}"), record.step, *std)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn event(&mut self, event: &Event) -> Result<()> {
+        self.line(event)?;
+        if let Event::Eval { step, loss } = event {
+            self.board.add_scalar("eval/loss", *step, *loss)?;
+        }
+        Ok(())
+    }
+
+    /// Makes sure that what was logged survives whatever comes next.
+    pub(super) fn sync(&mut self) -> Result<()> {
+        self.file.sync_data().map_err(Error::io(&self.path))?;
+        self.board.flush()
+    }
+
+    fn line(&mut self, value: &impl Serialize) -> Result<()> {
+        let mut line = serde_json::to_string(value).map_err(|e| Error::file(&self.path, e))?;
+        line.push('\n');
+        self.file.write_all(line.as_bytes()).map_err(Error::io(&self.path))
+    }
+}
+
+/// The lines of `path` that belong to steps before `step`.
+fn kept_lines(path: &Path, step: usize) -> Result<Vec<String>> {
+    #[derive(Deserialize)]
+    struct Line {
+        step: usize,
+    }
+    let Ok(file) = File::open(path) else { return Ok(Vec::new()) };
+    let mut kept = Vec::new();
+    for line in BufReader::new(file).lines() {
+        let line = line.map_err(Error::io(path))?;
+        match serde_json::from_str::<Line>(&line) {
+            Ok(parsed) if parsed.step < step => kept.push(line + "\n"),
+            _ => {}
+        }
+    }
+    Ok(kept)
+}

@@ -1,0 +1,365 @@
+//! A training run: model, LN state, optimizer and data, and what one step does to them.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use tch::{Device, Kind, Tensor};
+
+use super::{Mode, StepRecord, backward};
+use crate::checkpoint::{self, TrainerState};
+use crate::config::{Config, TrainConfig};
+use crate::data::{Batches, DataOrder, TokenFile};
+use crate::loss::targets;
+use crate::model::{Compute, Gpt2, LoadedModel, ModelFormat};
+use crate::norm::{LnState, ln_names};
+use crate::optim::{AdamW, AdamWConfig, LrSchedule, clip_coefficient, is_decayed};
+use crate::schedule::{Removal, Schedule};
+use crate::{Error, Result};
+
+/// Sequences that the first standard deviations are measured on.
+const MEASURED_SEQUENCES: usize = 64;
+
+/// Where a new run takes things from.
+#[derive(Debug)]
+pub struct StartOptions {
+    /// With LN, without, or from scratch.
+    pub mode: Mode,
+    /// The model's directory; for [`Mode::Pretrain`], where tokenizer files are found.
+    pub model_dir: PathBuf,
+    /// Training tokens.
+    pub tokens: TokenFile,
+    /// Validation tokens.
+    pub eval_tokens: Option<TokenFile>,
+    /// Where to compute.
+    pub device: Device,
+}
+
+/// Everything that a run changes.
+pub struct Trainer {
+    /// The config.
+    pub config: Config,
+    /// The parameters, leaves with gradients.
+    pub model: Gpt2,
+    /// Which LNs are fake.
+    pub ln: LnState,
+    mode: Mode,
+    schedule: Schedule,
+    lr: LrSchedule,
+    optimizer: AdamW,
+    batches: Batches,
+    eval_tokens: Option<TokenFile>,
+    model_dir: PathBuf,
+    resumed_from: Option<PathBuf>,
+    step: usize,
+    tokens: u64,
+}
+
+impl Trainer {
+    /// A run at step 0.
+    ///
+    /// # Errors
+    /// Files that are missing or damaged, data that does not fit the model, a model that does not fit the config.
+    pub fn new(config: Config, start: StartOptions) -> Result<Trainer> {
+        let kind = config.train.param_dtype.kind();
+        let device = start.device;
+        let (model, ln) = match start.mode {
+            Mode::Pretrain => {
+                let model = Gpt2::init(pretrain_config(&config)?, config.train.seed, device)?;
+                let ln = LnState::plain(model.h.len(), device);
+                (model, ln)
+            }
+            _ => {
+                let loaded = LoadedModel::load(&start.model_dir, None, kind, device)?;
+                let ln = initial_state(&config, &loaded, start.mode, &start.tokens)?;
+                (loaded.model, ln)
+            }
+        };
+        Trainer::assemble(config, start, model, ln)
+    }
+
+    /// A run where its newest checkpoint left it; `start.model_dir` is not read.
+    ///
+    /// # Errors
+    /// A damaged checkpoint, or data other than the run began with.
+    pub fn resume(config: Config, start: StartOptions, checkpoint: &Path) -> Result<Trainer> {
+        let (state, moments) = checkpoint::load(checkpoint)?;
+        let kind = config.train.param_dtype.kind();
+        let loaded = LoadedModel::load(checkpoint, None, kind, start.device)?;
+        let mut trainer = Trainer::assemble(config, start, loaded.model, loaded.ln)?;
+        let fingerprint = trainer.batches.tokens().fingerprint();
+        if fingerprint != state.data_fingerprint {
+            return Err(Error::file(
+                trainer.batches.tokens().path(),
+                "is not the data that this run was trained on; resume with the same data, or start a new run",
+            ));
+        }
+        trainer.optimizer.load(moments, state.optimizer_steps).map_err(|e| Error::file(checkpoint, e))?;
+        trainer.step = state.step;
+        trainer.tokens = state.tokens;
+        trainer.model_dir = state.base_model;
+        trainer.batches.seek(state.data_position);
+        trainer.resumed_from = Some(checkpoint.to_path_buf());
+        Ok(trainer)
+    }
+
+    fn assemble(config: Config, start: StartOptions, mut model: Gpt2, ln: LnState) -> Result<Trainer> {
+        if model.h.len() != config.model.n_layer {
+            let (found, wanted) = (model.h.len(), config.model.n_layer);
+            return Err(Error::file(
+                &start.model_dir,
+                format!("has {found} blocks, model.n_layer is {wanted}"),
+            ));
+        }
+        if let Some(p) = config.train.dropout {
+            set_dropout(&mut model, p);
+        }
+        model.config.eot_token_id = config.model.eot_token_id.or(model.config.eot_token_id);
+        for tokens in [Some(&start.tokens), start.eval_tokens.as_ref()].into_iter().flatten() {
+            tokens.check_vocab(model.config.vocab_size)?;
+        }
+        let order = DataOrder::new(config.train.seed, start.tokens.n_sequences(), config.data.shuffle);
+        let batches = Batches::new(start.tokens, order)?;
+        check_block_size(&config, &batches)?;
+        model.set_requires_grad(true);
+        let decay_ln = config.train.decay_ln.unwrap_or(start.mode == Mode::WithoutLn);
+        let optimizer =
+            AdamW::new(model.named_parameters(), |name| is_decayed(name, decay_ln), adamw(&config.train));
+        let schedule = match start.mode {
+            Mode::WithoutLn => config.schedule(),
+            Mode::WithLn | Mode::Pretrain => Schedule::empty(),
+        };
+        Ok(Trainer {
+            lr: config.lr_schedule(),
+            config,
+            model,
+            ln,
+            mode: start.mode,
+            schedule,
+            optimizer,
+            batches,
+            eval_tokens: start.eval_tokens,
+            model_dir: start.model_dir,
+            resumed_from: None,
+            step: 0,
+            tokens: 0,
+        })
+    }
+
+    /// Optimizer steps done, which is the 0-based number of the next one.
+    pub fn step(&self) -> usize {
+        self.step
+    }
+
+    /// The checkpoint that this run was resumed from.
+    pub fn resumed_from(&self) -> Option<&Path> {
+        self.resumed_from.as_deref()
+    }
+
+    /// What the run does about LN.
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// Validation tokens, if there are any.
+    pub fn eval_tokens(&self) -> Option<&TokenFile> {
+        self.eval_tokens.as_ref()
+    }
+
+    /// The optimizer, to look at gradients and moments.
+    pub fn optimizer(&self) -> &AdamW {
+        &self.optimizer
+    }
+
+    /// The next removal after `step`.
+    pub fn next_removal(&self, step: usize) -> Option<Removal> {
+        self.schedule.next_after(step)
+    }
+
+    /// Carries out the removals of the next step and returns them. Earlier ones are part of the state already: a
+    /// checkpoint is written after a step, with everything that was due until then.
+    pub fn apply_removals(&mut self) -> Vec<Removal> {
+        let due = self.schedule.at(self.step).to_vec();
+        for removal in &due {
+            self.ln.remove(removal.kind, removal.layer);
+        }
+        due
+    }
+
+    /// One optimizer step over the config's micro-batches. Numbers are read back from the device once, at its end.
+    ///
+    /// # Errors
+    /// When the data cannot be read.
+    pub fn train_step(&mut self) -> Result<StepRecord> {
+        let started = Instant::now();
+        let train = &self.config.train;
+        let (accumulation, batch_size) = (train.gradient_accumulation_steps, train.batch_size);
+        let ignore = if train.predict_eot { None } else { self.model.config.eot_token_id };
+        let lr = self.lr.at(self.step);
+        let mut sums = Tensor::zeros([3], (Kind::Float, self.model.device()));
+        for micro in 0..accumulation {
+            let ids = self.batches.next_batch(batch_size)?.to_device(self.model.device());
+            let losses = backward(
+                &self.model,
+                &self.ln,
+                &ids,
+                &targets(&ids, ignore),
+                self.compute(micro),
+                train.aux_loss_weight,
+                1.0 / accumulation as f64,
+                train.gradient_checkpointing,
+            )?;
+            sums += Tensor::stack(&[losses.total, losses.cross_entropy, losses.aux], 0) / accumulation as f64;
+            if let Some(observed) = losses.observed {
+                self.ln.observe(&observed);
+            }
+        }
+        let norm = self.optimizer.grad_norm();
+        self.optimizer.step(lr, &clip_coefficient(&norm, train.max_grad_norm));
+        let numbers = self.read_back(&sums, &norm)?;
+        let tokens = self.config.tokens_per_step();
+        let record = StepRecord {
+            step: self.step,
+            loss: numbers[0],
+            ce_loss: numbers[1],
+            aux_loss: numbers[2],
+            lr,
+            grad_norm: numbers[3],
+            tokens,
+            tokens_per_s: tokens as f64 / started.elapsed().as_secs_f64(),
+            stds: self.stds(&numbers[4..]),
+        };
+        self.step += 1;
+        self.tokens += tokens as u64;
+        Ok(record)
+    }
+
+    /// Writes a checkpoint into the run directory `dir`.
+    ///
+    /// # Errors
+    /// When it cannot be written; earlier checkpoints are untouched.
+    pub fn save(&self, dir: &Path) -> Result<PathBuf> {
+        let state = TrainerState {
+            lnfree: env!("CARGO_PKG_VERSION").into(),
+            mode: self.mode,
+            step: self.step,
+            optimizer_steps: self.optimizer.steps(),
+            data_position: self.batches.position(),
+            data_fingerprint: self.batches.tokens().fingerprint(),
+            tokens: self.tokens,
+            base_model: self.model_dir.clone(),
+            config: self.config.clone(),
+        };
+        let ln = (self.mode == Mode::WithoutLn).then_some(&self.ln);
+        checkpoint::save(dir, &state, &self.model, ln, &self.optimizer)
+    }
+
+    fn compute(&self, micro: usize) -> Compute {
+        let config = &self.model.config;
+        let drops = config.resid_pdrop > 0.0 || config.embd_pdrop > 0.0 || config.attn_pdrop > 0.0;
+        // One seed per micro-batch, far enough apart for the parts of the model to add their own number.
+        let position = (self.step * self.config.train.gradient_accumulation_steps + micro) as u64;
+        let seed = self.config.train.seed.wrapping_mul(0x2545_F491_4F6C_DD1D).wrapping_add(position << 12);
+        Compute {
+            dtype: self.config.train.dtype.kind(),
+            observe: self.mode == Mode::WithoutLn,
+            dropout_seed: drops.then_some(seed),
+        }
+    }
+
+    /// Losses, gradient norm and running standard deviations in one copy to the host.
+    fn read_back(&self, sums: &Tensor, norm: &Tensor) -> Result<Vec<f64>> {
+        let mut parts = vec![sums.shallow_clone(), norm.view(1)];
+        if self.mode == Mode::WithoutLn {
+            parts.push(self.ln.statistics.running.select(1, 0));
+        }
+        let all = Tensor::cat(&parts, 0).to_device(Device::Cpu).to_kind(Kind::Double);
+        Ok(Vec::<f64>::try_from(all)?)
+    }
+
+    fn stds(&self, running: &[f64]) -> BTreeMap<String, f64> {
+        ln_names(self.ln.n_layer()).into_iter().zip(running.iter().copied()).collect()
+    }
+}
+
+fn adamw(train: &TrainConfig) -> AdamWConfig {
+    AdamWConfig {
+        beta1: train.beta1,
+        beta2: train.beta2,
+        eps: train.adam_eps,
+        weight_decay: train.weight_decay,
+    }
+}
+
+fn set_dropout(model: &mut Gpt2, p: f64) {
+    let config = &mut model.config;
+    (config.resid_pdrop, config.embd_pdrop, config.attn_pdrop) = (p, p, p);
+    for block in &mut model.h {
+        block.resid_pdrop = p;
+        block.attn.attn_pdrop = p;
+    }
+}
+
+/// The LN state that a run begins with. A checkpoint with LNs already removed is trained on from that state.
+fn initial_state(config: &Config, loaded: &LoadedModel, mode: Mode, tokens: &TokenFile) -> Result<LnState> {
+    match (loaded.format, mode) {
+        (ModelFormat::Transformers, Mode::WithoutLn) => {
+            let stds = if config.norm.init == "measure" {
+                let batch = config.eval.batch_size;
+                crate::stds::measure(&loaded.model, &loaded.ln, tokens, MEASURED_SEQUENCES, batch)?
+            } else {
+                crate::stds::StdDict::read(Path::new(&config.norm.init))?
+            };
+            let initial =
+                stds.initial(config.model.n_layer).map_err(|e| match config.norm.init.as_str() {
+                    "measure" => e,
+                    path => Error::file(path, e),
+                })?;
+            Ok(LnState::real(&initial, config.norm.clone(), loaded.model.device()))
+        }
+        (ModelFormat::Transformers, _) => Ok(loaded.ln.copy()),
+        (ModelFormat::FakelnCheckpoint, Mode::WithoutLn) => {
+            let mut ln = loaded.ln.copy();
+            ln.settings = config.norm.clone();
+            Ok(ln)
+        }
+        (format, _) => Err(Error::file(
+            &loaded.path,
+            format!("is a model of format {format}; this mode trains an ordinary GPT-2 with LN"),
+        )),
+    }
+}
+
+fn check_block_size(config: &Config, batches: &Batches) -> Result<()> {
+    let tokens = batches.tokens();
+    match tokens.block_size() {
+        Some(found) if found == config.data.block_size => Ok(()),
+        Some(found) => Err(Error::file(
+            tokens.path(),
+            format!("has sequences of {found} tokens, data.block_size is {}", config.data.block_size),
+        )),
+        None => Err(Error::file(
+            tokens.path(),
+            "has sequences of different lengths; cut it with `lnfree data prepare`",
+        )),
+    }
+}
+
+/// The shape of a model to be made, from the `[model]` table.
+fn pretrain_config(config: &Config) -> Result<crate::model::Gpt2Config> {
+    let model = &config.model;
+    let need = |value: Option<usize>, key: &str| {
+        value.map(|v| v as i64).ok_or_else(|| Error::Config {
+            origin: "config".into(),
+            key: format!("model.{key}"),
+            message: "is needed to make a model from scratch".into(),
+        })
+    };
+    crate::model::Gpt2Config::new(
+        model.n_layer as i64,
+        need(model.n_head, "n_head")?,
+        need(model.n_embd, "n_embd")?,
+        need(model.block_size, "block_size")?,
+        need(model.vocab_size, "vocab_size")?,
+    )
+}

@@ -1,0 +1,73 @@
+//! Vectors made by the paper's code (see vectors/README.md) and how to compare with them.
+#![allow(dead_code)]
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use lnfree::model::weights::{Weights, read_weights};
+use lnfree::norm::{NormSettings, SpecialAxis, UpdateCount};
+use lnfree::tch::{Kind, Tensor};
+use serde_json::Value;
+
+/// A file of the vectors.
+pub fn vector(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors").join(name)
+}
+
+/// A JSON file of the vectors.
+pub fn json(name: &str) -> Value {
+    let path = vector(name);
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    serde_json::from_str(&text).unwrap()
+}
+
+/// A safetensors file of the vectors.
+pub fn tensors(name: &str) -> Weights {
+    read_weights(&vector(name)).unwrap()
+}
+
+/// What the environment variables of the paper's code mean here.
+pub fn settings(env: &Value) -> NormSettings {
+    let on = |name: &str| env[format!("EXP_{name}")] == "1";
+    NormSettings {
+        init: vector("tiny-a_std_dict.json").display().to_string(),
+        momentum: 0.9,
+        recompute_on_real: on("RECOMPUTE_STD_ON_REAL"),
+        recompute_on_fake: on("RECOMPUTE_STD_ON_FAKE"),
+        special_std: on("BOS_SPECIAL_TREATMENT"),
+        special_axis: if on("CORRECT_BOS") { SpecialAxis::Position } else { SpecialAxis::Feature },
+        exclude_position_0: on("NON_BOS_AVERAGE_STD"),
+        ln1_updates: UpdateCount::PerFace,
+    }
+}
+
+/// Root mean square of the difference over that of `expected`.
+pub fn relative_rms(found: &Tensor, expected: &Tensor) -> f64 {
+    let (x, y) = (found.to_kind(Kind::Double), expected.to_kind(Kind::Double));
+    let rms = |t: &Tensor| t.square().mean(Kind::Double).sqrt().double_value(&[]);
+    rms(&(&x - &y)) / rms(&y)
+}
+
+/// Largest absolute difference.
+pub fn max_abs(found: &Tensor, expected: &Tensor) -> f64 {
+    (found.to_kind(Kind::Double) - expected.to_kind(Kind::Double)).abs().max().double_value(&[])
+}
+
+/// Panics unless `found` is within `relative` of `expected`.
+#[track_caller]
+pub fn close(found: f64, expected: f64, relative: f64, what: &str) {
+    let limit = relative * expected.abs().max(1e-30);
+    assert!((found - expected).abs() <= limit, "{what}: {found} should be {expected} to {relative:e}");
+}
+
+/// Writes rows of ids as a token file.
+pub fn token_file(path: &Path, rows: &Tensor) {
+    let rows: Vec<Vec<i64>> = Vec::try_from(rows).unwrap();
+    let rows = rows.into_iter().map(|row| Ok(row.into_iter().map(|id| id as u32).collect()));
+    lnfree::data::write_tokens(path, rows).unwrap();
+}
+
+/// The map of a JSON object.
+pub fn map(value: &Value) -> BTreeMap<String, Value> {
+    value.as_object().unwrap().iter().map(|(k, v)| (k.clone(), v.clone())).collect()
+}

@@ -10,6 +10,7 @@ pub mod checkpoint;
 pub mod config;
 pub mod data;
 pub mod device;
+pub mod doctor;
 mod error;
 pub mod eval;
 pub mod export;

@@ -16,6 +16,7 @@ CACHE=${XDG_CACHE_HOME:-${HOME:?is not set: set it, or XDG_CACHE_HOME}/.cache}/l
 OWN_HINT="install PyTorch $LIBTORCH_VERSION with pip, or set LIBTORCH to the folder of a libtorch $LIBTORCH_VERSION"
 kind=cpu
 check=
+partial= # what a download is made in; not local, for it is removed when the script ends
 
 # The wheels, as PyTorch's wheel names its needs, with the checksums that pip holds them to.
 wheels() {
@@ -160,7 +161,7 @@ PY
 
 # Makes the download: beside its place and then renamed, so that it is there whole or not at all; one setup at a time.
 fetch() {
-    local folder=$CACHE/libtorch-$LIBTORCH_VERSION-$kind partial need_gb=2 free_kb torch
+    local folder=$CACHE/libtorch-$LIBTORCH_VERSION-$kind need_gb=2 free_kb torch
     [ "$kind" = cpu ] || need_gb=9
     can_download
     mkdir -p "$CACHE" 2>/dev/null || die "$CACHE cannot be made: set XDG_CACHE_HOME to a folder that you can write to"
@@ -173,8 +174,7 @@ fetch() {
     free_kb=$(df -Pk "$CACHE" | awk 'NR == 2 { print $4 }')
     [ "$free_kb" -ge $((need_gb << 20)) ] ||
         die "$CACHE has $((free_kb >> 10)) MB free and $need_gb GB are needed: free some, or set XDG_CACHE_HOME to another disk"
-    # shellcheck disable=SC2064  # expanded now: the variable is gone when the trap runs
-    trap "rm -rf '$partial'" EXIT
+    trap 'rm -rf "$partial"' EXIT
     mkdir -p "$partial/root"
     say "downloading libtorch $LIBTORCH_VERSION ($kind) into $folder"
     download "$partial"

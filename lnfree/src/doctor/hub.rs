@@ -132,7 +132,7 @@ impl Access {
             Access::Asked { what, answer, since } => match answer
                 .recv_timeout(PATIENCE.saturating_sub(since.elapsed()))
             {
-                Ok(Ok(())) => Check::ok("hub", format!("{what} answers")),
+                Ok(Ok(())) => Check::ok("hub", format!("{what} takes connections")),
                 Ok(Err(why)) => Check::warn("hub", format!("{what} cannot be reached: {why}"), OFFLINE_HELP),
                 Err(_) => Check::warn("hub", format!("{what} does not answer within 2 s"), OFFLINE_HELP),
             },

@@ -37,7 +37,7 @@ fn an_endpoint_that_listens_answers_and_one_that_does_not_is_a_warning() {
     let check = hub(&[("HF_ENDPOINT", &endpoint)]).ask().check();
     assert_eq!(
         (check.status, check.detail),
-        (Status::Ok, format!("{} answers", endpoint.trim_end_matches('/')))
+        (Status::Ok, format!("{} takes connections", endpoint.trim_end_matches('/')))
     );
     drop(listener);
     let check = hub(&[("HF_ENDPOINT", &endpoint)]).ask().check();

@@ -1,0 +1,55 @@
+# shellcheck shell=bash
+# What the scripts of this folder share. Source it; it is no command of its own.
+
+# The libtorch that tch in Cargo.toml is made for: raise both together.
+LIBTORCH_VERSION=2.11.0
+
+# shellcheck disable=SC2034  # for whoever sources this
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+NAME=$(basename "$0" .sh)
+
+say() { printf '%s: %s\n' "$NAME" "$*"; }
+
+# One clear line, and out.
+die() {
+    printf '%s: %s\n' "$NAME" "$*" >&2
+    exit 1
+}
+
+have() { command -v "$1" >/dev/null 2>&1; }
+
+# Is version $1 at least version $2?
+at_least() { [ "$(printf '%s\n%s\n' "$2" "$1" | sort -V | head -n 1)" = "$2" ]; }
+
+# How shared libraries end here: so, or dylib on macOS.
+so_suffix() { case $(uname -s) in Darwin) echo dylib ;; *) echo so ;; esac; }
+
+# The version of the libtorch in folder $1 without its +cpu or +cu130; nothing where none can be read.
+# libtorch archives have a build-version file, PyTorch packages a version.py.
+libtorch_version() {
+    local version=
+    if [ -f "$1/build-version" ]; then
+        version=$(head -n 1 "$1/build-version")
+    elif [ -f "$1/version.py" ]; then
+        version=$(sed -n "s/^__version__ *= *['\"]\([^'\"]*\)['\"].*/\1/p" "$1/version.py" | head -n 1)
+    fi
+    printf '%s\n' "${version%%+*}"
+}
+
+# Prints the first thing that folder $1 lacks of what the crate is compiled and linked against; nothing if all is there.
+libtorch_lacks() {
+    local file suffix
+    suffix=$(so_suffix)
+    for file in "lib/libtorch_cpu.$suffix" "lib/libtorch.$suffix" "lib/libc10.$suffix" \
+        include/torch/csrc/api/include/torch/torch.h; do
+        if [ ! -s "$1/$file" ]; then
+            printf '%s\n' "$file"
+            return
+        fi
+    done
+}
+
+# Is folder $1 a whole libtorch of the right version?
+libtorch_usable() { [ "$(libtorch_version "$1")" = "$LIBTORCH_VERSION" ] && [ -z "$(libtorch_lacks "$1")" ]; }
+
+libtorch_has_cuda() { [ -s "$1/lib/libtorch_cuda.$(so_suffix)" ]; }

@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# Everything that has to pass before a change goes in. Arguments go to cargo test: ./scripts/test.sh --test setup
+set -euo pipefail
+# shellcheck source=scripts/lib.sh
+. "$(dirname "$0")/lib.sh"
+cd "$ROOT"
+
+step() { printf '\n== %s\n' "$*"; }
+
+step setup
+./scripts/setup.sh
+for component in fmt clippy; do
+    cargo "$component" --version >/dev/null 2>&1 || die "cargo $component is missing: rustup component add rustfmt clippy"
+done
+
+step the set-up script
+./scripts/tests/setup_test.sh
+
+step cargo fmt
+cargo fmt --all --check
+
+step cargo clippy
+cargo clippy --locked --workspace --all-targets -- --deny warnings
+
+step cargo doc
+RUSTDOCFLAGS='--deny warnings' cargo doc --locked --workspace --no-deps
+
+# Last, so that its closing lines end the output.
+step cargo test
+cargo test --locked --workspace "$@"

@@ -106,7 +106,7 @@ impl LayerNorm {
         let sigma = if any_real {
             self.real(input).1
         } else {
-            let _guard = tch::no_grad_guard();
+            // The face below goes on from the same centred tensor, which therefore must carry gradients.
             sigma(&self.centered(input).detach(), self.eps)
         };
         let observed = pass.ln.observation(site, &sigma);

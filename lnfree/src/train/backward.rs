@@ -21,8 +21,21 @@ pub struct Losses {
     pub observed: Option<Tensor>,
 }
 
-/// Adds the gradients of one micro-batch, times `scale`, to the parameters. `input_ids` int64 `[batch, pos]`; `targets`
-/// int64 `[batch, pos − 1]`.
+/// How one micro-batch is computed.
+#[derive(Debug, Clone, Copy)]
+pub struct BackwardRecipe {
+    /// Type, dropout and observation of the forward.
+    pub compute: Compute,
+    /// Weight of the auxiliary loss; 0 leaves it out.
+    pub aux_weight: f64,
+    /// The gradients are multiplied by it: one over the number of micro-batches.
+    pub scale: f64,
+    /// Keep only the residual stream between blocks and compute each block again for its gradients.
+    pub checkpointing: bool,
+}
+
+/// Adds the gradients of one micro-batch to the parameters. `input_ids` int64 `[batch, pos]`; `targets` int64
+/// `[batch, pos − 1]`.
 ///
 /// # Errors
 /// When the input does not fit the model.
@@ -31,11 +44,9 @@ pub fn backward(
     ln: &LnState,
     input_ids: &Tensor,
     targets: &Tensor,
-    compute: Compute,
-    aux_weight: f64,
-    scale: f64,
-    checkpointing: bool,
+    recipe: BackwardRecipe,
 ) -> Result<Losses> {
+    let BackwardRecipe { compute, aux_weight, scale, checkpointing } = recipe;
     let mut pass = model.pass(input_ids, ln, compute)?;
     if !checkpointing {
         let residual = model.residual(input_ids, &mut pass, &mut NoHook);

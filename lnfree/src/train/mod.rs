@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-pub use backward::{Losses, backward};
+pub use backward::{BackwardRecipe, Losses, backward};
 pub use metrics::{Event, StepRecord};
 pub use trainer::{StartOptions, Trainer};
 

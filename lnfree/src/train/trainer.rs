@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use tch::{Device, Kind, Tensor};
 
-use super::{Mode, StepRecord, backward};
+use super::{BackwardRecipe, Mode, StepRecord, backward};
 use crate::checkpoint::{self, TrainerState};
 use crate::config::{Config, TrainConfig};
 use crate::data::{Batches, DataOrder, TokenFile};
@@ -53,6 +53,9 @@ pub struct Trainer {
     resumed_from: Option<PathBuf>,
     step: usize,
     tokens: u64,
+    /// Losses of the step in progress (total, cross-entropy, auxiliary), and when it began.
+    sums: Tensor,
+    started: Instant,
 }
 
 impl Trainer {
@@ -143,6 +146,8 @@ impl Trainer {
             resumed_from: None,
             step: 0,
             tokens: 0,
+            sums: Tensor::zeros([3], (Kind::Float, start.device)),
+            started: Instant::now(),
         })
     }
 
@@ -186,37 +191,53 @@ impl Trainer {
         due
     }
 
-    /// One optimizer step over the config's micro-batches. Numbers are read back from the device once, at its end.
+    /// One optimizer step over the config's micro-batches: [`Trainer::accumulate_gradients`], then
+    /// [`Trainer::update_parameters`].
     ///
     /// # Errors
     /// When the data cannot be read.
     pub fn train_step(&mut self) -> Result<StepRecord> {
-        let started = Instant::now();
+        self.accumulate_gradients()?;
+        self.update_parameters()
+    }
+
+    /// Forwards and backwards of one optimizer step; gradients are left on the parameters.
+    ///
+    /// # Errors
+    /// When the data cannot be read.
+    pub fn accumulate_gradients(&mut self) -> Result<()> {
+        self.started = Instant::now();
         let train = &self.config.train;
         let (accumulation, batch_size) = (train.gradient_accumulation_steps, train.batch_size);
         let ignore = if train.predict_eot { None } else { self.model.config.eot_token_id };
-        let lr = self.lr.at(self.step);
-        let mut sums = Tensor::zeros([3], (Kind::Float, self.model.device()));
+        self.sums = Tensor::zeros([3], (Kind::Float, self.model.device()));
         for micro in 0..accumulation {
             let ids = self.batches.next_batch(batch_size)?.to_device(self.model.device());
-            let losses = backward(
-                &self.model,
-                &self.ln,
-                &ids,
-                &targets(&ids, ignore),
-                self.compute(micro),
-                train.aux_loss_weight,
-                1.0 / accumulation as f64,
-                train.gradient_checkpointing,
-            )?;
-            sums += Tensor::stack(&[losses.total, losses.cross_entropy, losses.aux], 0) / accumulation as f64;
+            let recipe = BackwardRecipe {
+                compute: self.compute(micro),
+                aux_weight: train.aux_loss_weight,
+                scale: 1.0 / accumulation as f64,
+                checkpointing: train.gradient_checkpointing,
+            };
+            let losses = backward(&self.model, &self.ln, &ids, &targets(&ids, ignore), recipe)?;
+            let parts = Tensor::stack(&[losses.total, losses.cross_entropy, losses.aux], 0);
+            self.sums += parts / accumulation as f64;
             if let Some(observed) = losses.observed {
                 self.ln.observe(&observed);
             }
         }
+        Ok(())
+    }
+
+    /// Clips the gathered gradients and takes the optimizer step. Numbers are read back from the device once, here.
+    ///
+    /// # Errors
+    /// When libtorch fails.
+    pub fn update_parameters(&mut self) -> Result<StepRecord> {
+        let lr = self.lr.at(self.step);
         let norm = self.optimizer.grad_norm();
-        self.optimizer.step(lr, &clip_coefficient(&norm, train.max_grad_norm));
-        let numbers = self.read_back(&sums, &norm)?;
+        self.optimizer.step(lr, &clip_coefficient(&norm, self.config.train.max_grad_norm));
+        let numbers = self.read_back(&norm)?;
         let tokens = self.config.tokens_per_step();
         let record = StepRecord {
             step: self.step,
@@ -226,7 +247,7 @@ impl Trainer {
             lr,
             grad_norm: numbers[3],
             tokens,
-            tokens_per_s: tokens as f64 / started.elapsed().as_secs_f64(),
+            tokens_per_s: tokens as f64 / self.started.elapsed().as_secs_f64(),
             stds: self.stds(&numbers[4..]),
         };
         self.step += 1;
@@ -268,8 +289,8 @@ impl Trainer {
     }
 
     /// Losses, gradient norm and running standard deviations in one copy to the host.
-    fn read_back(&self, sums: &Tensor, norm: &Tensor) -> Result<Vec<f64>> {
-        let mut parts = vec![sums.shallow_clone(), norm.view(1)];
+    fn read_back(&self, norm: &Tensor) -> Result<Vec<f64>> {
+        let mut parts = vec![self.sums.shallow_clone(), norm.view(1)];
         if self.mode == Mode::WithoutLn {
             parts.push(self.ln.statistics.running.select(1, 0));
         }

@@ -3,14 +3,28 @@
 //! Text ([`text`]) becomes token files ([`prepare`], with a [`tokenizer`]), which are read in place ([`tokens`]) in a
 //! seeded order ([`order`]). [`resolve()`] turns the names of data sets into token files.
 
+mod arrow_file;
+pub mod order;
+mod parquet_file;
+mod parts;
+pub mod prepare;
+mod resolve;
+mod sequences;
 pub mod text;
 pub mod tokenizer;
+pub mod tokens;
+mod write;
 
 use std::path::Path;
 
 use crate::{Error, Result};
 
+pub use order::{Batches, DataOrder};
+pub use prepare::{ChunkScheme, Info, Prepared, info, prepare};
+pub use resolve::{data_dir, open_dataset, resolve};
 pub use tokenizer::Tokenizer;
+pub use tokens::TokenFile;
+pub use write::{Layout, Written, write_tokens};
 
 /// Runs a parser on bytes from outside, so that a panic inside it becomes an [`Error::File`] about `path`.
 ///
@@ -75,6 +89,11 @@ pub(crate) fn persist(file: tempfile::NamedTempFile, path: &Path) -> Result<()> 
     file.as_file().sync_all().map_err(Error::io(path))?;
     file.persist(path).map_err(|e| Error::Io { path: path.to_path_buf(), source: e.error })?;
     Ok(())
+}
+
+/// The first line of a library's message; some go on with a trace.
+pub(crate) fn first_line(error: impl std::fmt::Display) -> String {
+    error.to_string().lines().next().unwrap_or_default().trim().to_string()
 }
 
 /// Lower-case hex digits.

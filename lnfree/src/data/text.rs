@@ -10,7 +10,7 @@ use arrow::record_batch::RecordBatch;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
-use super::guarded;
+use super::{first_line, guarded};
 use crate::{Error, Result};
 
 /// The column, or the key of each JSON object, that holds a document.
@@ -127,7 +127,7 @@ fn strings(path: &Path, batch: &RecordBatch) -> Result<Vec<String>> {
 }
 
 fn damaged(path: &Path, error: impl std::fmt::Display) -> Error {
-    Error::file(path, format!("cannot be read as Parquet: {error}"))
+    Error::file(path, format!("cannot be read as Parquet: {}", first_line(error)))
 }
 
 fn json_lines(path: &Path, mut lines: impl BufRead + Send + 'static) -> Documents {

@@ -13,7 +13,7 @@ use tokenizers::models::{ModelWrapper, TrainerWrapper};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{AddedToken, Tokenizer as HfTokenizer};
 
-use super::guarded;
+use super::{first_line, guarded};
 use crate::{Error, Result};
 
 /// The token that ends every document, and that GPT-2 also uses as its begin-of-text token.
@@ -78,7 +78,7 @@ impl Tokenizer {
         let bytes_of = |name: &str| files.iter().find(|f| f.name == name).map(|f| f.bytes.as_slice());
         let mut inner = guarded(origin, || match (bytes_of(TOKENIZER), bytes_of(VOCAB), bytes_of(MERGES)) {
             (Some(json), ..) => HfTokenizer::from_bytes(json)
-                .map_err(|e| Error::file(origin, format!("not a tokenizer.json: {e}"))),
+                .map_err(|e| Error::file(origin, format!("not a tokenizer.json: {}", first_line(e)))),
             (None, Some(vocab), Some(merges)) => from_vocab_and_merges(origin, vocab, merges),
             _ => Err(Error::file(origin, format!("no {TOKENIZER}, and not both {VOCAB} and {MERGES}"))),
         })?;
@@ -282,5 +282,5 @@ fn read(path: &Path) -> Result<Vec<u8>> {
 }
 
 fn refused(error: impl std::fmt::Display) -> Error {
-    Error::invalid(format!("tokenizer: {error}"))
+    Error::invalid(format!("tokenizer: {}", first_line(error)))
 }

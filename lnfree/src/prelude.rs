@@ -3,7 +3,7 @@
 pub use tch::{self, Device, Kind, Tensor};
 
 pub use crate::config::Config;
-pub use crate::data::{TokenFile, Tokenizer, locate_model, resolve};
+pub use crate::data::{TokenFile, Tokenizer, locate_model, open_dataset};
 pub use crate::eval::{EvalOptions, EvalRecord, Summary, evaluate};
 pub use crate::export::{CardFacts, ExportFormat, export};
 pub use crate::generate::{SampleOptions, generate};

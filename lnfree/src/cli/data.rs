@@ -1,8 +1,8 @@
 //! `data`, `report` and `doctor`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use lnfree::data::{Tokenizer, locate_model};
+use lnfree::data::{ChunkScheme, Tokenizer, info, locate_model, prepare, resolve};
 
 use super::{DataCommand, ReportArgs};
 
@@ -15,7 +15,26 @@ fn tokenizer(dir: Option<PathBuf>) -> anyhow::Result<Tokenizer> {
 }
 
 pub(super) fn data(command: DataCommand) -> anyhow::Result<()> {
-    todo!()
+    match command {
+        DataCommand::Prepare { source, tokenizer: dir, block_size, out } => {
+            let text = Path::new(&source);
+            match out {
+                Some(out) if text.exists() => {
+                    let tokenizer = tokenizer(dir)?;
+                    let made = prepare(text, &tokenizer, block_size, &out, ChunkScheme::default())?;
+                    println!("{}: {made}", out.display());
+                }
+                Some(_) => anyhow::bail!("{source}: no such text file"),
+                None if text.exists() => anyhow::bail!("{source}: --out must name the token file to write"),
+                None => println!("{}", resolve(&source, block_size)?.display()),
+            }
+        }
+        DataCommand::Info { data, tokenizer: dir, block_size } => {
+            let path = resolve(&data, block_size)?;
+            println!("{}", info(&path, Some(&tokenizer(dir)?))?);
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn report(args: ReportArgs) -> anyhow::Result<()> {
@@ -25,7 +44,8 @@ pub(super) fn report(args: ReportArgs) -> anyhow::Result<()> {
 }
 
 pub(super) fn doctor() -> anyhow::Result<()> {
-    let report = lnfree::doctor::report();
-    print!("{report}");
+    let checks = lnfree::doctor::report();
+    print!("{}", lnfree::doctor::table(&checks));
+    anyhow::ensure!(lnfree::doctor::healthy(&checks), "something that lnfree needs is missing, see above");
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! `std` and `eval`.
 
 use indicatif::{ProgressBar, ProgressStyle};
-use lnfree::data::{locate_model, resolve};
+use lnfree::data::{locate_model, open_dataset};
 use lnfree::eval::{EvalOptions, EvalRecord, Summary, evaluate, write_losses};
 use lnfree::model::LoadedModel;
 use lnfree::tch::Kind;
@@ -11,8 +11,8 @@ use super::{EvalArgs, StdArgs};
 pub(super) fn std(args: StdArgs) -> anyhow::Result<()> {
     let device = args.device.device()?;
     let loaded = LoadedModel::load(&locate_model(&args.model)?, None, Kind::Float, device)?;
-    let tokens = resolve(&args.data, loaded.model.config.block_size as usize)?;
-    tokens.check_vocab(loaded.model.config.vocab_size)?;
+    let tokens = open_dataset(&args.data, loaded.model.config.block_size as usize)?;
+    tokens.check_vocab(loaded.model.config.vocab_size as usize)?;
     let stds = lnfree::stds::measure(&loaded.model, &loaded.ln, &tokens, args.n_sequences, args.batch_size)?;
     let names = lnfree::norm::ln_names(loaded.model.h.len());
     println!("{:<12} {:>10} {:>12}", "LN", "std", "position 0");
@@ -29,8 +29,8 @@ pub(super) fn std(args: StdArgs) -> anyhow::Result<()> {
 pub(super) fn eval(args: EvalArgs) -> anyhow::Result<()> {
     let device = args.device.device()?;
     let loaded = LoadedModel::load(&locate_model(&args.model)?, args.format, Kind::Float, device)?;
-    let tokens = resolve(&args.data, loaded.model.config.block_size as usize)?;
-    tokens.check_vocab(loaded.model.config.vocab_size)?;
+    let tokens = open_dataset(&args.data, loaded.model.config.block_size as usize)?;
+    tokens.check_vocab(loaded.model.config.vocab_size as usize)?;
     let options = EvalOptions {
         batch_size: args.batch_size,
         max_sequences: args.n_sequences,

@@ -262,9 +262,12 @@ enum DataCommand {
     Info {
         /// A token file or the name of a data set.
         data: String,
-        /// Folder with the tokenizer to decode the sample with.
+        /// Folder with the tokenizer to decode the sample with; by default that of the embedded model.
         #[arg(long)]
         tokenizer: Option<PathBuf>,
+        /// Tokens in a sequence, where a data set is cut on first use.
+        #[arg(long, default_value_t = 128)]
+        block_size: usize,
     },
 }
 
@@ -317,9 +320,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
 impl DeviceArgs {
     /// The device, with the threads set.
     fn device(&self) -> anyhow::Result<lnfree::tch::Device> {
-        if let Some(threads) = self.threads {
-            lnfree::device::set_threads(threads)?;
-        }
+        lnfree::device::set_threads(self.threads)?;
         Ok(lnfree::device::parse_device(&self.device)?)
     }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use lnfree::Error;
 use lnfree::config::Config;
-use lnfree::data::{TokenFile, locate_model, resolve};
+use lnfree::data::{TokenFile, locate_model, open_dataset};
 use lnfree::train::{Mode, StartOptions, Trainer, interrupt, run};
 
 use super::{DeviceArgs, PretrainArgs, TrainArgs};
@@ -121,8 +121,8 @@ fn finish(mut trainer: Trainer, out: &Path) -> anyhow::Result<()> {
 
 fn open_data(config: &Config) -> anyhow::Result<(TokenFile, Option<TokenFile>)> {
     let block_size = config.data.block_size;
-    let tokens = resolve(&config.data.train, block_size)?;
-    let eval_tokens = config.data.eval.as_deref().map(|name| resolve(name, block_size)).transpose()?;
+    let tokens = open_dataset(&config.data.train, block_size)?;
+    let eval_tokens = config.data.eval.as_deref().map(|name| open_dataset(name, block_size)).transpose()?;
     Ok((tokens, eval_tokens))
 }
 

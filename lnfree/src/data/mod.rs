@@ -1,8 +1,102 @@
 //! Token files, text files, tokenizers and the order in which training sees its data.
+//!
+//! Text ([`text`]) becomes token files ([`prepare`], with a [`tokenizer`]), which are read in place ([`tokens`]) in a
+//! seeded order ([`order`]). [`resolve()`] turns the names of data sets into token files.
 
+mod arrow_file;
+pub mod order;
+mod parquet_file;
+mod parts;
 pub mod prepare;
+mod resolve;
+mod sequences;
 pub mod text;
 pub mod tokenizer;
 pub mod tokens;
+mod write;
 
+use std::path::Path;
+
+use crate::{Error, Result};
+
+pub use order::{Batches, DataOrder};
+pub use prepare::{ChunkScheme, Info, Prepared, info, prepare};
+pub use resolve::{data_dir, locate_model, open_dataset, resolve};
+pub use tokenizer::Tokenizer;
 pub use tokens::TokenFile;
+pub use write::{Layout, Written, write_tokens};
+
+/// Runs a parser on bytes from outside, so that a panic inside it becomes an [`Error::File`] about `path`.
+///
+/// The parsers that this crate uses return errors for nearly all malformed input; this is for the rest of it.
+pub(crate) fn guarded<T>(path: &Path, parse: impl FnOnce() -> Result<T>) -> Result<T> {
+    match quietly(parse) {
+        Ok(result) => result,
+        Err(()) => Err(Error::file(path, "the file is damaged (its parser gave up)")),
+    }
+}
+
+/// `catch_unwind` whose panics leave nothing on the terminal.
+fn quietly<T>(parse: impl FnOnce() -> T) -> std::result::Result<T, ()> {
+    use std::cell::Cell;
+    use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
+    thread_local!(static QUIET: Cell<bool> = const { Cell::new(false) });
+    static HOOK: std::sync::Once = std::sync::Once::new();
+
+    HOOK.call_once(|| {
+        let previous = take_hook();
+        set_hook(Box::new(move |panic| {
+            if !QUIET.get() {
+                previous(panic);
+            }
+        }));
+    });
+    let outer = QUIET.replace(true);
+    let result = catch_unwind(AssertUnwindSafe(parse)).map_err(drop);
+    QUIET.set(outer);
+    result
+}
+
+/// The files of a folder in name order; hidden ones are left out.
+pub(crate) fn files_in(folder: &Path) -> Result<Vec<std::path::PathBuf>> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(Error::io(folder))? {
+        let path = entry.map_err(Error::io(folder))?.path();
+        let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+        if path.is_file() && !hidden {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// Writes a file beside its place, syncs it and renames it, so that a reader sees the old content or the new.
+pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
+    use std::io::Write;
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(Error::io(path))?;
+    file.write_all(bytes).map_err(Error::io(path))?;
+    persist(file, path)
+}
+
+/// Syncs a finished temporary file and renames it to `path`.
+pub(crate) fn persist(file: tempfile::NamedTempFile, path: &Path) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    // Temporary files are private; what they become is as readable as other files.
+    let permissions = std::fs::Permissions::from_mode(0o644);
+    file.as_file().set_permissions(permissions).map_err(Error::io(path))?;
+    file.as_file().sync_all().map_err(Error::io(path))?;
+    file.persist(path).map_err(|e| Error::Io { path: path.to_path_buf(), source: e.error })?;
+    Ok(())
+}
+
+/// The first line of a library's message; some go on with a trace.
+pub(crate) fn first_line(error: impl std::fmt::Display) -> String {
+    error.to_string().lines().next().unwrap_or_default().trim().to_string()
+}
+
+/// Lower-case hex digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,4 +1,6 @@
-//! The order in which training sees its sequences, so that the data position of a checkpoint is one number.
+//! The order in which training sees its data: seeded, and described by one number.
+
+use std::sync::Arc;
 
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
@@ -8,91 +10,134 @@ use tch::Tensor;
 use super::TokenFile;
 use crate::{Error, Result};
 
-/// Which sequence comes when: every epoch is a permutation that depends on seed and epoch alone.
+/// Which sequence comes at which position of an endless run over a data set.
+///
+/// A position counts the sequences consumed since the start. Every epoch goes through all sequences in an order that
+/// depends on nothing but the seed, the epoch and the count of sequences, so that the position is all that a
+/// checkpoint has to keep.
 #[derive(Debug, Clone)]
 pub struct DataOrder {
     seed: u64,
     n_sequences: usize,
     shuffle: bool,
-    /// The permutation in use, with its epoch.
-    epoch: Option<(u64, Vec<u32>)>,
+    /// The epoch whose permutation is in `permutation`.
+    epoch: Option<u64>,
+    permutation: Vec<u32>,
 }
 
 impl DataOrder {
-    /// The order over `n_sequences` sequences; without `shuffle`, that of the file, over and over.
-    pub fn new(seed: u64, n_sequences: usize, shuffle: bool) -> DataOrder {
-        DataOrder { seed, n_sequences, shuffle, epoch: None }
+    /// An order over `n_sequences` sequences: a fresh permutation each epoch, or always as stored without `shuffle`.
+    ///
+    /// # Errors
+    /// If there are no sequences, or more than 2^32.
+    pub fn new(seed: u64, n_sequences: usize, shuffle: bool) -> Result<Self> {
+        if n_sequences == 0 || u32::try_from(n_sequences - 1).is_err() {
+            return Err(Error::invalid(format!(
+                "cannot order {n_sequences} sequences: 1 to 2^32 are possible"
+            )));
+        }
+        Ok(Self { seed, n_sequences, shuffle, epoch: None, permutation: Vec::new() })
     }
 
-    /// The sequence at `position`, the number of sequences consumed before it since the start of the run.
-    ///
-    /// # Panics
-    /// When there are no sequences.
+    /// The sequence at a position. Entering another epoch makes its permutation, which is then kept.
     pub fn index(&mut self, position: u64) -> usize {
         let n = self.n_sequences as u64;
         let (epoch, offset) = (position / n, (position % n) as usize);
         if !self.shuffle {
             return offset;
         }
-        match &self.epoch {
-            Some((cached, order)) if *cached == epoch => order[offset] as usize,
-            _ => {
-                // The seed fills half of ChaCha's key and the epoch picks its stream, so that no two epochs share numbers.
-                let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
-                rng.set_stream(epoch);
-                let mut order: Vec<u32> = (0..self.n_sequences as u32).collect();
-                order.shuffle(&mut rng);
-                let index = order[offset] as usize;
-                self.epoch = Some((epoch, order));
-                index
-            }
+        if self.epoch != Some(epoch) {
+            self.permutation = permutation(self.seed, epoch, self.n_sequences);
+            self.epoch = Some(epoch);
         }
+        self.permutation[offset] as usize
     }
 }
 
-/// Batches of a token file in a [`DataOrder`]. A batch may span the end of an epoch.
+/// A permutation of `0..n`. Part of what a checkpoint means: the random numbers and the shuffle are those of
+/// `rand_chacha` and `rand` 0.9, which promise the same values within that version.
+fn permutation(seed: u64, epoch: u64, n: usize) -> Vec<u32> {
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    random.set_stream(epoch);
+    let mut order: Vec<u32> = (0..n).map(|i| i as u32).collect();
+    order.shuffle(&mut random);
+    order
+}
+
+/// Training batches from a token file, in a [`DataOrder`].
 #[derive(Debug)]
 pub struct Batches {
-    tokens: TokenFile,
+    file: Arc<TokenFile>,
     order: DataOrder,
+    block_size: usize,
     position: u64,
+    /// Ids of the batch in the making.
+    ids: Vec<i64>,
 }
 
 impl Batches {
-    /// Batches from the first position on.
+    /// Batches from the start of the order.
     ///
     /// # Errors
-    /// When the file has no sequences, or more than fit 32 bits.
-    pub fn new(tokens: TokenFile, order: DataOrder) -> Result<Batches> {
-        if tokens.n_sequences() == 0 || tokens.n_sequences() > u32::MAX as usize {
-            let n = tokens.n_sequences();
-            return Err(Error::file(tokens.path(), format!("{n} sequences cannot be trained on")));
-        }
-        Ok(Batches { tokens, order, position: 0 })
+    /// If the sequences are not equally long, or there are too many.
+    pub fn new(file: impl Into<Arc<TokenFile>>, seed: u64, shuffle: bool) -> Result<Self> {
+        let file = file.into();
+        let Some(block_size) = file.block_size() else {
+            return Err(unequal(&file)?);
+        };
+        let order = DataOrder::new(seed, file.n_sequences(), shuffle)?;
+        Ok(Self { file, order, block_size, position: 0, ids: Vec::new() })
     }
 
-    /// The next `batch_size` sequences, int64 `[batch, pos]` on the CPU.
+    /// The next `batch_size` sequences as int64 `[batch, pos]` on the CPU. Batches run on into the next epoch.
     ///
     /// # Errors
-    /// When a sequence cannot be read or they are not equally long.
+    /// If a sequence cannot be read; the position is then as it was before.
     pub fn next_batch(&mut self, batch_size: usize) -> Result<Tensor> {
-        let rows: Vec<usize> = (0..batch_size as u64).map(|i| self.order.index(self.position + i)).collect();
+        self.ids.clear();
+        for i in 0..batch_size as u64 {
+            let index = self.order.index(self.position + i);
+            self.file.append(index, &mut self.ids)?;
+        }
+        let shape = [batch_size as i64, self.block_size as i64];
+        let batch = Tensor::f_from_slice(&self.ids)?.f_view(shape)?;
         self.position += batch_size as u64;
-        self.tokens.batch(&rows)
+        Ok(batch)
     }
 
-    /// Sequences consumed so far.
+    /// Tokens in a sequence.
+    pub fn block_size(&self) -> usize {
+        self.block_size
+    }
+
+    /// The file that the batches come from.
+    pub fn file(&self) -> &TokenFile {
+        &self.file
+    }
+
+    /// Sequences consumed since the start, over all epochs.
     pub fn position(&self) -> u64 {
         self.position
     }
 
-    /// Goes on from a saved position.
+    /// Goes on at a position that [`Batches::position`] gave.
     pub fn seek(&mut self, position: u64) {
         self.position = position;
     }
+}
 
-    /// The file the batches come from.
-    pub fn tokens(&self) -> &TokenFile {
-        &self.tokens
+/// The error for a file whose sequences differ in length, naming the first two lengths.
+fn unequal(file: &TokenFile) -> Result<Error> {
+    let first = file.sequence_len(0)?;
+    for i in 1..file.n_sequences() {
+        let other = file.sequence_len(i)?;
+        if other != first {
+            let message = format!(
+                "training needs equally long sequences, but sequence 0 has {first} tokens and sequence {i} has \
+                 {other}; cut them with `lnfree data prepare`"
+            );
+            return Ok(Error::file(file.path(), message));
+        }
     }
+    Ok(Error::file(file.path(), "training needs equally long sequences"))
 }

@@ -1,1 +1,256 @@
-//! (placeholder)
+//! From text to token files, and what a token file holds.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use super::Tokenizer;
+use super::text::{Documents, documents};
+use super::tokens::TokenFile;
+use super::write::{Layout, write_tokens};
+use crate::{Error, Result};
+
+/// Documents that are tokenized at a time, on all cores.
+const DOCUMENTS_AT_A_TIME: usize = 512;
+/// Tokens of the first sequence that [`Info`] shows as text.
+const SAMPLE_TOKENS: usize = 64;
+
+/// How documents, each followed by end-of-text, are put together before they are cut into sequences.
+///
+/// What is left at the end of each batch is dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChunkScheme {
+    /// Contiguous shards of nearly equal counts of documents, as `datasets` splits its work among processes; a batch
+    /// never goes beyond its shard.
+    pub shards: usize,
+    /// Documents put together at a time; none for the whole shard.
+    pub documents_per_batch: Option<usize>,
+}
+
+impl ChunkScheme {
+    /// The peer's for OpenWebText: batches of 512 documents of 32 shards.
+    pub const PEER: Self = Self { shards: 32, documents_per_batch: Some(512) };
+
+    /// Whether a batch starts at a document, of `n_documents` in all.
+    fn starts_batch(&self, document: usize, n_documents: usize) -> bool {
+        if self.shards == 1 {
+            return self.documents_per_batch.map_or(document == 0, |batch| document.is_multiple_of(batch));
+        }
+        // `datasets`: the first `n % shards` shards have one document more than the others.
+        let (size, larger) = (n_documents / self.shards, n_documents % self.shards);
+        let in_larger = larger * (size + 1);
+        let offset = match document < in_larger {
+            true => document % (size + 1),
+            false => (document - in_larger) % size.max(1),
+        };
+        self.documents_per_batch.map_or(offset == 0, |batch| offset.is_multiple_of(batch))
+    }
+}
+
+impl Default for ChunkScheme {
+    /// All documents as one stream.
+    fn default() -> Self {
+        Self { shards: 1, documents_per_batch: None }
+    }
+}
+
+/// What [`prepare`] made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Prepared {
+    /// Documents read.
+    pub documents: usize,
+    /// Sequences written.
+    pub sequences: usize,
+    /// Tokens written, end-of-text included.
+    pub tokens: u64,
+    /// Tokens dropped because they did not fill a sequence.
+    pub dropped: u64,
+}
+
+impl fmt::Display for Prepared {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let Self { documents, sequences, tokens, dropped } = self;
+        write!(f, "{documents} documents, {sequences} sequences, {tokens} tokens ({dropped} left over)")
+    }
+}
+
+/// Tokenizes the documents of `text` (see [`documents`]) into a token file of sequences of `block_size` tokens.
+///
+/// Every document is followed by end-of-text; sequences run on from one document into the next.
+///
+/// # Errors
+/// If the text cannot be read, has no tokens to fill one sequence, or `out` cannot be written; `out` is then as it
+/// was before.
+pub fn prepare(
+    text: &Path,
+    tokenizer: &Tokenizer,
+    block_size: usize,
+    out: &Path,
+    scheme: ChunkScheme,
+) -> Result<Prepared> {
+    if block_size == 0 || scheme.shards == 0 || scheme.documents_per_batch == Some(0) {
+        return Err(Error::invalid("block size, shards and documents per batch have to be at least 1"));
+    }
+    let n_documents = match scheme.shards {
+        1 => 0,
+        _ => documents(text)?.try_fold(0, |n, document| document.map(|_| n + 1))?,
+    };
+    let mut chunker = Chunker {
+        text,
+        documents: documents(text)?,
+        tokenizer,
+        block_size,
+        scheme,
+        n_documents,
+        rest: Vec::new(),
+        rows: VecDeque::new(),
+        read: 0,
+        dropped: 0,
+        any: false,
+    };
+    let rows = std::iter::from_fn(|| chunker.next_row().transpose());
+    let written = write_tokens(out, rows, Layout::Fixed(block_size), tokenizer.vocab_size())?;
+    let Chunker { read: documents, dropped, .. } = chunker;
+    Ok(Prepared { documents, sequences: written.sequences, tokens: written.tokens, dropped })
+}
+
+/// Cuts a stream of documents into sequences.
+struct Chunker<'a> {
+    text: &'a Path,
+    documents: Documents,
+    tokenizer: &'a Tokenizer,
+    block_size: usize,
+    scheme: ChunkScheme,
+    /// Needed only where there are several shards.
+    n_documents: usize,
+    /// Tokens of the batch that do not fill a sequence yet.
+    rest: Vec<u32>,
+    /// Sequences not handed out yet.
+    rows: VecDeque<Vec<u32>>,
+    /// Documents read.
+    read: usize,
+    /// Tokens dropped at ends of batches.
+    dropped: u64,
+    /// Whether any sequence has come out.
+    any: bool,
+}
+
+impl Chunker<'_> {
+    fn next_row(&mut self) -> Result<Option<Vec<u32>>> {
+        while self.rows.is_empty() {
+            let texts = self.documents.by_ref().take(DOCUMENTS_AT_A_TIME).collect::<Result<Vec<String>>>()?;
+            if texts.is_empty() {
+                self.drop_rest();
+                return if self.any { Ok(None) } else { Err(self.too_short()) };
+            }
+            for ids in self.tokenizer.encode_batch(&texts)? {
+                self.add(&ids);
+            }
+        }
+        self.any = true;
+        Ok(self.rows.pop_front())
+    }
+
+    fn add(&mut self, ids: &[u32]) {
+        if self.scheme.starts_batch(self.read, self.n_documents) {
+            self.drop_rest();
+        }
+        self.read += 1;
+        self.rest.extend_from_slice(ids);
+        self.rest.push(self.tokenizer.eot_id());
+        let whole = self.rest.len() / self.block_size * self.block_size;
+        self.rows.extend(self.rest[..whole].chunks_exact(self.block_size).map(<[u32]>::to_vec));
+        self.rest.drain(..whole);
+    }
+
+    fn drop_rest(&mut self) {
+        self.dropped += self.rest.len() as u64;
+        self.rest.clear();
+    }
+
+    fn too_short(&self) -> Error {
+        let (n, tokens, size) = (self.read, self.dropped, self.block_size);
+        Error::file(self.text, format!("{tokens} tokens in {n} documents do not fill one sequence of {size}"))
+    }
+}
+
+/// What a token file holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Info {
+    /// The file or folder.
+    pub path: PathBuf,
+    /// Number of sequences.
+    pub sequences: usize,
+    /// Number of tokens.
+    pub tokens: u64,
+    /// Tokens in the shortest and in the longest sequence; the block size where they are equal.
+    pub lengths: (usize, usize),
+    /// The smallest and the largest id.
+    pub ids: (i64, i64),
+    /// Whether ids are read in place.
+    pub mapped: bool,
+    /// With a tokenizer: how often end-of-text occurs.
+    pub end_of_texts: Option<u64>,
+    /// With a tokenizer: how the first sequence begins.
+    pub sample: Option<String>,
+}
+
+/// Reads a whole token file and tells what it holds; with its tokenizer, also as text.
+///
+/// # Errors
+/// If it cannot be read, or holds ids that the tokenizer does not have.
+pub fn info(path: &Path, tokenizer: Option<&Tokenizer>) -> Result<Info> {
+    let file = TokenFile::open(path)?;
+    if let Some(tokenizer) = tokenizer {
+        file.check_vocab(tokenizer.vocab_size())?;
+    }
+    let eot_id = tokenizer.map(|tokenizer| i64::from(tokenizer.eot_id()));
+    let mut info = Info {
+        path: path.to_path_buf(),
+        sequences: file.n_sequences(),
+        tokens: file.n_tokens(),
+        lengths: (usize::MAX, 0),
+        ids: (i64::MAX, i64::MIN),
+        mapped: file.is_mapped(),
+        end_of_texts: eot_id.map(|_| 0),
+        sample: None,
+    };
+    let mut row = Vec::new();
+    for i in 0..file.n_sequences() {
+        file.read(i, &mut row)?;
+        info.lengths = (info.lengths.0.min(row.len()), info.lengths.1.max(row.len()));
+        for id in &row {
+            info.ids = (info.ids.0.min(*id), info.ids.1.max(*id));
+        }
+        if let Some(count) = &mut info.end_of_texts {
+            *count += row.iter().filter(|id| Some(**id) == eot_id).count() as u64;
+        }
+    }
+    if let Some(tokenizer) = tokenizer {
+        let ids: Vec<u32> = file.row(0)?.iter().take(SAMPLE_TOKENS).map(|id| *id as u32).collect();
+        info.sample = Some(tokenizer.decode(&ids)?);
+    }
+    Ok(info)
+}
+
+impl fmt::Display for Info {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let lengths = match self.lengths {
+            (shortest, longest) if shortest == longest => format!("{longest} token(s) each"),
+            (shortest, longest) => format!("{shortest} to {longest} tokens"),
+        };
+        let mapped = if self.mapped { "memory-mapped" } else { "decoded or copied when read" };
+        writeln!(f, "file         {}", self.path.display())?;
+        writeln!(f, "sequences    {}, {lengths}", self.sequences)?;
+        writeln!(f, "tokens       {}", self.tokens)?;
+        writeln!(f, "ids          {} to {}", self.ids.0, self.ids.1)?;
+        write!(f, "storage      {mapped}")?;
+        if let Some(count) = self.end_of_texts {
+            write!(f, "\nend-of-text  {count}")?;
+        }
+        if let Some(sample) = &self.sample {
+            write!(f, "\nbegins with  {sample:?}")?;
+        }
+        Ok(())
+    }
+}

@@ -82,9 +82,12 @@ pub fn evaluate(
     let mut start = 0;
     while start < n {
         // Only sequences of one length share a batch; data cut into chunks has no others.
-        let len = tokens.sequence_len(start);
+        let len = tokens.sequence_len(start)?;
         let limit = (start + batch_size).min(n);
-        let end = (start..limit).find(|&i| tokens.sequence_len(i) != len).unwrap_or(limit);
+        let mut end = start + 1;
+        while end < limit && tokens.sequence_len(end)? == len {
+            end += 1;
+        }
         let partial = end - start < batch_size;
         if len < 2 || (partial && options.drop_last) {
             start = end;

@@ -9,7 +9,7 @@ use tch::{Device, Kind, Tensor};
 use super::{BackwardRecipe, Mode, StepRecord, backward};
 use crate::checkpoint::{self, TrainerState};
 use crate::config::{Config, TrainConfig};
-use crate::data::{Batches, DataOrder, TokenFile};
+use crate::data::{Batches, TokenFile};
 use crate::loss::targets;
 use crate::model::{Compute, Gpt2, LoadedModel, ModelFormat};
 use crate::norm::{LnState, ln_names};
@@ -90,10 +90,10 @@ impl Trainer {
         let kind = config.train.param_dtype.kind();
         let loaded = LoadedModel::load(checkpoint, None, kind, start.device)?;
         let mut trainer = Trainer::assemble(config, start, loaded.model, loaded.ln)?;
-        let fingerprint = trainer.batches.tokens().fingerprint();
+        let fingerprint = trainer.batches.file().fingerprint()?;
         if fingerprint != state.data_fingerprint {
             return Err(Error::file(
-                trainer.batches.tokens().path(),
+                trainer.batches.file().path(),
                 "is not the data that this run was trained on; resume with the same data, or start a new run",
             ));
         }
@@ -119,11 +119,14 @@ impl Trainer {
         }
         model.config.eot_token_id = config.model.eot_token_id.or(model.config.eot_token_id);
         for tokens in [Some(&start.tokens), start.eval_tokens.as_ref()].into_iter().flatten() {
-            tokens.check_vocab(model.config.vocab_size)?;
+            tokens.check_vocab(model.config.vocab_size as usize)?;
         }
-        let order = DataOrder::new(config.train.seed, start.tokens.n_sequences(), config.data.shuffle);
-        let batches = Batches::new(start.tokens, order)?;
-        check_block_size(&config, &batches)?;
+        let batches = Batches::new(start.tokens, config.train.seed, config.data.shuffle)?;
+        if batches.block_size() != config.data.block_size {
+            let (found, wanted) = (batches.block_size(), config.data.block_size);
+            let message = format!("has sequences of {found} tokens, data.block_size is {wanted}");
+            return Err(Error::file(batches.file().path(), message));
+        }
         model.set_requires_grad(true);
         let decay_ln = config.train.decay_ln.unwrap_or(start.mode == Mode::WithoutLn);
         let optimizer =
@@ -266,7 +269,7 @@ impl Trainer {
             step: self.step,
             optimizer_steps: self.optimizer.steps(),
             data_position: self.batches.position(),
-            data_fingerprint: self.batches.tokens().fingerprint(),
+            data_fingerprint: self.batches.file().fingerprint()?,
             tokens: self.tokens,
             base_model: self.model_dir.clone(),
             config: self.config.clone(),
@@ -347,21 +350,6 @@ fn initial_state(config: &Config, loaded: &LoadedModel, mode: Mode, tokens: &Tok
         (format, _) => Err(Error::file(
             &loaded.path,
             format!("is a model of format {format}; this mode trains an ordinary GPT-2 with LN"),
-        )),
-    }
-}
-
-fn check_block_size(config: &Config, batches: &Batches) -> Result<()> {
-    let tokens = batches.tokens();
-    match tokens.block_size() {
-        Some(found) if found == config.data.block_size => Ok(()),
-        Some(found) => Err(Error::file(
-            tokens.path(),
-            format!("has sequences of {found} tokens, data.block_size is {}", config.data.block_size),
-        )),
-        None => Err(Error::file(
-            tokens.path(),
-            "has sequences of different lengths; cut it with `lnfree data prepare`",
         )),
     }
 }

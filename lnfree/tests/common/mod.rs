@@ -63,8 +63,9 @@ pub fn close(found: f64, expected: f64, relative: f64, what: &str) {
 /// Writes rows of ids as a token file.
 pub fn token_file(path: &Path, rows: &Tensor) {
     let rows: Vec<Vec<i64>> = Vec::try_from(rows).unwrap();
+    let layout = lnfree::data::Layout::Fixed(rows[0].len());
     let rows = rows.into_iter().map(|row| Ok(row.into_iter().map(|id| id as u32).collect()));
-    lnfree::data::write_tokens(path, rows).unwrap();
+    lnfree::data::write_tokens(path, rows, layout, 256).unwrap();
 }
 
 /// The map of a JSON object.

@@ -1,1 +1,3 @@
-//! (placeholder)
+//! Training: the loop, and what it writes besides checkpoints.
+
+pub mod tensorboard;

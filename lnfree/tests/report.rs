@@ -263,7 +263,7 @@ fn a_report_that_fails_leaves_the_old_one_alone() {
     assert_eq!(fs::read_to_string(&out).unwrap(), "old");
     assert!(write_html(&[], &[], &out).unwrap_err().to_string().contains("nothing to report"));
     // A folder where the file should go.
-    refusal(write_html(&[dir.clone()], &[], &dir), &dir);
+    refusal(write_html(std::slice::from_ref(&dir), &[], &dir), &dir);
     write_html(&[dir], &[], &out).unwrap();
     assert!(fs::read_to_string(&out).unwrap().ends_with("</html>\n"));
 }

@@ -100,7 +100,7 @@ fn removal_marks(
     if x.is_empty() {
         return None;
     }
-    let line = Line::new().width(1.5);
+    let line = Line::new().width(1.3).color("rgba(128,128,128,0.7)");
     Some(
         Scatter::new(x, y)
             .mode(Mode::Markers)

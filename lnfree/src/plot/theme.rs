@@ -138,6 +138,8 @@ pub fn step_axis(runs: &[RunMetrics]) -> Axis {
         .spike_thickness(1)
         .spike_dash(DashType::Dot);
     let air = (0.012 * (last - first)).max(0.5);
+    // Steps are whole: left alone, plotly would put ticks between them.
+    let axis = if last - first < 5.0 { axis.dtick(1.0) } else { axis };
     if first.is_finite() { axis.range(vec![first - air, last + air]) } else { axis }
 }
 

@@ -17,9 +17,10 @@ pub fn results(rows: &[EvalRow]) -> String {
     format!(
         "<section>\n<h2>Results</h2>\n<p class=\"note\">Mean cross-entropy in nats per token; below the line, \
          differences of the rows above it.</p>\n<div class=\"scroll\">{}</div>\n\
-         <div style=\"max-width: {}px\">{}</div>{}</section>\n",
+         <div class=\"scroll\"><div class=\"bars\" style=\"min-width: {}px; max-width: {}px\">{}</div></div>\n{}</section>\n",
         results_table(rows).to_html(),
-        // A few bars across a whole page look like walls.
+        // Below this the bars' figures would overlap; and a few bars across a whole page look like walls.
+        100 + 24 * rows.len(),
         (160 + 85 * rows.len()).max(480),
         figure(
             "results",

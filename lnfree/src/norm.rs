@@ -57,16 +57,16 @@ impl LnMode {
 
 /// What one step of the schedule takes away. The order of the variants is the order of removal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "lowercase")]
 pub enum RemovalKind {
     /// ln_2 of a block.
     Ln2,
     /// ln_1 of a block as seen by queries and keys.
-    Ln1qk,
+    Ln1Qk,
     /// ln_1 of a block as seen by values.
-    Ln1v,
+    Ln1V,
     /// The final LayerNorm.
-    Lnf,
+    LnF,
     /// The special standard deviation that values at end-of-text tokens are divided by.
     Eot,
     /// The special standard deviation of position 0.
@@ -77,9 +77,9 @@ impl RemovalKind {
     /// Every kind, in the order of removal.
     pub const ALL: [RemovalKind; 6] = [
         RemovalKind::Ln2,
-        RemovalKind::Ln1qk,
-        RemovalKind::Ln1v,
-        RemovalKind::Lnf,
+        RemovalKind::Ln1Qk,
+        RemovalKind::Ln1V,
+        RemovalKind::LnF,
         RemovalKind::Eot,
         RemovalKind::Bos,
     ];
@@ -88,11 +88,28 @@ impl RemovalKind {
     pub fn name(self) -> &'static str {
         match self {
             RemovalKind::Ln2 => "ln2",
-            RemovalKind::Ln1qk => "ln1qk",
-            RemovalKind::Ln1v => "ln1v",
-            RemovalKind::Lnf => "lnf",
+            RemovalKind::Ln1Qk => "ln1qk",
+            RemovalKind::Ln1V => "ln1v",
+            RemovalKind::LnF => "lnf",
             RemovalKind::Eot => "eot",
             RemovalKind::Bos => "bos",
+        }
+    }
+
+    /// The kind of that [`name`](Self::name).
+    pub fn from_name(name: &str) -> Option<RemovalKind> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+
+    /// What a legend calls it.
+    pub fn label(self) -> &'static str {
+        match self {
+            RemovalKind::Ln2 => "ln_2",
+            RemovalKind::Ln1Qk => "ln_1 (q, k)",
+            RemovalKind::Ln1V => "ln_1 (v)",
+            RemovalKind::LnF => "ln_f",
+            RemovalKind::Eot => "end-of-text std",
+            RemovalKind::Bos => "position-0 std",
         }
     }
 }

@@ -1,5 +1,7 @@
 //! When which LN goes, as a pure function of the optimizer step.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::norm::RemovalKind;
@@ -31,7 +33,7 @@ pub struct ScheduleConfig {
 }
 
 /// One removal: before optimizer step `step` (0-based), `kind` of block `layer` goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Removal {
     /// 0-based optimizer step.
     pub step: usize,
@@ -41,14 +43,23 @@ pub struct Removal {
     pub layer: Option<usize>,
 }
 
+impl fmt::Display for Removal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.layer {
+            Some(layer) => write!(f, "{} of block {layer}", self.kind.label()),
+            None => f.write_str(self.kind.label()),
+        }
+    }
+}
+
 impl ScheduleConfig {
     /// Start and gap of one kind.
     pub fn of(&self, kind: RemovalKind) -> (Option<usize>, usize) {
         match kind {
             RemovalKind::Ln2 => (self.start_ln2, self.gap_ln2),
-            RemovalKind::Ln1qk => (self.start_ln1qk, self.gap_ln1qk),
-            RemovalKind::Ln1v => (self.start_ln1v, self.gap_ln1v),
-            RemovalKind::Lnf => (self.start_lnf, 0),
+            RemovalKind::Ln1Qk => (self.start_ln1qk, self.gap_ln1qk),
+            RemovalKind::Ln1V => (self.start_ln1v, self.gap_ln1v),
+            RemovalKind::LnF => (self.start_lnf, 0),
             RemovalKind::Eot => (self.start_eot, self.gap_eot),
             RemovalKind::Bos => (self.start_bos, self.gap_bos),
         }
@@ -67,7 +78,7 @@ impl Schedule {
         let mut removals = Vec::new();
         for kind in RemovalKind::ALL {
             let (Some(start), gap) = config.of(kind) else { continue };
-            if kind == RemovalKind::Lnf {
+            if kind == RemovalKind::LnF {
                 removals.push(Removal { step: start, kind, layer: None });
             } else {
                 let step = |layer: usize| start.saturating_add(layer.saturating_mul(gap));

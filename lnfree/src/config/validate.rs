@@ -87,7 +87,7 @@ impl Config {
     fn validate_schedule(&self) -> Check {
         for kind in RemovalKind::ALL {
             let (Some(start), gap) = self.schedule.of(kind) else { continue };
-            let layers = if kind == RemovalKind::Lnf { 1 } else { self.model.n_layer };
+            let layers = if kind == RemovalKind::LnF { 1 } else { self.model.n_layer };
             let last = gap.checked_mul(layers - 1).and_then(|span| start.checked_add(span));
             let max_steps = self.train.max_steps;
             require(

@@ -132,7 +132,7 @@ fn read_state(
     let mut flags = Vec::new();
     let mut momentum = 0.9;
     for name in &names {
-        let mut take = |field: &str, index: i64| -> Result<f64, String> {
+        let take = |field: &str, index: i64| -> Result<f64, String> {
             let key = format!("{name}.{field}");
             let tensor = weights.get(&key).ok_or_else(|| format!("the LN state has no {key}"))?;
             let flat = tensor.to_kind(Kind::Double).view(-1);

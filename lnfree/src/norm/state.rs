@@ -102,15 +102,15 @@ impl LnState {
             Some(l) => l..l + 1,
             None => 0..self.n_layer(),
         };
-        if kind == RemovalKind::Lnf {
+        if kind == RemovalKind::LnF {
             self.lnf = LnMode::Fake;
             return;
         }
         for l in layers {
             match kind {
                 RemovalKind::Ln2 => self.blocks[l].ln2 = LnMode::Fake,
-                RemovalKind::Ln1qk => self.blocks[l].ln1_qk = LnMode::Fake,
-                RemovalKind::Ln1v => self.blocks[l].ln1_v = LnMode::Fake,
+                RemovalKind::Ln1Qk => self.blocks[l].ln1_qk = LnMode::Fake,
+                RemovalKind::Ln1V => self.blocks[l].ln1_v = LnMode::Fake,
                 RemovalKind::Eot => self.copy_columns(ln1_row(l), 0, 2, 2),
                 RemovalKind::Bos => {
                     self.blocks[l].ln1_special = false;
@@ -118,7 +118,7 @@ impl LnState {
                     self.copy_columns(ln1_row(l), 0, 3, 1);
                     self.copy_columns(ln1_row(l), 0, 2, 1);
                 }
-                RemovalKind::Lnf => {}
+                RemovalKind::LnF => {}
             }
         }
     }

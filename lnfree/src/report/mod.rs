@@ -1,1 +1,24 @@
-//! (placeholder)
+//! From run directories and evaluation files to a results table and one self-contained HTML page.
+//!
+//! ```no_run
+//! # fn main() -> lnfree::Result<()> {
+//! use lnfree::report;
+//!
+//! let rows = vec![report::read_eval("original.json".as_ref())?, report::read_eval("ln_free.json".as_ref())?];
+//! print!("{}", report::results_table(&rows).to_text());
+//! report::write_html(&["runs/nano".into()], &["original.json".into()], "report.html".as_ref())?;
+//! # Ok(())
+//! # }
+//! ```
+
+mod html;
+mod page;
+mod read;
+mod sections;
+mod table;
+
+pub use html::write_html;
+pub use read::{read_eval, read_run};
+pub use table::{Column, Table, TableRow, results_table};
+
+pub use crate::plot::{EvalRow, RunMetrics};

@@ -15,7 +15,7 @@ pub struct Losses {
     pub total: Tensor,
     /// Mean cross-entropy.
     pub cross_entropy: Tensor,
-    /// Auxiliary loss before its weight; zero when it is off.
+    /// Auxiliary loss times its weight; zero when it is off.
     pub aux: Tensor,
     /// What the LNs saw, float32 `[n_ln, 2]`, if the pass observed.
     pub observed: Option<Tensor>,
@@ -93,8 +93,8 @@ fn head(
     let (total, aux) = if aux_weight == 0.0 {
         (cross_entropy.shallow_clone(), cross_entropy.zeros_like().detach())
     } else {
-        let aux = aux_loss(residual, &pass.is_eot, model.config.layer_norm_epsilon);
-        (&cross_entropy + &aux * aux_weight, aux.detach())
+        let aux = aux_loss(residual, &pass.is_eot, model.config.layer_norm_epsilon) * aux_weight;
+        (&cross_entropy + &aux, aux.detach())
     };
     (&total * scale).backward();
     Losses { total: total.detach(), cross_entropy: cross_entropy.detach(), aux, observed: None }

@@ -22,7 +22,7 @@ pub struct StepRecord {
     pub loss: f64,
     /// Cross-entropy alone.
     pub ce_loss: f64,
-    /// Auxiliary loss before its weight.
+    /// Auxiliary loss times its weight, as it enters `loss`.
     pub aux_loss: f64,
     /// The learning rate of this step.
     pub lr: f64,

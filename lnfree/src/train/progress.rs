@@ -38,12 +38,7 @@ impl Progress {
 
     pub(super) fn step(&mut self, record: &StepRecord, trainer: &Trainer) {
         let next = match trainer.next_removal(record.step) {
-            Some(r) => format!(
-                "next: {}{} at {}",
-                r.kind,
-                r.layer.map_or(String::new(), |l| format!(" of block {l}")),
-                r.step
-            ),
+            Some(removal) => format!("next: {removal} at step {}", removal.step),
             None => String::new(),
         };
         let message = format!("loss {:.4}  {:.0} tokens/s  {next}", record.loss, record.tokens_per_s);

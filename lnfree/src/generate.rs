@@ -65,7 +65,7 @@ pub fn generate(
         let input = Tensor::from_slice(context).unsqueeze(0).to_device(model.device());
         let logits = model.forward(&input, ln, Compute::default(), &mut NoHook)?;
         let id = sample(&logits.get(0).get(-1), options, &mut rng)?;
-        if model.config.eot_token_id == Some(id) {
+        if model.config.eot_token_id() == Some(id) {
             break;
         }
         ids.push(id);

@@ -29,8 +29,8 @@ pub(super) fn write_generation_config(config: &Gpt2Config, dir: &Path) -> Result
     }
     let value = serde_json::json!({
         "_from_model_config": true,
-        "bos_token_id": config.eot_token_id,
-        "eos_token_id": config.eot_token_id,
+        "bos_token_id": config.bos_token_id,
+        "eos_token_id": config.eot_token_id(),
     });
     let text = serde_json::to_string_pretty(&value).map_err(|e| Error::file(&path, e))?;
     std::fs::write(&path, text + "\n").map_err(Error::io(&path))

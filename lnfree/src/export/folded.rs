@@ -7,7 +7,8 @@
 
 use tch::{Kind, Tensor};
 
-use crate::model::{Conv1d, FORMAT_KEY, Gpt2, LayerNorm};
+use crate::model::hf_config::{FOLDED, FORMAT_KEY};
+use crate::model::{Conv1d, Gpt2, LayerNorm};
 use crate::norm::{ln1_row, ln2_row, lnf_row};
 use crate::{Error, Result};
 
@@ -19,7 +20,7 @@ pub fn fold(model: &Gpt2, stds: &[f64]) -> Result<Gpt2> {
     let _guard = tch::no_grad_guard();
     let mut config = model.config.clone();
     config.tie_word_embeddings = false;
-    config.extra.insert(FORMAT_KEY.into(), "folded".into());
+    config.other.insert(FORMAT_KEY.into(), FOLDED.into());
     let head = model.lm_head.as_ref().unwrap_or(&model.wte).to_kind(Kind::Double);
     let mut weights = model.to_weights();
     weights.insert("lm_head.weight".into(), head.shallow_clone());

@@ -11,9 +11,6 @@ use super::{Gpt2, Gpt2Config};
 use crate::norm::{LnMode, LnState, NormSettings, SpecialAxis, ln_names};
 use crate::{Error, Result};
 
-/// Key in `config.json` that marks a folded model.
-pub const FORMAT_KEY: &str = "lnfree_format";
-
 /// How a model directory stores what became of its LNs. The names are the paper's code's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ModelFormat {
@@ -94,7 +91,7 @@ impl LoadedModel {
 }
 
 fn detect(config: &Gpt2Config, weights: &Weights) -> ModelFormat {
-    if config.extra.get(FORMAT_KEY).and_then(|v| v.as_str()) == Some("folded") {
+    if config.is_folded() {
         ModelFormat::Folded
     } else if weights.contains_key("ln_f.is_fake") {
         ModelFormat::FakelnCheckpoint

@@ -16,7 +16,7 @@ pub use block::{Block, Conv1d, Mlp};
 pub use hf_config::Gpt2Config;
 pub use layer_norm::LayerNorm;
 pub(crate) use layer_norm::sigma_of;
-pub use load::{FORMAT_KEY, LoadedModel, ModelFormat, state_tensors};
+pub use load::{LoadedModel, ModelFormat, state_tensors};
 
 use crate::hook::{Activation, Hook};
 use crate::norm::{LnSite, LnState};
@@ -104,7 +104,7 @@ impl Gpt2 {
                 self.config.block_size
             )));
         }
-        let eot = self.config.eot_token_id.unwrap_or(-1);
+        let eot = self.config.eot_token_id().unwrap_or(-1);
         let n_ln = 2 * self.h.len() + 1;
         Ok(Pass {
             ln,

@@ -61,16 +61,16 @@ impl Gpt2 {
     /// # Errors
     /// When a tensor is missing or has another shape than `config` says; names it.
     pub fn from_weights(weights: Weights, config: Gpt2Config, kind: Kind, device: Device) -> Result<Gpt2> {
-        check_shapes(&weights, &config)?;
+        let _ = check_shapes(&weights, &config)?;
         let mut source = Source { weights, kind, device };
         let wte = source.take("wte.weight")?;
         let wpe = source.take("wpe.weight")?;
         let h = (0..config.n_layer as usize).map(|l| source.block(l, &config)).collect::<Result<_>>()?;
         let ln_f = source.layer_norm("ln_f", config.layer_norm_epsilon)?;
-        let lm_head = match source.weights.contains_key("lm_head.weight") {
-            true => Some(source.take("lm_head.weight")?)
-                .filter(|head| !config.tie_word_embeddings || *head != wte),
-            false => None,
+        // A tied head that is stored all the same is the embedding again, as in transformers.
+        let lm_head = match config.tie_word_embeddings {
+            true => None,
+            false => Some(source.take("lm_head.weight")?),
         };
         Ok(Gpt2 { config, wte, wpe, h, ln_f, lm_head })
     }

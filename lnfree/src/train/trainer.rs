@@ -117,7 +117,9 @@ impl Trainer {
         if let Some(p) = config.train.dropout {
             set_dropout(&mut model, p);
         }
-        model.config.eot_token_id = config.model.eot_token_id.or(model.config.eot_token_id);
+        if let Some(id) = config.model.eot_token_id {
+            model.config.eos_token_ids = vec![id];
+        }
         for tokens in [Some(&start.tokens), start.eval_tokens.as_ref()].into_iter().flatten() {
             tokens.check_vocab(model.config.vocab_size as usize)?;
         }
@@ -212,7 +214,7 @@ impl Trainer {
         self.started = Instant::now();
         let train = &self.config.train;
         let (accumulation, batch_size) = (train.gradient_accumulation_steps, train.batch_size);
-        let ignore = if train.predict_eot { None } else { self.model.config.eot_token_id };
+        let ignore = if train.predict_eot { None } else { self.model.config.eot_token_id() };
         self.sums = Tensor::zeros([3], (Kind::Float, self.model.device()));
         for micro in 0..accumulation {
             let ids = self.batches.next_batch(batch_size)?.to_device(self.model.device());

@@ -6,6 +6,7 @@
 //!
 //! The method is that of "Transformers Don't Need LayerNorm at Inference Time" (arXiv 2507.02559).
 
+pub mod atomic;
 pub mod checkpoint;
 pub mod config;
 pub mod data;

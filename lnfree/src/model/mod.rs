@@ -1,2 +1,3 @@
 //! (placeholder)
+pub mod hf_config;
 pub mod weights;

@@ -145,9 +145,15 @@ fn lock(file: &File) -> bool {
 /// Exchanges the folders `new` and `old`, at once where the file system can.
 fn swap(new: &Path, old: &Path) -> io::Result<()> {
     match exchange(new, old) {
-        Err(e) if matches!(e.raw_os_error(), Some(libc::EINVAL | libc::ENOSYS | libc::ENOTSUP)) => {}
-        done => return done,
+        Err(e) if matches!(e.raw_os_error(), Some(libc::EINVAL | libc::ENOSYS | libc::ENOTSUP)) => {
+            swap_by_renames(new, old)
+        }
+        done => done,
     }
+}
+
+/// The same in three steps, for file systems that know no exchange.
+fn swap_by_renames(new: &Path, old: &Path) -> io::Result<()> {
     // A name that `remove_leftovers` leaves alone: killed between the renames, this is the last good copy.
     let aside = old.with_file_name(format!("{}.previous", old.file_name().unwrap_or_default().display()));
     if aside.exists() {
@@ -217,5 +223,32 @@ fn name_full_disk(path: &Path, error: Error) -> Error {
             cannot_write(path, source)
         }
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn three_renames_do_what_an_exchange_does() {
+        let folder = tempfile::tempdir().unwrap();
+        for (i, swap) in [exchange, swap_by_renames].into_iter().enumerate() {
+            let (new, old) = (folder.path().join(format!("new{i}")), folder.path().join(format!("old{i}")));
+            for (path, text) in [(&new, "new"), (&old, "old")] {
+                fs::create_dir(path).unwrap();
+                fs::write(path.join("x"), text).unwrap();
+            }
+            // A kill between earlier renames has left this.
+            fs::create_dir(folder.path().join("old1.previous")).ok();
+            swap(&new, &old).unwrap();
+            assert_eq!(fs::read_to_string(old.join("x")).unwrap(), "new");
+            assert_eq!(fs::read_to_string(new.join("x")).unwrap(), "old");
+        }
+        assert!(!folder.path().join("old1.previous").exists());
+        // What cannot be swapped is left where it was.
+        let (gone, old) = (folder.path().join("gone"), folder.path().join("old0"));
+        assert!(swap_by_renames(&gone, &old).is_err());
+        assert_eq!(fs::read_to_string(old.join("x")).unwrap(), "new");
     }
 }

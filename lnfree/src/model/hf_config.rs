@@ -85,7 +85,7 @@ impl Gpt2Config {
 
     /// Width of the MLP.
     pub fn mlp_width(&self) -> i64 {
-        self.n_inner.unwrap_or(4 * self.n_embd)
+        self.n_inner.unwrap_or(self.n_embd.saturating_mul(4))
     }
 
     /// What every constructor of a model relies on.

@@ -214,7 +214,7 @@ fn bombs_fizzle_out() {
     }
     // Memo entries with huge numbers, more operations than weights need, and a pickle that is too long.
     let memo: Vec<u8> =
-        (0..1000u32).flat_map(|i| [&[b'r'], (u32::MAX - i).to_le_bytes().as_slice()].concat()).collect();
+        (0..1000u32).flat_map(|i| [b"r".as_slice(), &(u32::MAX - i).to_le_bytes()].concat()).collect();
     let message =
         line(read_bytes("a.bin", &torch_zip(&dict("w", &[b"N".as_slice(), &memo].concat()), &[])).1);
     assert!(message.contains("not a tensor"), "{message}");

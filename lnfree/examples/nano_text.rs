@@ -73,7 +73,8 @@ fn text_files(package: &Path) -> Result<Vec<PathBuf>> {
     files.sort_by_key(|path| {
         let name = source_name(path);
         let number = name.split('_').find_map(|part| part.parse::<u32>().ok());
-        (number, name)
+        // The book's front matter has no number and comes first; its epilogue comes last.
+        (name == "epilogue", number, name)
     });
     Ok(files)
 }

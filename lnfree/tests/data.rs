@@ -69,6 +69,12 @@ fn write_stream(path: &Path, batches: &[RecordBatch]) {
     writer.finish().unwrap();
 }
 
+/// Puts a new file in the place of an old one, which may still be mapped. (Truncating it would also wait for the disk.)
+fn rewrite(path: &Path, bytes: &[u8]) {
+    std::fs::remove_file(path).unwrap();
+    std::fs::write(path, bytes).unwrap();
+}
+
 /// The message of what has to be an error: one line.
 fn message<T>(result: lnfree::Result<T>) -> String {
     let Err(error) = result else { panic!("no error") };

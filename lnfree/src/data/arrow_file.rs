@@ -137,5 +137,13 @@ fn not_tokens(path: &Path) -> Error {
 }
 
 fn damaged(path: &Path, error: impl std::fmt::Display) -> Error {
-    Error::file(path, format!("the Arrow file is damaged or not readable: {}", first_line(error)))
+    let error = first_line(error);
+    // What arrow says where it was built without compression: such a file could not be read in place anyway.
+    if error.contains("decompression requires") {
+        return Error::file(
+            path,
+            "the Arrow file is compressed; write it without compression, or as Parquet",
+        );
+    }
+    Error::file(path, format!("the Arrow file is damaged or not readable: {error}"))
 }

@@ -236,7 +236,7 @@ pub fn info(path: &Path, tokenizer: Option<&Tokenizer>) -> Result<Info> {
 impl fmt::Display for Info {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         let lengths = match self.lengths {
-            (shortest, longest) if shortest == longest => format!("{longest} token(s) each"),
+            (shortest, longest) if shortest == longest => format!("{longest} tokens each"),
             (shortest, longest) => format!("{shortest} to {longest} tokens"),
         };
         let mapped = if self.mapped { "memory-mapped" } else { "decoded or copied when read" };

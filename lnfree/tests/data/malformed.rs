@@ -4,7 +4,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, Float32Array, Int32Array, Int32Builder, ListBuilder, StringArray};
 use lnfree::data::{Layout, TokenFile, write_tokens};
 
-use super::{lists, message, table, write_arrow, write_parquet, write_stream};
+use super::{lists, message, rewrite, table, write_arrow, write_parquet, write_stream};
 
 const FORMATS: [&str; 3] = ["file.arrow", "stream.arrow", "table.parquet"];
 
@@ -135,7 +135,7 @@ fn truncation_anywhere_is_an_error() {
         // A stream is also valid without the 8 bytes of its end mark.
         let whole_without_mark = (name == "stream.arrow").then(|| good.len() - 8);
         for cut in 0..good.len() {
-            std::fs::write(&path, &good[..cut]).unwrap();
+            rewrite(&path, &good[..cut]);
             match exhaust(&path) {
                 Ok(()) => assert_eq!(Some(cut), whole_without_mark, "{name} cut at {cut}"),
                 Err(error) => assert!(!error.to_string().contains('\n'), "{error}"),
@@ -154,7 +154,7 @@ fn flipped_bits_never_panic() {
             for bit in [index % 8, 7] {
                 let mut bad = good.clone();
                 bad[index] ^= 1 << bit;
-                std::fs::write(&path, bad).unwrap();
+                rewrite(&path, &bad);
                 // Without a checksum, a flip inside an id may go unseen.
                 if let Err(error) = exhaust(&path) {
                     let found = error.to_string();
@@ -177,7 +177,7 @@ fn flipped_ids_of_our_own_files_are_always_found() {
     for index in start..start + stored.len() {
         let mut bad = good.clone();
         bad[index] ^= 1 << (index % 8);
-        std::fs::write(&path, bad).unwrap();
+        rewrite(&path, &bad);
         assert!(opening(&dir, "own.arrow").contains("checksum does not match"));
     }
 }

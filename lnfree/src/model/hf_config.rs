@@ -3,7 +3,7 @@
 mod json;
 
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -23,6 +23,9 @@ pub const CONFIG: &str = "config.json";
 pub const FORMAT_KEY: &str = "lnfree_format";
 /// The value of [`FORMAT_KEY`] of a model without LN.
 pub const FOLDED: &str = "folded";
+
+/// Somebody will name the weights instead of their folder.
+const MAX_CONFIG: u64 = 1 << 20;
 
 /// The shape of a GPT-2 and how it was trained, with the keys of this crate. Defaults for missing keys are those of
 /// transformers' `GPT2Config`; the five sizes must be there.
@@ -69,7 +72,12 @@ impl Gpt2Config {
     /// one, or a value that cannot be.
     pub fn read(path: &Path) -> Result<Self> {
         let path: PathBuf = if path.is_dir() { path.join(CONFIG) } else { path.to_path_buf() };
-        let text = std::fs::read(&path).map_err(Error::io(&path))?;
+        let mut text = Vec::new();
+        let file = std::fs::File::open(&path).map_err(Error::io(&path))?;
+        file.take(MAX_CONFIG + 1).read_to_end(&mut text).map_err(Error::io(&path))?;
+        if text.len() as u64 > MAX_CONFIG {
+            return Err(Error::file(&path, "is too large for a config.json"));
+        }
         let map: Map<String, Value> = serde_json::from_slice(&text)
             .map_err(|e| Error::file(&path, format!("is not a JSON object: {e}")))?;
         Self::try_from(map).map_err(|message| Error::file(&path, message))

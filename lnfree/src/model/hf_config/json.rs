@@ -43,6 +43,31 @@ impl Keys {
         }
     }
 
+    /// Takes out what says which model this is, and refuses all whose forward is not GPT-2's.
+    fn only_gpt2(&mut self) -> Why<()> {
+        let text = |value: &Value| value.as_str().map(str::to_string);
+        match self.take("model_type", "\"gpt2\"", text)?.as_deref() {
+            Some("gpt2") => {}
+            Some(other) => {
+                return Err(format!("model_type = {other:?}: only GPT-2 models (\"gpt2\") are supported"));
+            }
+            None => return Err("model_type is missing: not the config.json of a GPT-2".into()),
+        }
+        // Both are the tanh form of GELU.
+        match self.take("activation_function", "a name", text)?.as_deref() {
+            None | Some("gelu_new" | "gelu_pytorch_tanh") => {}
+            Some(other) => {
+                return Err(format!(
+                    "activation_function = {other:?}: only GPT-2's own, \"gelu_new\" or \"gelu_pytorch_tanh\", is supported"
+                ));
+            }
+        }
+        self.only("scale_attn_weights", true)?;
+        self.only("scale_attn_by_inverse_layer_idx", false)?;
+        self.only("reorder_and_upcast_attn", false)?;
+        self.only("add_cross_attention", false)
+    }
+
     /// An id, a list of ids, or nothing; GPT-2's own end-of-text when the key is missing and the vocabulary has it.
     fn tokens(&mut self, key: &str, vocab_size: i64) -> Why<Vec<i64>> {
         if !self.0.contains_key(key) {
@@ -61,27 +86,7 @@ impl TryFrom<Map<String, Value>> for Gpt2Config {
 
     fn try_from(map: Map<String, Value>) -> Why<Self> {
         let mut keys = Keys(map.into_iter().collect());
-        let text = |value: &Value| value.as_str().map(str::to_string);
-        match keys.take("model_type", "\"gpt2\"", text)?.as_deref() {
-            Some("gpt2") => {}
-            Some(other) => {
-                return Err(format!("model_type = {other:?}: only GPT-2 models (\"gpt2\") are supported"));
-            }
-            None => return Err("model_type is missing: not the config.json of a GPT-2".into()),
-        }
-        // Both are the tanh form of GELU.
-        match keys.take("activation_function", "a name", text)?.as_deref() {
-            None | Some("gelu_new" | "gelu_pytorch_tanh") => {}
-            Some(other) => {
-                return Err(format!(
-                    "activation_function = {other:?}: only GPT-2's own, \"gelu_new\" or \"gelu_pytorch_tanh\", is supported"
-                ));
-            }
-        }
-        keys.only("scale_attn_weights", true)?;
-        keys.only("scale_attn_by_inverse_layer_idx", false)?;
-        keys.only("reorder_and_upcast_attn", false)?;
-        keys.only("add_cross_attention", false)?;
+        keys.only_gpt2()?;
         // Both are written anew: the older name of n_positions, and the class that this is.
         keys.0.remove("n_ctx");
         keys.0.remove("architectures");

@@ -25,6 +25,12 @@ cargo clippy --locked --workspace --all-targets -- --deny warnings
 step cargo doc
 RUSTDOCFLAGS='--deny warnings' cargo doc --locked --workspace --no-deps
 
+if python3 -c 'import torch, transformers' 2>/dev/null; then
+    step 'exports in Hugging Face transformers'
+    cargo build --locked --quiet
+    python3 scripts/tests/hf_test.py target/debug/lnfree lnfree/tests/vectors/checkpoint/step60
+fi
+
 # Last, so that its closing lines end the output.
 step cargo test
 cargo test --locked --workspace "$@"

@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use lnfree::data::{ChunkScheme, Tokenizer, info, locate_model, prepare, resolve};
 
+use lnfree::report::{read_eval, results_table, write_html};
+
 use super::{DataCommand, ReportArgs};
 
 fn tokenizer(dir: Option<PathBuf>) -> anyhow::Result<Tokenizer> {
@@ -38,8 +40,12 @@ pub(super) fn data(command: DataCommand) -> anyhow::Result<()> {
 }
 
 pub(super) fn report(args: ReportArgs) -> anyhow::Result<()> {
-    lnfree::report::write_html(&args.runs, &args.evals, &args.out)?;
-    println!("{}", args.out.display());
+    if !args.evals.is_empty() {
+        let rows = args.evals.iter().map(|file| read_eval(file)).collect::<lnfree::Result<Vec<_>>>()?;
+        println!("{}", results_table(&rows).to_text());
+    }
+    write_html(&args.runs, &args.evals, &args.out)?;
+    println!("report: {}", args.out.display());
     Ok(())
 }
 

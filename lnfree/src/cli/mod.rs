@@ -277,7 +277,7 @@ struct ReportArgs {
     #[arg(required = true)]
     runs: Vec<PathBuf>,
     /// Files that `eval --json` wrote, for the results table.
-    #[arg(long = "eval", value_name = "FILE")]
+    #[arg(long = "eval", value_name = "FILE", num_args = 1..)]
     evals: Vec<PathBuf>,
     /// The page to write.
     #[arg(long, default_value = "report.html")]

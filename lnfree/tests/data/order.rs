@@ -35,7 +35,7 @@ fn the_order_is_pinned() {
     assert_eq!(epoch(&mut order, 1, 10), PINNED[1]);
 }
 
-const PINNED: [[usize; 10]; 2] = [[6, 5, 9, 7, 0, 1, 4, 3, 2, 8], [6, 7, 0, 1, 5, 8, 9, 4, 3, 2]];
+const PINNED: [[usize; 10]; 2] = [[1, 8, 2, 3, 7, 4, 5, 6, 0, 9], [5, 8, 0, 4, 2, 6, 1, 3, 9, 7]];
 
 /// All 24 permutations of 4 come up about equally often: chi-squared below its 99.99% point for 23 degrees of freedom.
 #[test]

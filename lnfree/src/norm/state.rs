@@ -8,8 +8,44 @@ use super::{
     ln2_row, lnf_row,
 };
 
-/// Calls that the paper's code makes to an ln_1 in one forward, in order: queries and keys, values, values at end-of-text.
-const LN1_CALLS: usize = 3;
+/// What one forward does to the statistics of one LN.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Move {
+    /// How often its running values move.
+    updates: i64,
+    /// After which of these moves its frozen values are set to the running ones; 0 for never.
+    last_follow: i64,
+    /// Whether position 0 is apart.
+    special: bool,
+}
+
+/// The [`Move`]s of all LNs as columns on the device, `[n_ln, 1]`.
+#[derive(Debug)]
+struct Masks {
+    rows: Vec<Move>,
+    updates: Tensor,
+    last_follow: Tensor,
+    special: Tensor,
+}
+
+impl Masks {
+    fn new(rows: Vec<Move>, device: Device) -> Masks {
+        let column = |field: fn(&Move) -> i64| {
+            let values: Vec<i64> = rows.iter().map(field).collect();
+            Tensor::from_slice(&values).view([-1, 1]).to_device(device)
+        };
+        Masks {
+            updates: column(|m| m.updates),
+            last_follow: column(|m| m.last_follow),
+            special: column(|m| i64::from(m.special)).to_kind(Kind::Bool),
+            rows,
+        }
+    }
+
+    fn most_updates(&self) -> i64 {
+        self.rows.iter().map(|m| m.updates).max().unwrap_or(0)
+    }
+}
 
 /// The LNs of one block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +71,8 @@ pub struct LnState {
     pub statistics: LnStatistics,
     /// How they are followed.
     pub settings: NormSettings,
+    /// Kept between forwards, see [`LnState::observe`].
+    masks: Option<Masks>,
 }
 
 impl LnState {
@@ -48,6 +86,7 @@ impl LnState {
             lnf: LnMode::Real,
             statistics: LnStatistics::new(initial, special, device),
             settings,
+            masks: None,
         }
     }
 
@@ -63,6 +102,7 @@ impl LnState {
             lnf: self.lnf,
             statistics: self.statistics.copy(),
             settings: self.settings.clone(),
+            masks: None,
         }
     }
 
@@ -160,6 +200,7 @@ impl LnState {
     }
 
     /// The modes of the calls made to an LN in one forward, in order.
+    /// The paper's code makes three to an ln_1: for queries and keys, for values, for values at end-of-text.
     fn calls(&self, row: usize) -> Vec<LnMode> {
         if row == lnf_row(self.n_layer()) {
             return vec![self.lnf];
@@ -181,6 +222,21 @@ impl LnState {
             UpdateCount::PerForward => 1,
             UpdateCount::PerFace => call + 1,
         }
+    }
+
+    /// What a forward that observes does to every LN.
+    fn moves(&self) -> Vec<Move> {
+        (0..2 * self.n_layer() + 1)
+            .map(|row| {
+                let calls = self.calls(row);
+                let follow = calls.iter().rposition(|&mode| self.follows(mode));
+                Move {
+                    updates: self.updates_after(calls.len() - 1) as i64,
+                    last_follow: follow.map_or(0, |call| self.updates_after(call) as i64),
+                    special: self.is_special(row),
+                }
+            })
+            .collect()
     }
 
     /// What a fake site divides by. `observed` is this forward's observation of the LN (`[2]`, see [`LnState::observe`])
@@ -234,27 +290,19 @@ impl LnState {
     /// ones follow where the settings say so. Stays on the device.
     pub fn observe(&mut self, observed: &Tensor) {
         let _guard = tch::no_grad_guard();
-        let n_ln = 2 * self.n_layer() + 1;
-        let mut last_follow = vec![0i64; n_ln];
-        let mut updates = vec![0i64; n_ln];
-        for row in 0..n_ln {
-            let calls = self.calls(row);
-            updates[row] = self.updates_after(calls.len() - 1) as i64;
-            if let Some(call) = calls.iter().rposition(|&mode| self.follows(mode)) {
-                last_follow[row] = self.updates_after(call) as i64;
-            }
-        }
-        let device = observed.device();
-        let column = |v: &[i64]| Tensor::from_slice(v).view([-1, 1]).to_device(device);
-        let special: Vec<i64> = (0..n_ln).map(|row| i64::from(self.is_special(row))).collect();
-        let (updates_col, last_col) = (column(&updates), column(&last_follow));
-        let special = column(&special).to_kind(Kind::Bool);
+        let rows = self.moves();
+        // The masks change with the removals only: uploading them for every forward would stall a GPU each time.
+        let masks = match self.masks.take() {
+            Some(masks) if masks.rows == rows => masks,
+            _ => Masks::new(rows, observed.device()),
+        };
         let (mut running, mut frozen) =
             (self.statistics.running.shallow_clone(), self.statistics.frozen.shallow_clone());
-        for k in 1..=updates.iter().copied().max().unwrap_or(0).min(LN1_CALLS as i64) {
-            running = self.moved(&running, observed).where_self(&updates_col.ge(k), &running);
-            frozen = columns_from(&running, &special).where_self(&last_col.eq(k), &frozen);
+        for k in 1..=masks.most_updates() {
+            running = self.moved(&running, observed).where_self(&masks.updates.ge(k), &running);
+            frozen = columns_from(&running, &masks.special).where_self(&masks.last_follow.eq(k), &frozen);
         }
+        self.masks = Some(masks);
         self.statistics = LnStatistics { running, frozen };
     }
 }

@@ -6,6 +6,8 @@
 //!
 //! The method is that of "Transformers Don't Need LayerNorm at Inference Time" (arXiv 2507.02559).
 
+#![warn(missing_docs)]
+
 pub mod atomic;
 pub mod checkpoint;
 pub mod config;

@@ -122,7 +122,7 @@ pub fn export(
         };
         let reloaded = LoadedModel::load(dir, Some(stored), Kind::Float, source.model.device())?;
         proof = compare(source, &reloaded)?;
-        if !(proof.relative_rms <= TOLERANCE) {
+        if proof.relative_rms.is_nan() || proof.relative_rms > TOLERANCE {
             return Err(Error::invalid(format!(
                 "the exported model's logits differ from the checkpoint's by {:.2e} (relative RMS), more than {TOLERANCE:.0e}",
                 proof.relative_rms

@@ -67,11 +67,10 @@ pub fn run(trainer: &mut Trainer, dir: &Path) -> Result<Outcome> {
         progress.step(&record, trainer);
         let stop = interrupt::requested();
         let last = trainer.step() == max_steps;
-        if due(trainer.step(), trainer.config.eval.every) || last {
-            if let Some(loss) = evaluate_now(trainer)? {
-                log.event(&Event::Eval { step, loss })?;
-                progress.note(&format!("step {step}: evaluation loss {loss:.4}"));
-            }
+        let evaluate = due(trainer.step(), trainer.config.eval.every) || last;
+        if evaluate && let Some(loss) = evaluate_now(trainer)? {
+            log.event(&Event::Eval { step, loss })?;
+            progress.note(&format!("step {step}: evaluation loss {loss:.4}"));
         }
         if due(trainer.step(), trainer.config.train.save_every) || last || stop {
             log.sync()?;

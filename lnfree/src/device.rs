@@ -57,6 +57,19 @@ fn parse_index(text: &str) -> Option<usize> {
     digits.parse().ok()
 }
 
+/// Lets the C allocator keep what tensors free instead of handing it back to the kernel, which would clear it page by page
+/// for the next tensor of the same size: a fifth of a small model's training time. Memory then stays at its peak, so this
+/// is for programs, not for libraries; it does nothing outside glibc.
+pub fn keep_freed_memory() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: mallopt only sets parameters of the allocator.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 1 << 30);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, i32::MAX);
+        libc::mallopt(libc::M_TOP_PAD, 64 << 20);
+    }
+}
+
 /// Sets how many threads one libtorch operation may use, and returns the number in force. Without a wish it is what
 /// OMP_NUM_THREADS or MKL_NUM_THREADS says, else libtorch's own choice, but never more than the cores this process may use
 /// (libtorch does not see a container's limit).

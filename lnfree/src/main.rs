@@ -10,6 +10,7 @@ fn main() -> ExitCode {
     // A reader that closes the pipe early (`lnfree schedule gpt2 | head`) ends the program quietly.
     // SAFETY: called before any thread exists.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+    lnfree::device::keep_freed_memory();
     match cli::run(cli::Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

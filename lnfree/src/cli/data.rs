@@ -51,7 +51,7 @@ pub(super) fn report(args: ReportArgs) -> anyhow::Result<()> {
 
 pub(super) fn doctor() -> anyhow::Result<()> {
     let checks = lnfree::doctor::report();
-    print!("{}", lnfree::doctor::table(&checks));
+    println!("{}", lnfree::doctor::table(&checks));
     anyhow::ensure!(lnfree::doctor::healthy(&checks), "something that lnfree needs is missing, see above");
     Ok(())
 }

@@ -29,7 +29,7 @@ enum Command {
     Schedule(ScheduleArgs),
     /// Fine-tune a model while its LayerNorms are removed, or with LayerNorm as the control.
     Train(TrainArgs),
-    /// Train a small GPT-2 and its tokenizer from scratch.
+    /// Train a small GPT-2 from scratch.
     Pretrain(PretrainArgs),
     /// Measure the standard deviations of a model's residual stream.
     Std(StdArgs),

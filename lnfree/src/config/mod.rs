@@ -72,7 +72,7 @@ impl Config {
         }
         let config: Config = serde_path_to_error::deserialize(toml::Value::Table(table)).map_err(|e| {
             let key = e.path().to_string();
-            error(&key, one_line(&e.inner().to_string()))
+            error(&key, one_line(e.inner().message()))
         })?;
         config.validate().map_err(|(key, message)| error(&key, message))?;
         Ok(config)

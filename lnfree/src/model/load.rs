@@ -71,7 +71,9 @@ impl LoadedModel {
         let mut weights = read_weights(dir)?;
         let found = detect(&config, &weights);
         let format = format.unwrap_or(found);
-        if format != found {
+        // A scaled model is a GPT-2 with LN as far as transformers can tell, and computes the same as one.
+        let as_stored = (format, found) == (ModelFormat::Transformers, ModelFormat::NoLnHfModel);
+        if format != found && !as_stored {
             return Err(Error::file(
                 dir,
                 format!("holds a model of format {found}, not {format}; pass -f {found}"),

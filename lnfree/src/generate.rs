@@ -63,8 +63,10 @@ pub fn generate(
     for _ in 0..options.max_new_tokens {
         let context = &ids[ids.len().saturating_sub(model.config.block_size as usize)..];
         let input = Tensor::from_slice(context).unsqueeze(0).to_device(model.device());
-        let logits = model.forward(&input, ln, Compute::default(), &mut NoHook)?;
-        let id = sample(&logits.get(0).get(-1), options, &mut rng)?;
+        let mut pass = model.pass(&input, ln, Compute::default())?;
+        let residual = model.residual(&input, &mut pass, &mut NoHook);
+        let last = model.final_norm(&residual, &mut pass, &mut NoHook).get(0).get(-1);
+        let id = sample(&model.unembed(&last, &pass), options, &mut rng)?;
         if model.config.eot_token_id() == Some(id) {
             break;
         }

@@ -17,24 +17,29 @@ pub fn targets(input_ids: &Tensor, ignore: Option<i64>) -> Tensor {
     }
 }
 
-/// Mean cross-entropy in nats over the targets that count. `logits` `[batch, pos, vocab_size]` in any dtype (the sum is in
-/// float32), `targets` `[batch, pos − 1]`. Not a number when no target counts.
+/// The positions that have a next token, `[batch, pos − 1, ..]` of `[batch, pos, ..]`: what is unembedded for a loss, so that the
+/// much larger logits need not be cut.
+pub fn predicting(x: &Tensor) -> Tensor {
+    x.narrow(1, 0, x.size()[1] - 1)
+}
+
+/// Mean cross-entropy in nats over the targets that count. `logits` `[batch, pos − 1, vocab_size]` in any dtype (the sum is
+/// in float32), `targets` `[batch, pos − 1]`. Not a number when no target counts.
 pub fn cross_entropy(logits: &Tensor, targets: &Tensor) -> Tensor {
-    let (logits, targets) = aligned(logits, targets);
+    let (logits, targets) = flat(logits, targets);
     logits.cross_entropy_loss::<Tensor>(&targets, None, Reduction::Mean, IGNORE, 0.0)
 }
 
 /// Cross-entropy per token in nats, float32 `[batch, pos − 1]`.
 pub fn token_losses(logits: &Tensor, targets: &Tensor) -> Tensor {
     let size = targets.size();
-    let (logits, targets) = aligned(logits, targets);
+    let (logits, targets) = flat(logits, targets);
     logits.cross_entropy_loss::<Tensor>(&targets, None, Reduction::None, IGNORE, 0.0).view(size.as_slice())
 }
 
-fn aligned(logits: &Tensor, targets: &Tensor) -> (Tensor, Tensor) {
-    let size = logits.size();
-    let logits = logits.narrow(1, 0, size[1] - 1).reshape([-1, size[2]]).to_kind(Kind::Float);
-    (logits, targets.reshape([-1]))
+fn flat(logits: &Tensor, targets: &Tensor) -> (Tensor, Tensor) {
+    let vocab_size = logits.size()[2];
+    (logits.reshape([-1, vocab_size]).to_kind(Kind::Float), targets.reshape([-1]))
 }
 
 /// The auxiliary loss of arXiv 2507.02559: mean over all positions of (σ_t − target)² at the input of ln_f, where target is

@@ -12,7 +12,7 @@ pub use stats::{Summary, quantile};
 use crate::Result;
 use crate::data::TokenFile;
 use crate::hook::NoHook;
-use crate::loss::{targets, token_losses};
+use crate::loss::{predicting, targets, token_losses};
 use crate::model::{Compute, Gpt2};
 use crate::norm::LnState;
 
@@ -112,7 +112,9 @@ pub fn evaluate(
 /// Losses of one batch, int64 `[batch, pos]`, row by row.
 fn batch_losses(model: &Gpt2, ln: &LnState, batch: &Tensor, dtype: Kind) -> Result<Vec<f32>> {
     let compute = Compute { dtype, ..Compute::default() };
-    let logits = model.forward(batch, ln, compute, &mut NoHook)?;
-    let losses = token_losses(&logits, &targets(batch, None)).contiguous().view(-1);
+    let mut pass = model.pass(batch, ln, compute)?;
+    let residual = model.residual(batch, &mut pass, &mut NoHook);
+    let last = model.final_norm(&predicting(&residual), &mut pass, &mut NoHook);
+    let losses = token_losses(&model.unembed(&last, &pass), &targets(batch, None)).view(-1);
     Ok(Vec::<f32>::try_from(losses.to_device(tch::Device::Cpu))?)
 }

@@ -4,7 +4,7 @@ use tch::{Kind, Tensor};
 
 use crate::Result;
 use crate::hook::NoHook;
-use crate::loss::{aux_loss, cross_entropy};
+use crate::loss::{aux_loss, cross_entropy, predicting};
 use crate::model::{Compute, Gpt2};
 use crate::norm::LnState;
 
@@ -89,7 +89,7 @@ fn head(
     scale: f64,
 ) -> Losses {
     let last = model.final_norm(residual, pass, &mut NoHook);
-    let cross_entropy = cross_entropy(&model.unembed(&last, pass), targets);
+    let cross_entropy = cross_entropy(&model.unembed(&predicting(&last), pass), targets);
     let (total, aux) = if aux_weight == 0.0 {
         (cross_entropy.shallow_clone(), cross_entropy.zeros_like().detach())
     } else {

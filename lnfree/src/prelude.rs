@@ -1,4 +1,23 @@
 //! All that a notebook imports.
+//!
+//! ```
+//! use lnfree::prelude::*;
+//!
+//! # fn main() -> Result<()> {
+//! let loaded = LoadedModel::load(&locate_model("nano")?, None, Kind::Float, Device::Cpu)?;
+//! let tokens = open_dataset("nano-owt", 128)?;
+//! let options = EvalOptions { max_sequences: 16, ..EvalOptions::default() };
+//! let losses = evaluate(&loaded.model, &loaded.ln, &tokens, options, |_| {})?;
+//! println!("{:.4} nats per token", Summary::new(&losses.losses).mean);
+//!
+//! // Any closure is a hook: it sees every activation by its name and may replace it.
+//! let ids = tokens.batch(&[0])?;
+//! let mut ablate = |at: Activation, x: Tensor| if at == Activation::MlpOut(3) { x.zeros_like() } else { x };
+//! let logits = loaded.model.forward(&ids, &loaded.ln, Compute::default(), &mut ablate)?;
+//! assert_eq!(logits.size(), [1, 128, 4096]);
+//! # Ok(())
+//! # }
+//! ```
 
 pub use tch::{self, Device, Kind, Tensor};
 

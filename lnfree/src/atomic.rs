@@ -137,7 +137,7 @@ fn temporary<T>(
 }
 
 /// Tries to take the lock that says "this is still being written"; it ends with the process. False if another has it.
-fn lock(file: &File) -> bool {
+pub(crate) fn lock(file: &File) -> bool {
     // SAFETY: the descriptor is open for as long as `file` is borrowed.
     unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) == 0 }
 }

@@ -1,12 +1,14 @@
 //! The `lnfree` command: `main` turns errors into exit codes, [`cli::run`] is one `match` over the subcommands.
 
 mod cli;
+mod panics;
 
 use std::process::ExitCode;
 
 use clap::Parser;
 
 fn main() -> ExitCode {
+    panics::install();
     // A reader that closes the pipe early (`lnfree schedule gpt2 | head`) ends the program quietly.
     // SAFETY: called before any thread exists.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
@@ -14,7 +16,7 @@ fn main() -> ExitCode {
     match cli::run(cli::Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("lnfree: {error:#}");
+            panics::say(&format!("{error:#}"));
             match error.downcast_ref::<lnfree::Error>() {
                 Some(lnfree::Error::Interrupted { .. }) => {
                     ExitCode::from(lnfree::train::interrupt::exit_code())

@@ -16,7 +16,7 @@ fn main() -> ExitCode {
     match cli::run(cli::Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            panics::say(&format!("{error:#}"));
+            panics::say(&describe(&error));
             match error.downcast_ref::<lnfree::Error>() {
                 Some(lnfree::Error::Interrupted { .. }) => {
                     ExitCode::from(lnfree::train::interrupt::exit_code())
@@ -26,4 +26,15 @@ fn main() -> ExitCode {
             }
         }
     }
+}
+
+/// An error and what caused it, each said once: many messages have their cause in them already.
+fn describe(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
 }

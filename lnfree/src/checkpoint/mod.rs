@@ -113,7 +113,8 @@ pub fn latest(run: &Path) -> Result<PathBuf> {
     let folder = run.join("checkpoints");
     let link = folder.join("latest");
     if link.join(TRAINER_FILE).is_file() {
-        return std::fs::canonicalize(&link).map_err(Error::io(&link));
+        // What is read has to stay the same when a new checkpoint takes the link's place.
+        return std::fs::read_link(&link).map(|target| folder.join(target)).map_err(Error::io(&link));
     }
     let (_, path) = numbered(&folder)?.pop().ok_or_else(|| {
         Error::file(run, "has no checkpoint to resume from; start the run again without --resume")
@@ -137,8 +138,11 @@ pub fn locate(path: &Path) -> Result<(PathBuf, PathBuf)> {
     if !path.join(TRAINER_FILE).is_file() && !in_run(path) {
         return Ok((path.to_path_buf(), latest(path)?));
     }
-    // `latest` is a link; what is read has to stay the same when a new checkpoint takes its place.
-    let checkpoint = std::fs::canonicalize(path).map_err(Error::io(path))?;
+    let mut checkpoint = std::fs::read_link(path).map_or(path.to_path_buf(), |to| path.with_file_name(to));
+    let named = checkpoint.parent().and_then(Path::parent).is_some_and(|run| run != Path::new(""));
+    if !named || !in_run(&checkpoint) {
+        checkpoint = std::fs::canonicalize(path).map_err(Error::io(path))?;
+    }
     match checkpoint.parent().and_then(Path::parent) {
         Some(run) if in_run(&checkpoint) => Ok((run.to_path_buf(), checkpoint)),
         _ => Err(Error::file(path, "is a checkpoint outside a run directory (RUN/checkpoints/step-N)")),

@@ -73,7 +73,8 @@ impl Place {
 
     /// `train --config tiny.toml --out OUT` with more arguments.
     pub fn train(&self, out: &str, more: &[&str]) -> Vec<String> {
-        let begin = ["train", "--mode", "without_ln", "--config", "tiny.toml", "--device", "cpu", "--out", out];
+        let begin =
+            ["train", "--mode", "without_ln", "--config", "tiny.toml", "--device", "cpu", "--out", out];
         begin.iter().chain(more).map(|s| s.to_string()).collect()
     }
 

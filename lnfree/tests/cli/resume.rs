@@ -34,7 +34,8 @@ fn same(place: &Place, a: &str, b: &str) {
         assert_eq!(x, y, "{a} and {b}");
     }
     assert_eq!(x.len(), y.len());
-    let steps: Vec<u64> = x.iter().filter(|l| l.get("event").is_none()).filter_map(|l| l["step"].as_u64()).collect();
+    let steps: Vec<u64> =
+        x.iter().filter(|l| l.get("event").is_none()).filter_map(|l| l["step"].as_u64()).collect();
     assert_eq!(steps, (0..24).collect::<Vec<u64>>());
     let leftovers: Vec<_> = std::fs::read_dir(place.path(&format!("{b}/checkpoints")))
         .unwrap()

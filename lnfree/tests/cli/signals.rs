@@ -17,8 +17,7 @@ fn running(place: &Place) -> (Child, impl Iterator<Item = String>) {
         "--set",
         "eval.every=0",
     ];
-    let mut child =
-        place.command(&strs(&place.train("run", &more))).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = place.command(&strs(&place.train("run", &more))).stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(|line| line.unwrap());
     let first = lines.next().unwrap_or_default();
     assert!(first.starts_with("step 1/100000"), "{first}");

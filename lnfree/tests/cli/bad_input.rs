@@ -134,7 +134,7 @@ fn numbers_and_words_on_the_command_line() {
         (eval(&["-f", "onnx"]), "noLN_HF_model"),
         (eval(&["-b", "many"]), "many"),
         (eval(&["--dtype", "int8"]), "bfloat16"),
-        (place.train("run", &["--mode", "sideways"]), "sideways"),
+        (vec!["train".into(), "--mode".into(), "sideways".into()], "sideways"),
         (place.train("run", &["--resume", "run"]), "--resume"),
         (vec!["train".into()], "--config"),
         (vec!["fly".into()], "fly"),

@@ -98,7 +98,7 @@ fn formats_that_the_model_is_not_of() {
         (&tiny, "folded", "transformers"),
         (&tiny, "fakeln_checkpoint", "transformers"),
         (&tiny, "noLN_HF_model", "transformers"),
-        (&exported, "transformers", "noLN_HF_model"),
+        (&exported, "folded", "noLN_HF_model"),
     ] {
         let args = ["eval", "-m", model, "-d", "tokens.arrow", "-f", wrong];
         place.fails(&args, &[&format!("pass -f {right}"), wrong]);

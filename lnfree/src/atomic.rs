@@ -67,7 +67,7 @@ pub fn write_dir_atomic(dir: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> R
     let temporary = temporary.map_err(|e| cannot_write(&dir, e))?;
     let handle = File::open(temporary.path()).map_err(Error::io(&dir))?;
     lock(&handle);
-    fill(temporary.path()).map_err(|e| name_full_disk(&dir, e))?;
+    fill(temporary.path()).map_err(|e| name_full_disk(&dir, in_place(e, temporary.path(), &dir)))?;
     sync_tree(temporary.path()).map_err(|e| cannot_write(&dir, e))?;
     if replaces {
         swap(temporary.path(), &dir).map_err(|e| cannot_write(&dir, e))?;
@@ -137,7 +137,7 @@ fn temporary<T>(
 }
 
 /// Tries to take the lock that says "this is still being written"; it ends with the process. False if another has it.
-fn lock(file: &File) -> bool {
+pub(crate) fn lock(file: &File) -> bool {
     // SAFETY: the descriptor is open for as long as `file` is borrowed.
     unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) == 0 }
 }
@@ -212,6 +212,16 @@ fn cannot_write(path: &Path, error: io::Error) -> Error {
         return Error::file(path, what);
     }
     Error::file(path, format!("cannot be written: {error}"))
+}
+
+/// An error about a file in the folder `temporary`, as one about the file that it was to become.
+fn in_place(mut error: Error, temporary: &Path, dir: &Path) -> Error {
+    if let Error::Io { path, .. } | Error::File { path, .. } = &mut error
+        && let Ok(name) = path.strip_prefix(temporary)
+    {
+        *path = dir.join(name);
+    }
+    error
 }
 
 /// Says of a full disk that it is full, naming `path` and not the temporary file.

@@ -41,14 +41,14 @@ pub enum Error {
     /// The loss is no longer a finite number.
     #[error("step {step}: the loss is {loss}; {}", match last_good {
         Some(path) => format!("the last good checkpoint is {}", path.display()),
-        None => "no checkpoint had been written yet".into(),
+        None => "there is no earlier checkpoint to go back to".into(),
     })]
     Diverged {
         /// 0-based optimizer step.
         step: usize,
         /// What the loss was.
         loss: f64,
-        /// Where to go back to.
+        /// Where to go back to: the newest checkpoint after which a step has gone well.
         last_good: Option<PathBuf>,
     },
     /// A signal asked the run to stop, and it stopped after saving.

@@ -29,6 +29,19 @@ impl Default for SampleOptions {
     }
 }
 
+impl SampleOptions {
+    /// Refuses what cannot be sampled with, before a model is loaded for it.
+    ///
+    /// # Errors
+    /// A temperature that is negative or no number.
+    pub fn check(&self) -> Result<()> {
+        match self.temperature {
+            t if t.is_finite() && t >= 0.0 => Ok(()),
+            t => Err(Error::invalid(format!("temperature {t} must be 0 or a positive number"))),
+        }
+    }
+}
+
 /// Continues `prompt`; `on_token` is told each new token and stops the text by returning false. End-of-text stops it too.
 /// Contexts longer than the model's positions lose their beginning.
 ///
@@ -45,12 +58,7 @@ pub fn generate(
     if prompt.is_empty() {
         return Err(Error::invalid("the prompt has no tokens; start from end-of-text instead"));
     }
-    if !(options.temperature.is_finite() && options.temperature >= 0.0) {
-        return Err(Error::invalid(format!(
-            "temperature {} must be 0 or a positive number",
-            options.temperature
-        )));
-    }
+    options.check()?;
     if let Some(id) = prompt.iter().find(|&&id| i64::from(id) >= model.config.vocab_size) {
         return Err(Error::invalid(format!(
             "token {id} is outside the vocabulary of {}",

@@ -1,12 +1,14 @@
 //! The `lnfree` command: `main` turns errors into exit codes, [`cli::run`] is one `match` over the subcommands.
 
 mod cli;
+mod panics;
 
 use std::process::ExitCode;
 
 use clap::Parser;
 
 fn main() -> ExitCode {
+    panics::install();
     // A reader that closes the pipe early (`lnfree schedule gpt2 | head`) ends the program quietly.
     // SAFETY: called before any thread exists.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
@@ -14,7 +16,7 @@ fn main() -> ExitCode {
     match cli::run(cli::Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("lnfree: {error:#}");
+            panics::say(&describe(&error));
             match error.downcast_ref::<lnfree::Error>() {
                 Some(lnfree::Error::Interrupted { .. }) => {
                     ExitCode::from(lnfree::train::interrupt::exit_code())
@@ -24,4 +26,15 @@ fn main() -> ExitCode {
             }
         }
     }
+}
+
+/// An error and what caused it, each said once: many messages have their cause in them already.
+fn describe(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
 }

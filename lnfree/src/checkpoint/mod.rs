@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::atomic::{verify_checksums, write_checksums, write_dir_atomic};
+use crate::atomic::{remove_leftovers, verify_checksums, write_checksums, write_dir_atomic};
 use crate::config::Config;
 use crate::model::names::{hf_names, metadata};
 use crate::model::weights::{read_weights, write_safetensors};
@@ -54,7 +54,8 @@ pub struct TrainerState {
     pub config: Config,
 }
 
-/// Writes `RUN/checkpoints/step-N` and points `latest` at it; older ones beyond `keep` go afterwards (0 keeps all).
+/// Writes `RUN/checkpoints/step-N` and points `latest` at it; older ones beyond `keep_checkpoints` go afterwards (0 keeps
+/// all). One of a later step, which a run resumed from an earlier checkpoint leaves behind, is not counted and not touched.
 ///
 /// # Errors
 /// When something cannot be written; what was there before is untouched.
@@ -77,14 +78,16 @@ pub fn save(
         write_safetensors(&dir.join("model.safetensors"), &hf_names(weights), &metadata())?;
         write_safetensors(&dir.join(OPTIMIZER_FILE), &optimizer.state(), &metadata())?;
         model.config.write(dir)?;
-        copy_tokenizer(&state.base_model, dir)?;
+        // A base model that has been moved away leaves its tokenizer in the checkpoint before.
+        let before = folder.join("latest");
+        copy_tokenizer(if state.base_model.is_dir() { &state.base_model } else { &before }, dir)?;
         let text = serde_json::to_string_pretty(state).map_err(|e| Error::file(&path, e))?;
         let file = dir.join(TRAINER_FILE);
         std::fs::write(&file, text).map_err(Error::io(&file))?;
         write_checksums(dir)
     })?;
     point_latest(&folder, &name)?;
-    remove_old(&folder, state.config.train.keep_checkpoints)?;
+    remove_old(&folder, state.step, state.config.train.keep_checkpoints)?;
     Ok(path)
 }
 
@@ -110,12 +113,64 @@ pub fn latest(run: &Path) -> Result<PathBuf> {
     let folder = run.join("checkpoints");
     let link = folder.join("latest");
     if link.join(TRAINER_FILE).is_file() {
-        return std::fs::canonicalize(&link).map_err(Error::io(&link));
+        // What is read has to stay the same when a new checkpoint takes the link's place.
+        return std::fs::read_link(&link).map(|target| folder.join(target)).map_err(Error::io(&link));
     }
     let (_, path) = numbered(&folder)?.pop().ok_or_else(|| {
         Error::file(run, "has no checkpoint to resume from; start the run again without --resume")
     })?;
     Ok(path)
+}
+
+/// Whether a run directory has a checkpoint.
+pub fn has_any(run: &Path) -> bool {
+    numbered(&run.join("checkpoints")).is_ok_and(|found| !found.is_empty())
+}
+
+/// Run directory and checkpoint that `path` means: a run directory for its latest checkpoint, or one of its checkpoints.
+///
+/// # Errors
+/// When `path` is neither, or the run has no checkpoint.
+pub fn locate(path: &Path) -> Result<(PathBuf, PathBuf)> {
+    if !path.is_dir() {
+        return Err(Error::file(path, "there is no such run directory"));
+    }
+    if !path.join(TRAINER_FILE).is_file() && !in_run(path) {
+        return Ok((path.to_path_buf(), latest(path)?));
+    }
+    let mut checkpoint = std::fs::read_link(path).map_or(path.to_path_buf(), |to| path.with_file_name(to));
+    let named = checkpoint.parent().and_then(Path::parent).is_some_and(|run| run != Path::new(""));
+    if !named || !in_run(&checkpoint) {
+        checkpoint = std::fs::canonicalize(path).map_err(Error::io(path))?;
+    }
+    match checkpoint.parent().and_then(Path::parent) {
+        Some(run) if in_run(&checkpoint) => Ok((run.to_path_buf(), checkpoint)),
+        _ => Err(Error::file(path, "is a checkpoint outside a run directory (RUN/checkpoints/step-N)")),
+    }
+}
+
+fn in_run(checkpoint: &Path) -> bool {
+    checkpoint.parent().and_then(Path::file_name).is_some_and(|name| name == "checkpoints")
+}
+
+/// The newest checkpoint of a run other than `damaged` whose files are all what was written.
+pub fn newest_whole(run: &Path, damaged: &Path) -> Option<PathBuf> {
+    let found = numbered(&run.join("checkpoints")).ok()?;
+    let is_damaged = |path: &Path| path.file_name() == damaged.file_name();
+    found.into_iter().rev().map(|(_, p)| p).find(|p| !is_damaged(p) && verify_checksums(p).is_ok())
+}
+
+/// Deletes what a killed process left unfinished in a run directory.
+///
+/// # Errors
+/// When it cannot be deleted.
+pub fn clean(run: &Path) -> Result<()> {
+    for folder in [run.to_path_buf(), run.join("checkpoints")] {
+        if folder.is_dir() {
+            remove_leftovers(&folder)?;
+        }
+    }
+    Ok(())
 }
 
 /// Reads and verifies a checkpoint's state, and its optimizer's tensors.
@@ -155,10 +210,11 @@ fn point_latest(folder: &Path, name: &str) -> Result<()> {
     std::fs::rename(&fresh, &link).map_err(Error::io(&link))
 }
 
-fn remove_old(folder: &Path, keep: usize) -> Result<()> {
+/// Keeps the `keep` newest up to `step`, the one just written.
+fn remove_old(folder: &Path, step: usize, keep: usize) -> Result<()> {
     let all = numbered(folder)?;
     if keep > 0 {
-        for (_, path) in all.iter().rev().skip(keep) {
+        for (_, path) in all.iter().rev().filter(|(n, _)| *n <= step).skip(keep) {
             std::fs::remove_dir_all(path).map_err(Error::io(path))?;
         }
     }

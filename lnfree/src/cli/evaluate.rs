@@ -1,6 +1,7 @@
 //! `std` and `eval`.
 
 use indicatif::{ProgressBar, ProgressStyle};
+use lnfree::Error;
 use lnfree::data::{locate_model, open_dataset};
 use lnfree::eval::{EvalOptions, EvalRecord, Summary, evaluate, write_losses};
 use lnfree::model::LoadedModel;
@@ -8,7 +9,17 @@ use lnfree::tch::Kind;
 
 use super::{EvalArgs, StdArgs};
 
+/// Batches and samples of nothing are refused rather than understood as something else.
+fn check_counts(batch_size: usize, n_sequences: usize) -> lnfree::Result<()> {
+    match (batch_size, n_sequences) {
+        (0, _) => Err(Error::invalid("--batch-size 0: a batch has at least one sequence")),
+        (_, 0) => Err(Error::invalid("--n-sequences 0: at least one sequence is needed")),
+        _ => Ok(()),
+    }
+}
+
 pub(super) fn std(args: StdArgs) -> anyhow::Result<()> {
+    check_counts(args.batch_size, args.n_sequences)?;
     let device = args.device.device()?;
     let loaded = LoadedModel::load(&locate_model(&args.model)?, None, Kind::Float, device)?;
     let tokens = open_dataset(&args.data, loaded.model.config.block_size as usize)?;
@@ -27,6 +38,7 @@ pub(super) fn std(args: StdArgs) -> anyhow::Result<()> {
 }
 
 pub(super) fn eval(args: EvalArgs) -> anyhow::Result<()> {
+    check_counts(args.batch_size, args.n_sequences)?;
     let device = args.device.device()?;
     let loaded = LoadedModel::load(&locate_model(&args.model)?, args.format, Kind::Float, device)?;
     let tokens = open_dataset(&args.data, loaded.model.config.block_size as usize)?;

@@ -39,6 +39,13 @@ pub(super) fn export(args: ExportArgs) -> anyhow::Result<()> {
 }
 
 pub(super) fn generate(args: GenerateArgs) -> anyhow::Result<()> {
+    let options = SampleOptions {
+        max_new_tokens: args.max_new_tokens,
+        temperature: args.temperature,
+        top_k: args.top_k,
+        seed: args.seed,
+    };
+    options.check()?;
     let device = args.device.device()?;
     let dir = locate_model(&args.model)?;
     let tokenizer = Tokenizer::from_dir(&dir)?;
@@ -47,12 +54,6 @@ pub(super) fn generate(args: GenerateArgs) -> anyhow::Result<()> {
     if prompt.is_empty() {
         prompt.push(tokenizer.eot_id());
     }
-    let options = SampleOptions {
-        max_new_tokens: args.max_new_tokens,
-        temperature: args.temperature,
-        top_k: args.top_k,
-        seed: args.seed,
-    };
     let mut out = std::io::stdout().lock();
     let mut ids = Vec::new();
     let mut printed = args.prompt.len();

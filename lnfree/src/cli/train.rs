@@ -1,12 +1,14 @@
 //! `train` and `pretrain`.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use lnfree::Error;
+use lnfree::atomic::{self, write_text};
 use lnfree::config::Config;
 use lnfree::data::{TokenFile, locate_model, open_dataset};
-use lnfree::train::{Mode, StartOptions, Trainer, interrupt, run};
+use lnfree::train::{Mode, StartOptions, Trainer, interrupt, lock_run, run};
+use lnfree::{Error, checkpoint};
 
 use super::{DeviceArgs, PretrainArgs, TrainArgs};
 
@@ -15,7 +17,8 @@ const RUNS: &str = "runs";
 
 pub(super) fn train(args: TrainArgs) -> anyhow::Result<()> {
     if let Some(resume) = &args.resume {
-        return continue_run(resume, args.data.as_deref(), &args.device);
+        let (data, eval_data) = (args.data.as_deref(), args.eval_data.as_deref());
+        return continue_run(resume, Sources { data, eval_data, device: &args.device });
     }
     let (Some(mode), Some(name)) = (args.mode, args.config.as_deref()) else {
         anyhow::bail!("--mode and --config are needed");
@@ -30,7 +33,8 @@ pub(super) fn train(args: TrainArgs) -> anyhow::Result<()> {
 
 pub(super) fn pretrain(args: PretrainArgs) -> anyhow::Result<()> {
     if let Some(resume) = &args.resume {
-        return continue_run(resume, args.data.as_deref(), &args.device);
+        let data = args.data.as_deref();
+        return continue_run(resume, Sources { data, eval_data: None, device: &args.device });
     }
     let name = args.config.as_deref().context("--config is needed")?;
     let mut config = Config::load(name, &args.set.items)?;
@@ -72,7 +76,7 @@ fn start_run(
     out: &Path,
     device: &DeviceArgs,
 ) -> anyhow::Result<()> {
-    if out.join("checkpoints").exists() {
+    if checkpoint::has_any(out) {
         let out = out.display();
         return Err(Error::invalid(format!(
             "{out}: holds a run already; continue it with --resume {out}, or choose another --out"
@@ -81,10 +85,6 @@ fn start_run(
     }
     let device = device.device()?;
     let (tokens, eval_tokens) = open_data(&config)?;
-    std::fs::create_dir_all(out).map_err(Error::io(out))?;
-    let file = out.join("config.toml");
-    std::fs::write(&file, config.to_toml()).map_err(Error::io(&file))?;
-    let file = out.join("run.json");
     let about = serde_json::json!({
         "mode": mode,
         "model": config.model.name,
@@ -92,30 +92,74 @@ fn start_run(
         "device": format!("{device:?}"),
         "threads": lnfree::tch::get_num_threads(),
     });
-    std::fs::write(&file, serde_json::to_string_pretty(&about)?).map_err(Error::io(&file))?;
-    let start = StartOptions { mode, model_dir, tokens, eval_tokens, device };
-    finish(Trainer::new(config, start)?, out)
+    let model_dir = std::path::absolute(&model_dir).map_err(Error::io(&model_dir))?;
+    let _lock = lock_run(out)?;
+    write_text(&out.join("config.toml"), &config.to_toml())?;
+    write_text(&out.join("run.json"), &serde_json::to_string_pretty(&about)?)?;
+    let trainer = Trainer::new(config, StartOptions { mode, model_dir, tokens, eval_tokens, device })?;
+    keep_old_metrics(out)?;
+    finish(trainer, out)
 }
 
-fn continue_run(resume: &str, data: Option<&str>, device: &DeviceArgs) -> anyhow::Result<()> {
-    let run = if resume == "latest" { newest_run()? } else { PathBuf::from(resume) };
-    let checkpoint = lnfree::checkpoint::latest(&run)?;
-    let (state, _) = lnfree::checkpoint::load(&checkpoint)?;
-    let mut config = state.config;
-    if let Some(data) = data {
-        config.data.train = data.to_string();
+/// A run that ended before its first checkpoint starts again; what it had measured is put aside.
+fn keep_old_metrics(out: &Path) -> Result<(), Error> {
+    let old = out.join("metrics.jsonl");
+    if old.metadata().is_ok_and(|m| m.len() > 0) {
+        std::fs::rename(&old, out.join("metrics.previous.jsonl")).map_err(Error::io(&old))?;
     }
-    let device = device.device()?;
-    let (tokens, eval_tokens) = open_data(&config)?;
-    let start = StartOptions { mode: state.mode, model_dir: checkpoint.clone(), tokens, eval_tokens, device };
-    eprintln!("resuming {} at step {}", run.display(), state.step);
-    finish(Trainer::resume(config, start, &checkpoint)?, &run)
+    Ok(())
+}
+
+/// What may be given anew when a run is resumed.
+struct Sources<'a> {
+    data: Option<&'a str>,
+    eval_data: Option<&'a str>,
+    device: &'a DeviceArgs,
+}
+
+fn continue_run(resume: &str, sources: Sources<'_>) -> anyhow::Result<()> {
+    let path = if resume == "latest" { newest_run()? } else { PathBuf::from(resume) };
+    let (run, checkpoint) = checkpoint::locate(&path)?;
+    let _lock = lock_run(&run)?;
+    let trainer = resume_from(&checkpoint, sources).map_err(|error| {
+        // Whatever went wrong, a damaged file is the cause that a person has to hear of.
+        match atomic::verify_checksums(&checkpoint) {
+            Ok(_) => error,
+            Err(damage) => damaged(&run, &checkpoint, damage).into(),
+        }
+    })?;
+    let _ = writeln!(std::io::stderr(), "resuming {} at step {}", run.display(), trainer.step());
+    finish(trainer, &run)
+}
+
+fn resume_from(checkpoint: &Path, sources: Sources<'_>) -> anyhow::Result<Trainer> {
+    let state = checkpoint::state(checkpoint)?.ok_or_else(|| Error::file(checkpoint, "is no checkpoint"))?;
+    let mut config = state.config;
+    override_sources(&mut config, None, sources.data.map(String::from), sources.eval_data.map(String::from));
+    let device = sources.device.device()?;
+    let (tokens, eval_tokens) = open_data(&config)
+        .context("cannot resume; go where the run was started, or give --data and --eval-data anew")?;
+    let model_dir = checkpoint.to_path_buf();
+    let start = StartOptions { mode: state.mode, model_dir, tokens, eval_tokens, device };
+    Ok(Trainer::resume(config, start, checkpoint)?)
+}
+
+fn damaged(run: &Path, checkpoint: &Path, damage: Error) -> Error {
+    let advice = match checkpoint::newest_whole(run, checkpoint) {
+        Some(path) => format!("the checkpoint before it is whole: --resume {}", path.display()),
+        None => "the run has no other whole checkpoint; start it again with another --out".into(),
+    };
+    Error::invalid(format!("{damage}; {advice}"))
 }
 
 fn finish(mut trainer: Trainer, out: &Path) -> anyhow::Result<()> {
     interrupt::install()?;
+    // A log reader that goes away must not take the run with it.
+    // SAFETY: changes how one signal is treated, nothing else.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
     let outcome = run(&mut trainer, out)?;
-    println!("{} steps done; the model is in {}", outcome.steps, outcome.checkpoint.display());
+    let (steps, path) = (outcome.steps, outcome.checkpoint.display());
+    let _ = writeln!(std::io::stdout(), "{steps} steps done; the model is in {path}");
     Ok(())
 }
 

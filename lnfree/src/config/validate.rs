@@ -40,6 +40,7 @@ impl Config {
                 format!("{n_embd} is not a multiple of model.n_head = {n_head}"),
             )?;
         }
+        require(model.eot_token_id.is_none_or(|id| id >= 0), "model.eot_token_id", "must not be negative")?;
         if let Some(positions) = model.block_size {
             require(
                 positions >= self.data.block_size,

@@ -66,7 +66,11 @@ impl LoadedModel {
     /// # Errors
     /// Missing, damaged or mismatching files, and a directory that is not of the format asked for; the error names the file.
     pub fn load(dir: &Path, format: Option<ModelFormat>, kind: Kind, device: Device) -> Result<LoadedModel> {
-        let config_dir = if dir.is_file() { dir.parent().unwrap_or(dir) } else { dir };
+        let beside = dir.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let config_dir = if dir.is_file() { beside } else { dir };
+        if dir.is_file() && !beside.join("config.json").is_file() {
+            return Err(Error::file(dir, "is no model: there is no config.json beside it"));
+        }
         let config = Gpt2Config::read(config_dir)?;
         let mut weights = read_weights(dir)?;
         let found = detect(&config, &weights);

@@ -3,7 +3,9 @@
 //! [`run`] is the whole loop; [`Trainer::train_step`] is one optimizer step.
 
 mod backward;
+mod fit;
 pub mod interrupt;
+mod lock;
 mod metrics;
 mod progress;
 pub mod tensorboard;
@@ -14,11 +16,12 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub use backward::{BackwardRecipe, Losses, backward};
+pub use lock::{RunLock, lock_run};
 pub use metrics::{Event, StepRecord};
 pub use trainer::{StartOptions, Trainer};
 
 use crate::eval::{EvalOptions, Summary, evaluate};
-use crate::{Error, Result};
+use crate::{Error, Result, checkpoint};
 use metrics::MetricsLog;
 use progress::Progress;
 
@@ -49,10 +52,13 @@ pub struct Outcome {
 /// [`Error::Diverged`] when the loss is not finite, [`Error::Interrupted`] when a signal asked to stop (after saving), and
 /// whatever keeps files from being read or written.
 pub fn run(trainer: &mut Trainer, dir: &Path) -> Result<Outcome> {
+    checkpoint::clean(dir)?;
     let mut log = MetricsLog::open(dir, trainer)?;
     let mut progress = Progress::new(trainer);
     let max_steps = trainer.config.train.max_steps;
     let mut checkpoint = trainer.resumed_from().map(Path::to_path_buf);
+    // A checkpoint may hold the very weights that make the next loss infinite: it is good once a step has followed.
+    let mut last_good: Option<PathBuf> = None;
     while trainer.step() < max_steps {
         let step = trainer.step();
         for removal in trainer.apply_removals() {
@@ -61,8 +67,10 @@ pub fn run(trainer: &mut Trainer, dir: &Path) -> Result<Outcome> {
         let record = trainer.train_step()?;
         if !record.loss.is_finite() || !record.grad_norm.is_finite() {
             let loss = if record.loss.is_finite() { record.grad_norm } else { record.loss };
-            return Err(Error::Diverged { step, loss, last_good: checkpoint });
+            let last_good = last_good.filter(|path| path.is_dir());
+            return Err(Error::Diverged { step, loss, last_good });
         }
+        last_good.clone_from(&checkpoint);
         log.step(&record)?;
         progress.step(&record, trainer);
         let stop = interrupt::requested();

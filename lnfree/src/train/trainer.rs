@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use tch::{Device, Kind, Tensor};
 
+use super::fit::check_fit;
 use super::{BackwardRecipe, Mode, StepRecord, backward};
 use crate::checkpoint::{self, TrainerState};
 use crate::config::{Config, TrainConfig};
@@ -69,11 +70,13 @@ impl Trainer {
         let (model, ln) = match start.mode {
             Mode::Pretrain => {
                 let model = Gpt2::init(pretrain_config(&config)?, config.train.seed, device)?;
+                check_fit(&config, &model, &start)?;
                 let ln = LnState::plain(model.h.len(), device);
                 (model, ln)
             }
             _ => {
                 let loaded = LoadedModel::load(&start.model_dir, None, kind, device)?;
+                check_fit(&config, &loaded.model, &start)?;
                 let ln = initial_state(&config, &loaded, start.mode, &start.tokens)?;
                 (loaded.model, ln)
             }
@@ -89,6 +92,7 @@ impl Trainer {
         let (state, moments) = checkpoint::load(checkpoint)?;
         let kind = config.train.param_dtype.kind();
         let loaded = LoadedModel::load(checkpoint, None, kind, start.device)?;
+        check_fit(&config, &loaded.model, &start)?;
         let mut trainer = Trainer::assemble(config, start, loaded.model, loaded.ln)?;
         let fingerprint = trainer.batches.file().fingerprint()?;
         if fingerprint != state.data_fingerprint {
@@ -107,21 +111,11 @@ impl Trainer {
     }
 
     fn assemble(config: Config, start: StartOptions, mut model: Gpt2, ln: LnState) -> Result<Trainer> {
-        if model.h.len() != config.model.n_layer {
-            let (found, wanted) = (model.h.len(), config.model.n_layer);
-            return Err(Error::file(
-                &start.model_dir,
-                format!("has {found} blocks, model.n_layer is {wanted}"),
-            ));
-        }
         if let Some(p) = config.train.dropout {
             set_dropout(&mut model, p);
         }
         if let Some(id) = config.model.eot_token_id {
             model.config.eos_token_ids = vec![id];
-        }
-        for tokens in [Some(&start.tokens), start.eval_tokens.as_ref()].into_iter().flatten() {
-            tokens.check_vocab(model.config.vocab_size as usize)?;
         }
         let batches = Batches::new(start.tokens, config.train.seed, config.data.shuffle)?;
         if batches.block_size() != config.data.block_size {

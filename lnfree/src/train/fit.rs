@@ -1,0 +1,43 @@
+//! Whether config, model and data fit together: said before the first step, not in the middle of a run.
+
+use super::StartOptions;
+use crate::config::Config;
+use crate::data::TokenFile;
+use crate::model::Gpt2;
+use crate::{Error, Result};
+
+/// Checks a loaded model against the config and the token files.
+///
+/// # Errors
+/// Names the file or key that does not fit.
+pub(super) fn check_fit(config: &Config, model: &Gpt2, start: &StartOptions) -> Result<()> {
+    let vocab_size = model.config.vocab_size;
+    if model.h.len() != config.model.n_layer {
+        let (found, wanted) = (model.h.len(), config.model.n_layer);
+        let message = format!("has {found} blocks, model.n_layer is {wanted}");
+        return Err(Error::file(&start.model_dir, message));
+    }
+    if let Some(id) = config.model.eot_token_id.filter(|id| !(0..vocab_size).contains(id)) {
+        let message = format!("model.eot_token_id = {id} lies outside the vocabulary of {vocab_size} tokens");
+        return Err(Error::invalid(message));
+    }
+    start.tokens.check_vocab(vocab_size as usize)?;
+    check_lengths(&start.tokens, 1, model)?;
+    let Some(eval) = &start.eval_tokens else { return Ok(()) };
+    eval.check_vocab(vocab_size as usize)?;
+    check_lengths(eval, config.eval.max_sequences, model)
+}
+
+/// Checks the lengths of the first `n` sequences, or all at once where they are equal.
+fn check_lengths(tokens: &TokenFile, n: usize, model: &Gpt2) -> Result<()> {
+    let positions = model.config.block_size as usize;
+    let n = if tokens.block_size().is_some() { 1 } else { n.min(tokens.n_sequences()) };
+    for i in 0..n {
+        let length = tokens.sequence_len(i)?;
+        if length > positions {
+            let message = format!("has sequences of {length} tokens, the model has {positions} positions");
+            return Err(Error::file(tokens.path(), message));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,35 @@
+//! One process at a time writes into a run directory.
+
+use std::fs::File;
+use std::path::Path;
+
+use crate::atomic;
+use crate::{Error, Result};
+
+/// A run directory is this process's until the value is dropped, or the process ends in whatever way.
+#[derive(Debug)]
+pub struct RunLock(#[allow(dead_code)] File);
+
+/// Takes the run directory `dir`, made if need be.
+///
+/// # Errors
+/// When another process is writing into it, or it cannot be made.
+pub fn lock_run(dir: &Path) -> Result<RunLock> {
+    if dir.exists() && !dir.is_dir() {
+        return Err(Error::file(dir, "is a file where a run directory has to be made; choose another --out"));
+    }
+    std::fs::create_dir_all(dir)
+        .map_err(|e| Error::file(dir, format!("the run directory cannot be made: {e}")))?;
+    let handle = File::open(dir).map_err(Error::io(dir))?;
+    if atomic::lock(&handle) {
+        return Ok(RunLock(handle));
+    }
+    match std::io::Error::last_os_error().kind() {
+        std::io::ErrorKind::WouldBlock => Err(Error::file(
+            dir,
+            "another process is running in this directory; wait for it, or choose another --out",
+        )),
+        // Some network file systems lock no folders: better unlocked than not at all.
+        _ => Ok(RunLock(handle)),
+    }
+}

@@ -1,0 +1,186 @@
+//! A run that was stopped or killed and resumed ends in the same bytes as one that nobody disturbed.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::{Place, ended, strs};
+
+/// Steps long enough to be interrupted: nobody waits for these, they are only made so that signals hit something.
+const KILLS: usize = 10;
+
+/// Every line of `metrics.jsonl` but for the time it took.
+fn metrics(place: &Place, run: &str) -> Vec<Value> {
+    let mut lines: Vec<Value> = place
+        .text(&format!("{run}/metrics.jsonl"))
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{line}: {e}")))
+        .collect();
+    for line in &mut lines {
+        line.as_object_mut().unwrap().remove("tokens_per_s");
+    }
+    lines
+}
+
+/// Both runs are complete and the same, LN states included: these lie in `model.safetensors`.
+#[track_caller]
+fn same(place: &Place, a: &str, b: &str) {
+    for file in ["model.safetensors", "optimizer.safetensors", "config.json", "SHA256SUMS"] {
+        let read = |run: &str| place.read(&format!("{run}/checkpoints/latest/{file}"));
+        assert!(read(a) == read(b), "{file} of {a} and {b} differ");
+    }
+    let (x, y) = (metrics(place, a), metrics(place, b));
+    for (x, y) in x.iter().zip(&y) {
+        assert_eq!(x, y, "{a} and {b}");
+    }
+    assert_eq!(x.len(), y.len());
+    let steps: Vec<u64> =
+        x.iter().filter(|l| l.get("event").is_none()).filter_map(|l| l["step"].as_u64()).collect();
+    assert_eq!(steps, (0..24).collect::<Vec<u64>>());
+    let leftovers: Vec<_> = std::fs::read_dir(place.path(&format!("{b}/checkpoints")))
+        .unwrap()
+        .map(|e| e.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name != "latest" && !name.starts_with("step-"))
+        .collect();
+    assert!(leftovers.is_empty(), "{leftovers:?}");
+}
+
+/// Waits until the run has logged step `step`, or has ended.
+fn wait_for_step(place: &Place, run: &str, child: &mut std::process::Child, step: usize) {
+    let wanted = format!("\"step\":{step},\"loss\"");
+    while child.try_wait().unwrap().is_none() {
+        let log = std::fs::read_to_string(place.path(&format!("{run}/metrics.jsonl"))).unwrap_or_default();
+        if log.contains(&wanted) {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+fn signal(child: &std::process::Child, signal: i32) {
+    // SAFETY: a signal to a child that has not been waited for, so that its id is its own.
+    assert_eq!(unsafe { libc::kill(child.id() as i32, signal) }, 0);
+}
+
+/// Stops `out` at the given steps in turn by signal, resumes each time, and lets it finish.
+fn stopped_and_resumed(place: &Place, out: &str, more: &[&str], stops: &[(usize, i32, i32)]) {
+    let mut args = place.train(out, more);
+    for &(step, number, code) in stops {
+        let mut child = place.command(&strs(&args)).stderr(std::process::Stdio::piped()).spawn().unwrap();
+        wait_for_step(place, out, &mut child, step);
+        signal(&child, number);
+        let ended = ended(child.wait_with_output().unwrap());
+        assert_eq!(ended.code, Some(code), "{ended:?}");
+        assert!(ended.stderr.contains("continue with --resume"), "{ended:?}");
+        args = ["train", "--device", "cpu", "--resume", out].map(String::from).to_vec();
+    }
+    place.ok(&strs(&args));
+}
+
+const STOPS: [(usize, i32, i32); 3] =
+    [(1, libc::SIGTERM, 143), (9, libc::SIGINT, 130), (18, libc::SIGTERM, 143)];
+
+#[test]
+fn stopping_without_ln_changes_nothing() {
+    let place = Place::new();
+    place.ok(&strs(&place.train("calm", &[])));
+    stopped_and_resumed(&place, "stopped", &[], &STOPS);
+    same(&place, "calm", "stopped");
+    let events: Vec<Value> =
+        metrics(&place, "stopped").into_iter().filter(|l| l["event"] == "remove").collect();
+    assert_eq!(events.len(), 16, "three blocks × (ln2, ln1qk, ln1v, eot, bos), and ln_f");
+}
+
+#[test]
+fn stopping_with_checkpointing_and_accumulation_changes_nothing() {
+    let place = Place::new();
+    let more = ["--set", "train.gradient_checkpointing=true", "--set", "train.gradient_accumulation_steps=2"];
+    place.ok(&strs(&place.train("calm", &more)));
+    stopped_and_resumed(&place, "stopped", &more, &STOPS);
+    same(&place, "calm", "stopped");
+}
+
+#[test]
+fn stopping_with_moving_stds_changes_nothing() {
+    let place = Place::new();
+    let more = ["--set", "norm.recompute_on_fake=true", "--set", "norm.exclude_position_0=true"];
+    place.ok(&strs(&place.train("calm", &more)));
+    stopped_and_resumed(&place, "stopped", &more, &STOPS);
+    same(&place, "calm", "stopped");
+}
+
+#[test]
+fn stopping_with_ln_changes_nothing() {
+    let place = Place::new();
+    let with_ln = |out| {
+        let mut args = place.train(out, &[]);
+        args[2] = "with_ln".into();
+        args
+    };
+    place.ok(&strs(&with_ln("calm")));
+    let mut child =
+        place.command(&strs(&with_ln("stopped"))).stderr(std::process::Stdio::null()).spawn().unwrap();
+    wait_for_step(&place, "stopped", &mut child, 6);
+    signal(&child, libc::SIGTERM);
+    assert_eq!(child.wait().unwrap().code(), Some(143));
+    place.ok(&["train", "--device", "cpu", "--resume", "stopped"]);
+    same(&place, "calm", "stopped");
+    assert!(metrics(&place, "calm").iter().all(|line| line["event"] != "remove"));
+}
+
+/// What a person does after a crash: resume if there is a checkpoint, else start again.
+fn start_or_resume(place: &Place, out: &str) -> Vec<String> {
+    let resume = ["train", "--device", "cpu", "--resume", out].map(String::from).to_vec();
+    match place.path(out).join("checkpoints/latest").exists() {
+        true => resume,
+        false => place.train(out, &[]),
+    }
+}
+
+#[test]
+fn killing_at_ten_random_moments_changes_nothing() {
+    let place = Place::new();
+    place.ok(&strs(&place.train("calm", &[])));
+    let seed = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64;
+    println!("seed {seed}");
+    let mut random = seed;
+    let mut kills = Vec::new();
+    while kills.len() < KILLS {
+        let mut child = place
+            .command(&strs(&start_or_resume(&place, "killed")))
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        // Half of the kills fall before training begins or early in it, half anywhere after its next step.
+        if kills.len() % 2 == 1 {
+            let done = metrics_len(&place, "killed");
+            wait_for_lines(&place, "killed", &mut child, done);
+        }
+        std::thread::sleep(Duration::from_micros((random >> 33) % 150_000));
+        let ended = child.try_wait().unwrap();
+        let _ = child.kill();
+        let status = child.wait().unwrap();
+        if ended.is_some() {
+            assert_eq!(status.code(), Some(0), "seed {seed}, after {kills:?}");
+            // It was complete before it could be killed: once more from the start of a shorter life.
+            std::fs::remove_dir_all(place.path("killed")).unwrap();
+        }
+        kills.push(metrics_len(&place, "killed"));
+    }
+    println!("lines logged at each kill: {kills:?}");
+    place.ok(&strs(&start_or_resume(&place, "killed")));
+    same(&place, "calm", "killed");
+}
+
+fn metrics_len(place: &Place, run: &str) -> usize {
+    let log = std::fs::read_to_string(place.path(&format!("{run}/metrics.jsonl"))).unwrap_or_default();
+    log.lines().count()
+}
+
+/// Waits until more than `n` lines are logged, or the run has ended.
+fn wait_for_lines(place: &Place, run: &str, child: &mut std::process::Child, n: usize) {
+    while child.try_wait().unwrap().is_none() && metrics_len(place, run) <= n {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}

@@ -21,19 +21,36 @@ fn describe(panic: &PanicHookInfo<'_>) -> String {
     if let Some(reason) = text.strip_prefix("failed printing to stdout: ") {
         return format!("cannot write to standard output: {reason}");
     }
-    // libtorch's messages go on with its C++ stack.
-    let text = text.split("Exception raised from").next().unwrap_or(text);
+    let text = cause(text);
     let memory = ["out of memory", "can't allocate memory", "not enough memory"];
     if memory.iter().any(|words| text.contains(words)) {
-        return format!(
-            "out of memory: {}; a smaller batch, or train.gradient_checkpointing = true, needs less",
-            first_line(text)
-        );
+        return format!("{text}; a smaller batch, or train.gradient_checkpointing = true, needs less memory");
     }
     let place = panic.location().map(|l| format!(" at {}:{}", l.file(), l.line())).unwrap_or_default();
-    format!("internal error: {}{place}; please report this with the command that led to it", first_line(text))
+    format!("internal error: {text}{place}; please report this with the command that led to it")
 }
 
-fn first_line(text: &str) -> &str {
-    text.lines().map(str::trim).find(|l| !l.is_empty()).unwrap_or("unknown cause")
+/// The message itself: libtorch's comes wrapped in an unwrapped `Result`, with its newlines escaped and its stack after it.
+fn cause(text: &str) -> &str {
+    let text = text.split_once("Torch(\"").map_or(text, |(_, message)| message);
+    let end = ["\\n", "\n", "Exception raised from", "\")"].iter().filter_map(|mark| text.find(mark)).min();
+    match text[..end.unwrap_or(text.len())].trim() {
+        "" => "unknown cause",
+        message => message,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::cause;
+
+    #[test]
+    fn libtorch_is_cut_to_its_message() {
+        let text = r#"called `Result::unwrap()` on an `Err` value: Torch("index out of range in self\nframe #0: x")"#;
+        assert_eq!(cause(text), "index out of range in self");
+        assert_eq!(cause("called `Result::unwrap()` on an `Err` value: Torch(\"no\")"), "no");
+        assert_eq!(cause("attempt to divide by zero"), "attempt to divide by zero");
+        assert_eq!(cause("two\nlines"), "two");
+        assert_eq!(cause(""), "unknown cause");
+    }
 }

@@ -2,12 +2,12 @@
 
 use indicatif::{ProgressBar, ProgressStyle};
 use lnfree::Error;
-use lnfree::data::{locate_model, open_dataset};
+use lnfree::data::open_dataset;
 use lnfree::eval::{EvalOptions, EvalRecord, Summary, evaluate, write_losses};
 use lnfree::model::LoadedModel;
 use lnfree::tch::Kind;
 
-use super::{EvalArgs, StdArgs};
+use super::{EvalArgs, StdArgs, model_dir};
 
 /// Batches and samples of nothing are refused rather than understood as something else.
 fn check_counts(batch_size: usize, n_sequences: usize) -> lnfree::Result<()> {
@@ -21,7 +21,7 @@ fn check_counts(batch_size: usize, n_sequences: usize) -> lnfree::Result<()> {
 pub(super) fn std(args: StdArgs) -> anyhow::Result<()> {
     check_counts(args.batch_size, args.n_sequences)?;
     let device = args.device.device()?;
-    let loaded = LoadedModel::load(&locate_model(&args.model)?, None, Kind::Float, device)?;
+    let loaded = LoadedModel::load(&model_dir(&args.model)?, None, Kind::Float, device)?;
     let tokens = open_dataset(&args.data, loaded.model.config.block_size as usize)?;
     tokens.check_vocab(loaded.model.config.vocab_size as usize)?;
     let stds = lnfree::stds::measure(&loaded.model, &loaded.ln, &tokens, args.n_sequences, args.batch_size)?;
@@ -40,7 +40,7 @@ pub(super) fn std(args: StdArgs) -> anyhow::Result<()> {
 pub(super) fn eval(args: EvalArgs) -> anyhow::Result<()> {
     check_counts(args.batch_size, args.n_sequences)?;
     let device = args.device.device()?;
-    let loaded = LoadedModel::load(&locate_model(&args.model)?, args.format, Kind::Float, device)?;
+    let loaded = LoadedModel::load(&model_dir(&args.model)?, args.format, Kind::Float, device)?;
     let tokens = open_dataset(&args.data, loaded.model.config.block_size as usize)?;
     tokens.check_vocab(loaded.model.config.vocab_size as usize)?;
     let options = EvalOptions {

@@ -4,13 +4,13 @@ use std::io::Write;
 
 use anyhow::Context;
 use lnfree::checkpoint;
-use lnfree::data::{Tokenizer, locate_model};
+use lnfree::data::Tokenizer;
 use lnfree::export::{CardFacts, export as export_model};
 use lnfree::generate::{SampleOptions, generate as sample};
 use lnfree::model::LoadedModel;
 use lnfree::tch::Kind;
 
-use super::{ExportArgs, GenerateArgs};
+use super::{ExportArgs, GenerateArgs, model_dir};
 
 pub(super) fn export(args: ExportArgs) -> anyhow::Result<()> {
     let device = args.device.device()?;
@@ -47,7 +47,7 @@ pub(super) fn generate(args: GenerateArgs) -> anyhow::Result<()> {
     };
     options.check()?;
     let device = args.device.device()?;
-    let dir = locate_model(&args.model)?;
+    let dir = model_dir(&args.model)?;
     let tokenizer = Tokenizer::from_dir(&dir)?;
     let loaded = LoadedModel::load(&dir, None, Kind::Float, device)?;
     let mut prompt = tokenizer.encode(&args.prompt)?;

@@ -25,7 +25,7 @@ pub(super) fn train(args: TrainArgs) -> anyhow::Result<()> {
     };
     let mut config = Config::load(name, &args.set.items)?;
     override_sources(&mut config, args.model, args.data, args.eval_data);
-    let model_dir = locate_model(&config.model.name)?;
+    let model_dir = super::model_dir(&config.model.name)?;
     let mode_name = if mode == Mode::WithLn { "with_ln" } else { "without_ln" };
     let out = args.out.unwrap_or_else(|| default_out(name, Some(mode_name)));
     start_run(config, mode, model_dir, &out, &args.device)

@@ -192,3 +192,17 @@ fn a_std_file_that_does_not_fit() {
     zero["std_dict"]["blocks.1.hook_resid_mid"] = 0.into();
     std(&zero.to_string(), &["std.json", "blocks.1.hook_resid_mid", "not a positive number"]);
 }
+
+#[test]
+fn memory_that_is_not_there() {
+    let place = Place::new();
+    let args = place.train("run", &["--set", "train.batch_size=60000"]);
+    // Address space for libtorch and little more, so that nothing is really taken.
+    let program =
+        format!("ulimit -v 3000000 && exec '{}' \"$@\"", assert_cmd::cargo::cargo_bin!("lnfree").display());
+    let output = place.wrapped("sh", &["-c", &program, "lnfree"], &strs(&args)).output().unwrap();
+    let ended = super::ended(output);
+    assert_eq!(ended.code, Some(101), "{ended:?}");
+    one_line(&ended, &["can't allocate memory", "a smaller batch"]);
+    assert!(!ended.stderr.contains("frame #"), "{ended:?}");
+}

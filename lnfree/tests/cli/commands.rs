@@ -239,3 +239,39 @@ fn a_reader_that_stops_early_is_no_error() {
     let ended = place.lnfree(&["report", "run", "--out", "tokens.arrow/page.html"]);
     one_line(&ended, &["tokens.arrow"]);
 }
+
+#[test]
+fn a_model_from_scratch() {
+    let place = Place::new();
+    let nano = concat!(env!("CARGO_MANIFEST_DIR"), "/../data/nano");
+    let config = super::config("small".as_ref())
+        .replace("n_layer = 3", "n_layer = 2\nn_head = 2\nn_embd = 16\nblock_size = 64\nvocab_size = 4096");
+    std::fs::write(place.path("scratch.toml"), config).unwrap();
+    let begin =
+        |out| ["pretrain", "--config", "scratch.toml", "--tokenizer", nano, "--device", "cpu", "--out", out];
+    place.ok(&begin("calm"));
+    // As if killed after step 20: what came later is not there.
+    place.ok(&begin("again"));
+    std::fs::remove_dir_all(place.path("again/checkpoints/step-24")).unwrap();
+    place.ok(&["pretrain", "--device", "cpu", "--resume", "again"]);
+    for file in ["model.safetensors", "optimizer.safetensors", "tokenizer.json"] {
+        let read = |run: &str| place.read(&format!("{run}/checkpoints/latest/{file}"));
+        assert!(read("calm") == read("again"), "{file}");
+    }
+    assert_eq!(parse(&place.text("calm/run.json"))["mode"], "pretrain");
+    // A run directory stands for its latest checkpoint; the text begins with the prompt and follows from the seed.
+    let text =
+        |seed: &str| place.ok(&["generate", "-m", "calm", "-p", "Fellow citizens", "-n", "20", "-s", seed]);
+    assert!(text("1").starts_with("Fellow citizens"));
+    assert_eq!(text("1"), text("1"));
+    assert_ne!(text("1"), text("2"));
+    place.ok(&["generate", "-m", "calm", "-n", "0"]);
+    place.ok(&["generate", "-m", "calm", "-n", "80", "-k", "0", "--temperature", "1e-9"]);
+    place.ok(&["eval", "-m", "calm", "-d", "tokens.arrow"]);
+    // Without what a model from scratch needs, and with the wrong way to start it.
+    let mut args = begin("run").to_vec();
+    args[2] = "tiny.toml";
+    place.fails(&args, &["model.n_head"]);
+    args[2] = "missing.toml";
+    place.fails(&args, &["missing.toml"]);
+}

@@ -43,9 +43,14 @@ impl Place {
 
     /// The binary, to be run here with one thread: sums depend on the count of threads.
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(assert_cmd::cargo::cargo_bin!("lnfree"));
-        command.args(args).current_dir(self.dir.path()).env("OMP_NUM_THREADS", "1");
-        command.env("RUST_BACKTRACE", "1").stdin(Stdio::null());
+        self.wrapped(&assert_cmd::cargo::cargo_bin!("lnfree").display().to_string(), &[], args)
+    }
+
+    /// The same, begun by another program.
+    pub fn wrapped(&self, program: &str, before: &[&str], args: &[&str]) -> Command {
+        let mut command = Command::new(program);
+        command.args(before).args(args).current_dir(self.dir.path());
+        command.env("OMP_NUM_THREADS", "1").env("RUST_BACKTRACE", "1").stdin(Stdio::null());
         command
     }
 

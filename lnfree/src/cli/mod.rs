@@ -112,7 +112,7 @@ struct TrainArgs {
     /// Run directory; by default runs/CONFIG-MODE.
     #[arg(long)]
     out: Option<PathBuf>,
-    /// Continue the run in this directory, or the latest one under runs/.
+    /// Continue the run in this directory, or from one of its checkpoints, or the latest run under runs/.
     #[arg(long, value_name = "DIR|latest", conflicts_with_all = ["mode", "config", "model", "items", "out"])]
     resume: Option<String>,
     #[command(flatten)]
@@ -135,7 +135,7 @@ struct PretrainArgs {
     /// Run directory; by default runs/CONFIG.
     #[arg(long)]
     out: Option<PathBuf>,
-    /// Continue the run in this directory, or the latest one under runs/.
+    /// Continue the run in this directory, or from one of its checkpoints, or the latest run under runs/.
     #[arg(long, value_name = "DIR|latest", conflicts_with_all = ["config", "items", "out", "tokenizer"])]
     resume: Option<String>,
     #[command(flatten)]

@@ -175,7 +175,7 @@ fn newest_run() -> anyhow::Result<PathBuf> {
     let entries = std::fs::read_dir(RUNS).map_err(Error::io(RUNS))?;
     entries
         .filter_map(|e| e.ok().map(|e| e.path()))
-        .filter(|path| path.join("checkpoints").is_dir())
+        .filter(|path| checkpoint::has_any(path))
         .max_by_key(|path| path.join("metrics.jsonl").metadata().and_then(|m| m.modified()).ok())
         .with_context(|| format!("{RUNS}: no run to resume"))
 }

@@ -67,8 +67,7 @@ pub fn run(trainer: &mut Trainer, dir: &Path) -> Result<Outcome> {
         let record = trainer.train_step()?;
         if !record.loss.is_finite() || !record.grad_norm.is_finite() {
             let loss = if record.loss.is_finite() { record.grad_norm } else { record.loss };
-            let last_good = last_good.filter(|path| path.is_dir());
-            return Err(Error::Diverged { step, loss, last_good });
+            return Err(diverged(step, loss, last_good));
         }
         last_good.clone_from(&checkpoint);
         log.step(&record)?;
@@ -77,6 +76,9 @@ pub fn run(trainer: &mut Trainer, dir: &Path) -> Result<Outcome> {
         let last = trainer.step() == max_steps;
         let evaluate = due(trainer.step(), trainer.config.eval.every) || last;
         if evaluate && let Some(loss) = evaluate_now(trainer)? {
+            if !loss.is_finite() {
+                return Err(diverged(step, loss, last_good));
+            }
             log.event(&Event::Eval { step, loss })?;
             progress.note(&format!("step {step}: evaluation loss {loss:.4}"));
         }
@@ -94,6 +96,11 @@ pub fn run(trainer: &mut Trainer, dir: &Path) -> Result<Outcome> {
         Some(checkpoint) => Ok(Outcome { checkpoint, steps: max_steps }),
         None => Err(Error::file(dir, "the run was already complete and has no checkpoint")),
     }
+}
+
+/// The end of a run whose loss is not a number; retention may have taken the checkpoint meanwhile.
+fn diverged(step: usize, loss: f64, last_good: Option<PathBuf>) -> Error {
+    Error::Diverged { step, loss, last_good: last_good.filter(|path| path.is_dir()) }
 }
 
 fn due(steps_done: usize, every: usize) -> bool {

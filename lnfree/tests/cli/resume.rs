@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{Place, ended, strs};
 
-/// Steps long enough to be interrupted: nobody waits for these, they are only made so that signals hit something.
+/// How often the killed run is killed.
 const KILLS: usize = 10;
 
 /// Every line of `metrics.jsonl` but for the time it took.
@@ -152,12 +152,12 @@ fn killing_at_ten_random_moments_changes_nothing() {
             .spawn()
             .unwrap();
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        // Half of the kills fall before training begins or early in it, half anywhere after its next step.
+        // Half of the kills fall into loading or early steps, half after at least one more step has been logged.
         if kills.len() % 2 == 1 {
             let done = metrics_len(&place, "killed");
             wait_for_lines(&place, "killed", &mut child, done);
         }
-        std::thread::sleep(Duration::from_micros((random >> 33) % 150_000));
+        std::thread::sleep(Duration::from_micros((random >> 33) % 300_000));
         let ended = child.try_wait().unwrap();
         let _ = child.kill();
         let status = child.wait().unwrap();

@@ -87,7 +87,7 @@ fn token_files_that_do_not_fit() {
     data("short.arrow", &["short.arrow", "32", "data.block_size is 64"]);
     // Ids and lengths that the model has no rows for.
     let ids = lnfree::data::write_tokens(
-        &place.path("ids.arrow"),
+        place.path("ids.arrow"),
         [(0..64).collect(), (200..264).collect::<Vec<u32>>()].into_iter().map(Ok),
         lnfree::data::Layout::Fixed(64),
         1000,

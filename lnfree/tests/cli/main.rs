@@ -17,7 +17,7 @@ use std::process::{Command, Output, Stdio};
 use lnfree::tch::{Kind, Tensor};
 
 /// A temporary folder with a token file `tokens.arrow` (40 sequences of 64) and the config `tiny.toml` in it.
-pub struct Place {
+pub(crate) struct Place {
     dir: tempfile::TempDir,
 }
 
@@ -30,7 +30,7 @@ pub struct Ended {
 }
 
 impl Place {
-    pub fn new() -> Place {
+    pub(crate) fn new() -> Place {
         let place = Place { dir: tempfile::tempdir().unwrap() };
         write_tokens(&place.path("tokens.arrow"), 40, 64, 255);
         std::fs::write(place.path("tiny.toml"), config(&common::vector("tiny-a"))).unwrap();

@@ -19,6 +19,7 @@ pub mod eval;
 pub mod export;
 pub mod generate;
 pub mod hook;
+pub mod hub;
 pub mod loss;
 pub mod model;
 pub mod norm;

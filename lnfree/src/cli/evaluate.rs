@@ -2,8 +2,9 @@
 
 use indicatif::{ProgressBar, ProgressStyle};
 use lnfree::Error;
-use lnfree::data::{locate_model, open_dataset};
+use lnfree::data::open_dataset;
 use lnfree::eval::{EvalOptions, EvalRecord, Summary, evaluate, write_losses};
+use lnfree::hub::locate_model;
 use lnfree::model::LoadedModel;
 use lnfree::tch::Kind;
 

@@ -4,9 +4,10 @@ use std::io::Write;
 
 use anyhow::Context;
 use lnfree::checkpoint;
-use lnfree::data::{Tokenizer, locate_model};
+use lnfree::data::Tokenizer;
 use lnfree::export::{CardFacts, export as export_model};
 use lnfree::generate::{SampleOptions, generate as sample};
+use lnfree::hub::locate_model;
 use lnfree::model::LoadedModel;
 use lnfree::tch::Kind;
 

@@ -116,23 +116,24 @@ impl RepoCache {
 
     /// Links `name` in the snapshot of `commit` to a blob.
     pub(super) fn link(&self, commit: &str, name: &str, etag: &str) -> Result<()> {
-        let path = self.snapshot(commit).join(name);
+        let folder = self.snapshot(commit);
+        let path = folder.join(name);
         let target = Path::new("../../blobs").join(etag);
         if fs::read_link(&path).is_ok_and(|there| there == target) {
             return Ok(());
         }
         // Made beside and renamed: a reader sees the old link or the new one.
-        let beside = self.snapshot(commit).join(format!(".{name}.{}.tmp", std::process::id()));
-        let _ = fs::remove_file(&beside);
-        match std::os::unix::fs::symlink(&target, &beside) {
-            Ok(()) => {}
-            // A file system without links, such as FAT.
-            Err(e) if matches!(e.raw_os_error(), Some(libc::EPERM | libc::ENOTSUP | libc::ENOSYS)) => {
-                fs::copy(self.blob(etag), &beside).map_err(|e| not_writable(&beside, e))?;
+        let beside = tempfile::Builder::new().prefix(".lnfree-").suffix(".tmp").make_in(&folder, |beside| {
+            match std::os::unix::fs::symlink(&target, beside) {
+                // A file system without links, such as FAT.
+                Err(e) if matches!(e.raw_os_error(), Some(libc::EPERM | libc::ENOTSUP | libc::ENOSYS)) => {
+                    fs::copy(self.blob(etag), beside).map(|_| ())
+                }
+                made => made,
             }
-            Err(e) => return Err(not_writable(&beside, e)),
-        }
-        fs::rename(&beside, &path).map_err(|e| not_writable(&path, e))
+        });
+        let beside = beside.map_err(|e| not_writable(&path, e))?.into_temp_path();
+        beside.persist(&path).map_err(|e| not_writable(&path, e.error))
     }
 
     /// Notes that the commit has no file of this name, so that nobody asks again.

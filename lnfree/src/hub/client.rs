@@ -6,8 +6,8 @@
 use hf_hub::api::RepoInfo;
 use hf_hub::api::sync::{Api, ApiBuilder};
 use hf_hub::{Cache, Repo, RepoType};
-use ureq::http::{HeaderMap, Response, StatusCode};
-use ureq::{Agent, Body};
+use ureq::http::{HeaderMap, Response, StatusCode, Uri};
+use ureq::{Agent, Body, Proxy};
 
 use super::failure::{Failure, Kind, one_line};
 use super::names::RepoId;
@@ -46,6 +46,7 @@ impl<'a> Client<'a> {
             .user_agent(concat!("lnfree/", env!("CARGO_PKG_VERSION")))
             // Compressed on the way, a file's size and the rest of an interrupted one would be anybody's guess.
             .accept_encoding("identity")
+            .proxy(proxy(&settings.endpoint))
             .build()
             .into();
         let api = ApiBuilder::from_cache(Cache::new(settings.cache.clone()))
@@ -70,6 +71,7 @@ impl<'a> Client<'a> {
             .timeout_connect(Some(self.settings.timeout))
             .timeout_recv_response(Some(self.settings.timeout))
             .timeout_per_read(Some(self.settings.timeout))
+            .proxy(proxy(&self.settings.endpoint))
             .build()
             .call();
         let mut response = response.map_err(|e| match e {
@@ -204,6 +206,13 @@ impl<'a> Client<'a> {
     }
 }
 
+/// The proxy of the environment, unless the hub is on this machine.
+fn proxy(endpoint: &str) -> Option<Proxy> {
+    let host = endpoint.parse::<Uri>().ok().and_then(|uri| uri.host().map(String::from)).unwrap_or_default();
+    let here = host == "localhost" || host == "[::1]" || host.starts_with("127.");
+    if here { None } else { Proxy::try_from_env() }
+}
+
 /// `"abc"`, `W/"abc"` → `abc`.
 fn unquoted(etag: &str) -> String {
     etag.trim().trim_start_matches("W/").trim_matches('"').to_string()
@@ -228,7 +237,7 @@ fn joined(url: &str, location: &str) -> Option<String> {
         l => format!("{}/{l}", &path()[..path().rfind('/')?]),
     };
     let downgraded = scheme == "https" && !next.starts_with("https://");
-    next.parse::<ureq::http::Uri>().ok().filter(|uri| uri.host().is_some() && !downgraded)?;
+    next.parse::<Uri>().ok().filter(|uri| uri.host().is_some() && !downgraded)?;
     Some(next)
 }
 

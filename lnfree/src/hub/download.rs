@@ -11,15 +11,15 @@ use ureq::http::{HeaderMap, StatusCode};
 
 use super::cache::{RepoCache, not_writable};
 use super::client::{Client, Remote};
-use super::failure::{Failure, Kind};
+use super::failure::{Failure, Kind, reason};
 use super::names::RepoId;
 use super::progress::Progress;
 use crate::{Error, Result};
 
 /// Attempts in a row that bring nothing before it is given up.
-const MAX_FRUITLESS: u32 = 5;
+const MAX_FRUITLESS: u32 = 4;
 /// The wait before the second attempt; it doubles from one to the next.
-const FIRST_WAIT: Duration = Duration::from_millis(250);
+const FIRST_WAIT: Duration = Duration::from_millis(500);
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Failure {
@@ -29,11 +29,15 @@ impl From<Error> for Failure {
 
 /// Calls `attempt` until it succeeds, fails for good, or failed too often without moving on; it returns whether it moved on.
 pub(super) fn persist<T>(mut attempt: impl FnMut(&mut bool) -> Result<T, Failure>) -> Result<T, Failure> {
-    let mut fruitless = 0;
+    let (mut fruitless, mut ever_moved) = (0, false);
     loop {
         let mut moved = false;
         match attempt(&mut moved) {
-            Err(failure) if failure.kind == Kind::Transient => {
+            // A network that was there a moment ago may come back.
+            Err(failure)
+                if failure.kind == Kind::Transient || (ever_moved && failure.kind == Kind::Unreachable) =>
+            {
+                ever_moved |= moved;
                 fruitless = if moved { 1 } else { fruitless + 1 };
                 if fruitless >= MAX_FRUITLESS {
                     return Err(Failure { kind: Kind::Unreachable, ..failure });
@@ -125,7 +129,7 @@ impl Download<'_> {
             if had > 0 && !continued {
                 restart(&file, part, &mut had)?;
                 if response.status() != StatusCode::OK {
-                    return Err(self.short(0));
+                    return Err(self.short(0, "nothing came"));
                 }
             }
             progress.start(had);
@@ -150,7 +154,8 @@ impl Download<'_> {
                 Ok(0) => break,
                 Ok(n) => n,
                 Err(e) => {
-                    return Err(Failure::transport(self.client.settings, &ureq::Error::from(e)).retried());
+                    let why = reason(self.client.settings, &ureq::Error::from(e)).1;
+                    return Err(self.short(*had, &why));
                 }
             };
             *had += n as u64;
@@ -170,16 +175,16 @@ impl Download<'_> {
             *moved = true;
             progress.add(n as u64);
         }
-        if *had < self.remote.size { Err(self.short(*had)) } else { Ok(()) }
+        if *had < self.remote.size { Err(self.short(*had, "the connection was closed")) } else { Ok(()) }
     }
 
-    /// The connection ended too early.
-    fn short(&self, had: u64) -> Failure {
+    /// The connection ended too early; it can be taken up again, whatever ended it.
+    fn short(&self, had: u64, why: &str) -> Failure {
         let endpoint = self.client.settings.shown_endpoint();
         Failure::new(
             Kind::Transient,
             format!(
-                "{}: {endpoint} breaks off {} after {had} of {} bytes; run again to go on from there",
+                "{}: {endpoint} does not give {} to its end ({had} of {} bytes): {why}; run again to go on from there",
                 self.id.id, self.file, self.remote.size
             ),
         )
@@ -200,13 +205,6 @@ impl Download<'_> {
         };
         Ok((found != *etag)
             .then(|| format!("its {name} is {}… and should be {}…", &found[..12], &etag[..12])))
-    }
-}
-
-impl Failure {
-    /// A broken connection in the middle of a file can be taken up again, whatever broke it.
-    fn retried(self) -> Failure {
-        Failure { kind: Kind::Transient, ..self }
     }
 }
 

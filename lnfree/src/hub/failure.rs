@@ -29,35 +29,19 @@ impl Failure {
         Failure { kind, message: message.into() }
     }
 
-    /// Nothing came back, or not all of it.
+    /// Nothing came back.
     pub(super) fn transport(settings: &Settings, error: &ureq::Error) -> Failure {
-        use ureq::Error::*;
+        if let (ureq::Error::Http(_), Some(token)) = (error, &settings.token) {
+            let message = format!("the token in {} has a character that no token has", token.origin);
+            return Failure::new(Kind::Final, message);
+        }
+        let (kind, why) = reason(settings, error);
         let endpoint = settings.shown_endpoint();
-        let (kind, why) = match error {
-            HostNotFound => (Kind::Unreachable, "its name is not known here (no network?)".to_string()),
-            Timeout(_) => (Kind::Transient, format!("no answer within {} s", settings.timeout.as_secs_f64())),
-            Io(e) if is_timeout(e) => {
-                (Kind::Transient, format!("no answer within {} s", settings.timeout.as_secs_f64()))
-            }
-            Io(e) if e.kind() == std::io::ErrorKind::ConnectionRefused => {
-                (Kind::Unreachable, "it refuses connections".into())
-            }
-            Io(e) if broken(e) => (Kind::Transient, format!("the connection broke off ({e})")),
-            Http(_) if settings.token.is_some() => {
-                let origin = settings.token.as_ref().map_or("", |t| &t.origin);
-                return Failure::new(
-                    Kind::Final,
-                    format!("the token in {origin} has a character that no token has"),
-                );
-            }
-            other => (Kind::Unreachable, other.to_string()),
-        };
         Failure::new(
             kind,
             format!(
-                "cannot reach {endpoint}: {}; check the network, set HF_ENDPOINT to a mirror, or give the path of a \
-                 downloaded model",
-                one_line(&why)
+                "cannot reach {endpoint}: {why}; check the network, set HF_ENDPOINT to a mirror, or give the path of a \
+                 downloaded model"
             ),
         )
     }
@@ -140,6 +124,25 @@ fn not_found(settings: &Settings, typed: &str, id: &str, repo: &RepoId, endpoint
         "model {name}: no such file or folder here, and no such repository at {endpoint}{}, or {private}",
         repo.hint()
     )
+}
+
+/// Why a connection gave nothing, or not all.
+pub(super) fn reason(settings: &Settings, error: &ureq::Error) -> (Kind, String) {
+    use ureq::{Error::*, Timeout::*};
+    let silent = || format!("no answer within {} s", settings.timeout.as_secs_f64());
+    match error {
+        HostNotFound => (Kind::Unreachable, "its name is not known here (no network?)".to_string()),
+        Timeout(Resolve | Connect) => (Kind::Unreachable, silent()),
+        Timeout(_) => (Kind::Transient, silent()),
+        Io(e) if is_timeout(e) => (Kind::Transient, silent()),
+        Io(e) if e.kind() == std::io::ErrorKind::ConnectionRefused => {
+            (Kind::Unreachable, "it refuses connections".into())
+        }
+        Io(e) if broken(e) => {
+            (Kind::Transient, format!("the connection broke off ({})", one_line(&e.to_string())))
+        }
+        other => (Kind::Unreachable, one_line(&other.to_string())),
+    }
 }
 
 /// Whether a socket's error means that it waited too long.

@@ -2,6 +2,8 @@
 
 use std::fs;
 use std::path::Path;
+use std::process;
+use std::time::Duration;
 
 use assert_cmd::Command;
 use lnfree::data::{Layout, write_tokens};
@@ -13,12 +15,16 @@ use super::{home, serve, sharded, single, vector};
 
 /// `lnfree eval` of a model on two sequences, in an environment of its own.
 fn eval(model: &str, server: &Server, home: &Path) -> Command {
+    Command::from_std(process(model, server, home))
+}
+
+fn process(model: &str, server: &Server, home: &Path) -> process::Command {
     let tokens = home.join("tokens.arrow");
     if !tokens.exists() {
         let rows = (0..2u32).map(|row| Ok((0..64).map(|i| (7 * i + row) % 255).collect()));
         write_tokens(&tokens, rows, Layout::Fixed(64), 256).unwrap();
     }
-    let mut command = Command::new(env!("CARGO_BIN_EXE_lnfree"));
+    let mut command = process::Command::new(env!("CARGO_BIN_EXE_lnfree"));
     for (name, _) in std::env::vars() {
         if name.starts_with("HF_")
             || name.to_uppercase().ends_with("_PROXY")
@@ -28,6 +34,7 @@ fn eval(model: &str, server: &Server, home: &Path) -> Command {
         }
     }
     command
+        .stdin(process::Stdio::null())
         .current_dir(home)
         .env("HF_ENDPOINT", &server.endpoint)
         .env("HF_HOME", home)
@@ -89,10 +96,20 @@ fn refusals_are_one_line_and_a_code() {
 fn killed_in_the_middle_and_started_again() {
     let (server, home) = (serve(single()), home());
     server.fault("model.safetensors", Fault::Stall(300_000), 1);
-    let mut command = eval("some/tiny", &server, home.path());
-    // Killed with what has come on the disk.
-    command.timeout(std::time::Duration::from_secs(8)).assert().interrupted();
-    assert!(server.requests().iter().any(|r| r.starts_with("GET cdn")));
+    let mut command = process("some/tiny", &server, home.path());
+    let mut child = command.env("HF_HUB_DOWNLOAD_TIMEOUT", "600").spawn().unwrap();
+    let blobs = home.path().join("hub/models--some--tiny/blobs");
+    let arrived = || {
+        let files = fs::read_dir(&blobs).into_iter().flatten().flatten();
+        files.filter_map(|file| Some(file.metadata().ok()?.len())).any(|size| size == 300_000)
+    };
+    while !arrived() {
+        assert!(child.try_wait().unwrap().is_none(), "it waits for the rest");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    server.requests();
     figures(&mut eval("some/tiny", &server, home.path()));
     let requests = server.requests();
     assert!(

@@ -96,7 +96,7 @@ fn an_interrupted_download_goes_on_where_it_stopped() {
     let part = settings.cache.join("models--some--tiny/blobs").join(&etag).with_extension("incomplete");
     fs::write(&part, &bytes("tiny-a/model.safetensors")[..300_000]).unwrap();
     let message = refusal(&settings, "some/tiny");
-    assert!(message.contains("model.safetensors after 300000 of 686000 bytes"), "{message}");
+    assert!(message.contains("model.safetensors to its end (300000 of 686000 bytes)"), "{message}");
     assert_eq!(fs::metadata(&part).unwrap().len(), 300_000);
     // Not even half a model is taken for one.
     assert!(
@@ -177,8 +177,7 @@ fn trouble_that_passes_is_waited_for() {
     fetch(&settings);
     // A connection that falls silent is given up, and the next one goes on.
     let home = super::home();
-    let settings =
-        lnfree::hub::Settings { timeout: Duration::from_millis(700), ..server.settings(home.path()) };
+    let settings = lnfree::hub::Settings { timeout: Duration::from_secs(2), ..server.settings(home.path()) };
     server.fault(WEIGHTS, Fault::Stall(50_000), 1);
     server.requests();
     let folder = fetch(&settings);

@@ -49,6 +49,8 @@ pub struct Repo {
     pub commit: String,
     pub access: Access,
     pub files: BTreeMap<String, Vec<u8>>,
+    /// Bytes that large files are said to have; 0 for those that they do have.
+    pub large: usize,
 }
 
 impl Repo {
@@ -60,7 +62,7 @@ impl Repo {
             hash.update(name);
             hash.update(bytes);
         });
-        Repo { commit: hex(&hash.finalize()), access: Access::Everybody, files }
+        Repo { commit: hex(&hash.finalize()), access: Access::Everybody, files, large: 0 }
     }
 }
 
@@ -261,7 +263,7 @@ impl State {
                 commit,
                 ("Location", format!("{}/{id}/{file}?signature=1", self.cdn)),
                 ("X-Linked-Etag", format!("\"{sha}\"")),
-                ("X-Linked-Size", bytes.len().to_string()),
+                ("X-Linked-Size", if repo.large > 0 { repo.large } else { bytes.len() }.to_string()),
                 ("ETag", "\"of the redirect\"".into()),
             ],
         )

@@ -100,7 +100,7 @@ struct TrainArgs {
     /// Name of a shipped config, or a TOML file.
     #[arg(long, required_unless_present = "resume")]
     config: Option<String>,
-    /// Model directory or name; by default the config's.
+    /// Model: a folder, `nano`, or a name on the Hugging Face hub; by default the config's.
     #[arg(long)]
     model: Option<String>,
     /// Training tokens: a data set's name or a token file; by default the config's.
@@ -146,7 +146,7 @@ struct PretrainArgs {
 
 #[derive(Args)]
 struct StdArgs {
-    /// Model directory or name.
+    /// Model: a folder, `nano`, or a name on the Hugging Face hub (gpt2-xl, ORG/NAME, ORG/NAME@REVISION).
     #[arg(short, long)]
     model: String,
     /// A data set's name or a token file.
@@ -167,7 +167,7 @@ struct StdArgs {
 
 #[derive(Args)]
 struct EvalArgs {
-    /// Model directory or name.
+    /// Model: a folder, `nano`, or a name on the Hugging Face hub (gpt2-xl, ORG/NAME, ORG/NAME@REVISION).
     #[arg(short, long)]
     model: String,
     /// transformers, fakeln_checkpoint, noLN_HF_model or folded; by default the directory says.
@@ -220,7 +220,7 @@ struct ExportArgs {
 
 #[derive(Args)]
 struct GenerateArgs {
-    /// Model directory or name.
+    /// Model: a folder, `nano`, or a name on the Hugging Face hub (gpt2-xl, ORG/NAME, ORG/NAME@REVISION).
     #[arg(short, long)]
     model: String,
     /// Text to continue; without it the text begins after end-of-text.

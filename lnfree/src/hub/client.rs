@@ -169,7 +169,19 @@ impl<'a> Client<'a> {
                 // Said of a part that begins at the end of the file: the caller starts over.
                 return match status.is_success() || status == StatusCode::RANGE_NOT_SATISFIABLE {
                     true => Ok(response),
-                    false => Err(Failure::status(self.settings, id, Some(file), status, headers)),
+                    false if self.is_endpoint(&url) => {
+                        Err(Failure::status(self.settings, id, Some(file), status, headers))
+                    }
+                    // An address that the hub signs holds for some minutes; the next one is fresh.
+                    false => Err(Failure::new(
+                        Kind::Transient,
+                        format!(
+                            "{}: {}, where {} sends for {file}, answers {status}; try again later or set HF_ENDPOINT",
+                            id.id,
+                            without_secrets(origin(&url)),
+                            self.settings.shown_endpoint()
+                        ),
+                    )),
                 };
             }
             let location = headers.get("location").and_then(|v| v.to_str().ok()).unwrap_or_default();

@@ -55,7 +55,7 @@ impl Failure {
         headers: &HeaderMap,
     ) -> Failure {
         let header = |name: &str| headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default();
-        let (id, typed, endpoint) = (&repo.id, &repo.typed, settings.shown_endpoint());
+        let (id, endpoint) = (&repo.id, settings.shown_endpoint());
         let said = one_line(header("x-error-message"));
         let said = if said.is_empty() { String::new() } else { format!(" ({said})") };
         let final_ = |message: String| Failure::new(Kind::Final, message);
@@ -68,15 +68,14 @@ impl Failure {
                 let file = file.unwrap_or_default();
                 final_(format!("{id} has no file {file} at {endpoint}, though it lists it{said}"))
             }
-            (401 | 403, code) if code != "RepoNotFound" => match &settings.token {
-                Some(token) => final_(format!(
-                    "{endpoint} does not accept the token in {} for {id}{said}; make a new one with read access at \
-                     {endpoint}/settings/tokens",
-                    token.origin
-                )),
-                None => final_(not_found(settings, typed, id, repo, &endpoint)),
-            },
-            (401 | 403 | 404, _) => final_(not_found(settings, typed, id, repo, &endpoint)),
+            (401 | 403, code) if code != "RepoNotFound" && settings.token.is_some() => {
+                let origin = settings.token.as_ref().map_or("", |token| &token.origin);
+                final_(format!(
+                    "{endpoint} does not accept the token in {origin} for {id}{said}; make a new one with read access at \
+                     {endpoint}/settings/tokens"
+                ))
+            }
+            (401 | 403 | 404, _) => final_(not_found(settings, repo, &endpoint)),
             (429, _) => Failure::new(
                 Kind::Transient,
                 format!(
@@ -114,7 +113,8 @@ fn gated(settings: &Settings, id: &str, endpoint: &str) -> String {
 }
 
 /// The hub does not tell a private repository from one that is not there.
-fn not_found(settings: &Settings, typed: &str, id: &str, repo: &RepoId, endpoint: &str) -> String {
+fn not_found(settings: &Settings, repo: &RepoId, endpoint: &str) -> String {
+    let RepoId { id, typed, .. } = repo;
     let private = match &settings.token {
         Some(token) => format!("the token in {} may not see it", token.origin),
         None => "it is private and HF_TOKEN is not set".into(),
@@ -131,16 +131,24 @@ pub(super) fn reason(settings: &Settings, error: &ureq::Error) -> (Kind, String)
     use ureq::{Error::*, Timeout::*};
     let silent = || format!("no answer within {} s", settings.timeout.as_secs_f64());
     match error {
-        HostNotFound => (Kind::Unreachable, "its name is not known here (no network?)".to_string()),
+        HostNotFound => (Kind::Unreachable, "its name is not known here (no network?)".into()),
         Timeout(Resolve | Connect) => (Kind::Unreachable, silent()),
         Timeout(_) => (Kind::Transient, silent()),
         Io(e) if is_timeout(e) => (Kind::Transient, silent()),
         Io(e) if e.kind() == std::io::ErrorKind::ConnectionRefused => {
             (Kind::Unreachable, "it refuses connections".into())
         }
+        Io(e) if e.to_string().contains("lookup address") => {
+            (Kind::Unreachable, "its name is not known here (no network?)".into())
+        }
+        Io(e) if e.to_string().contains("certificate") => (
+            Kind::Unreachable,
+            format!("{} (does a proxy open encrypted connections?)", one_line(&e.to_string())),
+        ),
         Io(e) if broken(e) => {
             (Kind::Transient, format!("the connection broke off ({})", one_line(&e.to_string())))
         }
+        Io(e) => (Kind::Unreachable, one_line(&e.to_string())),
         other => (Kind::Unreachable, one_line(&other.to_string())),
     }
 }

@@ -4,6 +4,7 @@ mod command;
 mod download;
 mod refusals;
 mod server;
+mod wire;
 
 use std::path::{Path, PathBuf};
 

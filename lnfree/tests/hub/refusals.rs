@@ -109,6 +109,9 @@ fn endpoints_that_are_no_hub() {
     says(&refusal(&to("nothing/here"), "some/tiny"), &["no such repository at", "/nothing/here"]);
     server.fault("listing", Fault::Status(503), 100);
     says(&refusal(&server.settings(home.path()), "some/tiny"), &["in trouble", "503", "try again later"]);
+    server.fault("model.safetensors", Fault::Status(403), 100);
+    server.fault("listing", Fault::Status(503), 0);
+    says(&refusal(&server.settings(home.path()), "some/tiny"), &["sends for model.safetensors, answers 403"]);
     server.fault("listing", Fault::Status(418), 100);
     says(&refusal(&server.settings(home.path()), "some/tiny"), &["418", "HF_ENDPOINT"]);
 }

@@ -2,7 +2,7 @@
 //! headers, refusals and redirects of the real one, and faults on demand.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -10,6 +10,8 @@ use std::time::Duration;
 use lnfree::hub::{Settings, Token};
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
+
+use super::wire::{Answer, Request, hex, read};
 
 /// The token that opens every door.
 pub const GOOD_TOKEN: &str = "hf_good";
@@ -130,34 +132,6 @@ impl Server {
 
 pub fn token(value: &str) -> Option<Token> {
     Some(Token::new(value, "HF_TOKEN"))
-}
-
-struct Request {
-    method: String,
-    path: String,
-    range: Option<usize>,
-    token: Option<String>,
-}
-
-/// Status, headers, and the body's whole length where HEAD leaves the body out.
-struct Answer {
-    status: u16,
-    headers: Vec<(&'static str, String)>,
-    body: Vec<u8>,
-    /// The body's name, by which faults know it.
-    file: Option<String>,
-}
-
-impl Answer {
-    fn new(status: u16, headers: Vec<(&'static str, String)>) -> Answer {
-        Answer { status, headers, body: Vec::new(), file: None }
-    }
-
-    /// A refusal with the headers that the hub gives it.
-    fn error(status: u16, code: &str, message: &str) -> Answer {
-        let headers = vec![("X-Error-Code", code.to_string()), ("X-Error-Message", message.to_string())];
-        Answer { body: format!("{{\"error\":\"{message}\"}}").into(), ..Answer::new(status, headers) }
-    }
 }
 
 impl State {
@@ -351,26 +325,4 @@ impl State {
 /// What git keeps outside of itself.
 fn is_large(file: &str) -> bool {
     file.ends_with(".safetensors") || file.ends_with(".bin")
-}
-
-fn read(reader: &mut BufReader<TcpStream>) -> Option<Request> {
-    let mut line = String::new();
-    reader.read_line(&mut line).ok().filter(|n| *n > 0)?;
-    let mut words = line.split_whitespace().map(String::from);
-    let mut request = Request { method: words.next()?, path: words.next()?, range: None, token: None };
-    loop {
-        let mut line = String::new();
-        reader.read_line(&mut line).ok()?;
-        let Some((name, value)) = line.trim_end().split_once(": ") else { return Some(request) };
-        match name.to_lowercase().as_str() {
-            "range" => request.range = value.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok(),
-            "authorization" => request.token = value.strip_prefix("Bearer ").map(String::from),
-            "accept-encoding" if request.path.contains("/resolve/") => assert_eq!(value, "identity"),
-            _ => {}
-        }
-    }
-}
-
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -102,7 +102,8 @@ pub(super) fn without_secrets(url: &str) -> String {
 }
 
 fn endpoint(value: Option<String>) -> Result<String> {
-    let url = value.unwrap_or_else(|| ENDPOINT.into()).trim_end_matches('/').to_string();
+    let given = value.unwrap_or_else(|| ENDPOINT.into());
+    let url = given.trim_end_matches('/').to_string();
     let parsed = url.parse::<ureq::http::Uri>().ok().filter(|uri| {
         matches!(uri.scheme_str(), Some("http" | "https"))
             && uri.host().is_some_and(|host| !host.is_empty())
@@ -112,7 +113,7 @@ fn endpoint(value: Option<String>) -> Result<String> {
         Some(_) => Ok(url),
         None => Err(Error::invalid(format!(
             "HF_ENDPOINT is {}, which is no http or https address; give it as {ENDPOINT}, or unset it",
-            without_secrets(&url).escape_debug()
+            without_secrets(&given).escape_debug()
         ))),
     }
 }

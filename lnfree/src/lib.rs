@@ -1,7 +1,7 @@
 //! Take LayerNorm (LN) out of GPT-2 models by fine-tuning, measure what that costs, and hand over LN-free models.
 //!
 //! Data flows one way:
-//! [`config`] → [`data`] → ([`norm`], [`hook`]) → [`model`] → ([`schedule`], [`loss`], [`optim`]) → [`checkpoint`] →
+//! [`config`] → [`data`] · [`hub`] → ([`norm`], [`hook`]) → [`model`] → ([`schedule`], [`loss`], [`optim`]) → [`checkpoint`] →
 //! [`train`] → [`eval`] · [`export`] · [`generate`] → [`plot`] · [`report`] → the command line.
 //!
 //! The method is that of "Transformers Don't Need LayerNorm at Inference Time" (arXiv 2507.02559).
@@ -19,6 +19,7 @@ pub mod eval;
 pub mod export;
 pub mod generate;
 pub mod hook;
+pub mod hub;
 pub mod loss;
 pub mod model;
 pub mod norm;

@@ -1,28 +1,26 @@
 //! `data`, `report` and `doctor`.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use lnfree::data::{ChunkScheme, Tokenizer, info, locate_model, prepare, resolve};
+use lnfree::data::{ChunkScheme, Tokenizer, info, prepare, resolve};
+use lnfree::hub::locate_tokenizer;
 
 use lnfree::report::{read_eval, results_table, write_html};
 
 use super::{DataCommand, ReportArgs};
 
-fn tokenizer(dir: Option<PathBuf>) -> anyhow::Result<Tokenizer> {
-    let dir = match dir {
-        Some(dir) => dir,
-        None => locate_model("nano")?,
-    };
+fn tokenizer(name: Option<String>) -> anyhow::Result<Tokenizer> {
+    let dir = locate_tokenizer(name.as_deref().unwrap_or("nano"))?;
     Ok(Tokenizer::from_dir(dir)?)
 }
 
 pub(super) fn data(command: DataCommand) -> anyhow::Result<()> {
     match command {
-        DataCommand::Prepare { source, tokenizer: dir, block_size, out } => {
+        DataCommand::Prepare { source, tokenizer: name, block_size, out } => {
             let text = Path::new(&source);
             match out {
                 Some(out) if text.exists() => {
-                    let tokenizer = tokenizer(dir)?;
+                    let tokenizer = tokenizer(name)?;
                     let made = prepare(text, &tokenizer, block_size, &out, ChunkScheme::default())?;
                     println!("{}: {made}", out.display());
                 }
@@ -31,9 +29,9 @@ pub(super) fn data(command: DataCommand) -> anyhow::Result<()> {
                 None => println!("{}", resolve(&source, block_size)?.display()),
             }
         }
-        DataCommand::Info { data, tokenizer: dir, block_size } => {
+        DataCommand::Info { data, tokenizer: name, block_size } => {
             let path = resolve(&data, block_size)?;
-            println!("{}", info(&path, Some(&tokenizer(dir)?))?);
+            println!("{}", info(&path, Some(&tokenizer(name)?))?);
         }
     }
     Ok(())

@@ -100,7 +100,7 @@ struct TrainArgs {
     /// Name of a shipped config, or a TOML file.
     #[arg(long, required_unless_present = "resume")]
     config: Option<String>,
-    /// Model directory or name; by default the config's.
+    /// Model: a folder, `nano`, or a name on the Hugging Face hub; by default the config's.
     #[arg(long)]
     model: Option<String>,
     /// Training tokens: a data set's name or a token file; by default the config's.
@@ -126,9 +126,9 @@ struct PretrainArgs {
     /// Name of a shipped config, or a TOML file.
     #[arg(long, required_unless_present = "resume")]
     config: Option<String>,
-    /// Folder with the tokenizer that the tokens were made with; by default that of the config's model.
+    /// Tokenizer that the tokens were made with, a folder or a name on the hub; by default that of the config's model.
     #[arg(long)]
-    tokenizer: Option<PathBuf>,
+    tokenizer: Option<String>,
     /// Training tokens: a data set's name or a token file; by default the config's.
     #[arg(long)]
     data: Option<String>,
@@ -146,7 +146,7 @@ struct PretrainArgs {
 
 #[derive(Args)]
 struct StdArgs {
-    /// Model directory or name.
+    /// Model: a folder, `nano`, or a name on the Hugging Face hub (gpt2-xl, ORG/NAME, ORG/NAME@REVISION).
     #[arg(short, long)]
     model: String,
     /// A data set's name or a token file.
@@ -167,7 +167,7 @@ struct StdArgs {
 
 #[derive(Args)]
 struct EvalArgs {
-    /// Model directory or name.
+    /// Model: a folder, `nano`, or a name on the Hugging Face hub (gpt2-xl, ORG/NAME, ORG/NAME@REVISION).
     #[arg(short, long)]
     model: String,
     /// transformers, fakeln_checkpoint, noLN_HF_model or folded; by default the directory says.
@@ -220,7 +220,7 @@ struct ExportArgs {
 
 #[derive(Args)]
 struct GenerateArgs {
-    /// Model directory or name.
+    /// Model: a folder, `nano`, or a name on the Hugging Face hub (gpt2-xl, ORG/NAME, ORG/NAME@REVISION).
     #[arg(short, long)]
     model: String,
     /// Text to continue; without it the text begins after end-of-text.
@@ -248,9 +248,9 @@ enum DataCommand {
     Prepare {
         /// A text file (Parquet, jsonl, jsonl.zst, txt) or the name of a data set.
         source: String,
-        /// Folder with the tokenizer's files; by default that of the embedded model.
+        /// Tokenizer, a folder or a name on the hub; by default that of the embedded model.
         #[arg(long)]
-        tokenizer: Option<PathBuf>,
+        tokenizer: Option<String>,
         /// Tokens in a sequence.
         #[arg(long, default_value_t = 1024)]
         block_size: usize,
@@ -262,9 +262,9 @@ enum DataCommand {
     Info {
         /// A token file or the name of a data set.
         data: String,
-        /// Folder with the tokenizer to decode the sample with; by default that of the embedded model.
+        /// Tokenizer to decode the sample with, a folder or a name on the hub; by default that of the embedded model.
         #[arg(long)]
-        tokenizer: Option<PathBuf>,
+        tokenizer: Option<String>,
         /// Tokens in a sequence, where a data set is cut on first use.
         #[arg(long, default_value_t = 128)]
         block_size: usize,

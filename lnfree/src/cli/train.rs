@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use lnfree::atomic::{self, write_text};
 use lnfree::config::Config;
-use lnfree::data::{TokenFile, locate_model, open_dataset};
+use lnfree::data::{TokenFile, open_dataset};
+use lnfree::hub::{locate_model, locate_tokenizer};
 use lnfree::train::{Mode, StartOptions, Trainer, interrupt, lock_run, run};
 use lnfree::{Error, checkpoint};
 
@@ -39,10 +40,7 @@ pub(super) fn pretrain(args: PretrainArgs) -> anyhow::Result<()> {
     let name = args.config.as_deref().context("--config is needed")?;
     let mut config = Config::load(name, &args.set.items)?;
     override_sources(&mut config, None, args.data, None);
-    let tokenizer = match args.tokenizer {
-        Some(dir) => dir,
-        None => locate_model(&config.model.name)?,
-    };
+    let tokenizer = locate_tokenizer(args.tokenizer.as_deref().unwrap_or(&config.model.name))?;
     let out = args.out.unwrap_or_else(|| default_out(name, None));
     start_run(config, Mode::Pretrain, tokenizer, &out, &args.device)
 }

@@ -21,7 +21,7 @@ use crate::{Error, Result};
 
 pub use order::{Batches, DataOrder};
 pub use prepare::{ChunkScheme, Info, Prepared, info, prepare};
-pub use resolve::{data_dir, locate_model, open_dataset, resolve};
+pub use resolve::{data_dir, open_dataset, resolve};
 pub use tokenizer::Tokenizer;
 pub use tokens::TokenFile;
 pub use write::{Layout, Written, write_tokens};

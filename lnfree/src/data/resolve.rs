@@ -75,23 +75,6 @@ pub fn data_dir() -> Result<PathBuf> {
         })
 }
 
-/// The folder of a model: a path as it is, or `nano`, the model in the repository's `data/`.
-///
-/// # Errors
-/// When it is neither.
-pub fn locate_model(name_or_path: &str) -> Result<PathBuf> {
-    if Path::new(name_or_path).exists() {
-        return Ok(name_or_path.into());
-    }
-    if name_or_path == TOKENIZER {
-        return Ok(data_dir()?.join(TOKENIZER));
-    }
-    Err(Error::invalid(format!(
-        "model {name_or_path}: no such directory, and not `{TOKENIZER}`; models of the hub are not available yet: download \
-         the repository and give its folder"
-    )))
-}
-
 fn embedded(name: &str, text: &str, block_size: usize) -> Result<(PathBuf, TokenFile)> {
     let data = data_dir()?;
     let text = data.join(text);

@@ -1,0 +1,260 @@
+//! Models and tokenizers by name: a folder, the embedded `nano`, or a repository of the Hugging Face hub.
+//!
+//! Repositories are kept in the cache that Python's huggingface_hub uses, and its variables are honoured: HF_ENDPOINT,
+//! HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_HUB_OFFLINE. What the cache has is used without asking the network.
+
+mod cache;
+mod client;
+mod download;
+mod failure;
+mod names;
+mod progress;
+mod settings;
+
+use std::path::{Path, PathBuf};
+
+use indicatif::HumanBytes;
+
+use crate::data::data_dir;
+use crate::device::disk_free;
+use crate::model::Gpt2Config;
+use crate::{Error, Result};
+use cache::{CONFIG, Has, RepoCache, TOKENIZER, WEIGHTS, Want, shards};
+use client::Client;
+use download::{Download, persist};
+use failure::{Failure, Kind, one_line};
+use names::{EMBEDDED, RepoId};
+
+pub use settings::{Settings, Token};
+
+/// Beside config and weights, what a model's repository may have.
+const GENERATION: &str = "generation_config.json";
+
+/// The folder of a model: a path as it is, `nano` (the model in lnfree's `data/`), or a repository of the hub, which is
+/// downloaded if the cache does not have it.
+///
+/// # Errors
+/// When it is none of these, or as [`model`].
+pub fn locate_model(name_or_path: &str) -> Result<PathBuf> {
+    locate(name_or_path, model)
+}
+
+/// The folder of a tokenizer, found as [`locate_model`] finds a model; of a repository only the tokenizer is downloaded.
+///
+/// # Errors
+/// As [`locate_model`].
+pub fn locate_tokenizer(name_or_path: &str) -> Result<PathBuf> {
+    locate(name_or_path, tokenizer)
+}
+
+fn locate(name_or_path: &str, on_the_hub: impl FnOnce(&str) -> Result<PathBuf>) -> Result<PathBuf> {
+    if !name_or_path.is_empty() && Path::new(name_or_path).exists() {
+        return Ok(name_or_path.into());
+    }
+    match name_or_path {
+        EMBEDDED => Ok(data_dir()?.join(EMBEDDED)),
+        name => on_the_hub(name),
+    }
+}
+
+/// [`Hub::model`] with the settings of the environment.
+///
+/// # Errors
+/// As [`Settings::from_env`] and [`Hub::model`].
+pub fn model(name: &str) -> Result<PathBuf> {
+    Hub::new(Settings::from_env()?).model(name)
+}
+
+/// [`Hub::tokenizer`] with the settings of the environment.
+///
+/// # Errors
+/// As [`Settings::from_env`] and [`Hub::tokenizer`].
+pub fn tokenizer(name: &str) -> Result<PathBuf> {
+    Hub::new(Settings::from_env()?).tokenizer(name)
+}
+
+/// The Hugging Face hub or a mirror of it, and the cache of what came from there.
+#[derive(Debug, Clone)]
+pub struct Hub {
+    settings: Settings,
+}
+
+impl Hub {
+    /// A hub with these settings; nothing is asked yet.
+    pub fn new(settings: Settings) -> Hub {
+        Hub { settings }
+    }
+
+    /// The snapshot folder of a GPT-2 named `ORG/NAME`, `ORG/NAME@REVISION`, or shortly (`gpt2-xl`): config, weights
+    /// (safetensors if there are any, in one file or in shards, else `pytorch_model.bin`), and the tokenizer if it has one.
+    ///
+    /// What the cache lacks is downloaded, an interrupted download is continued, and every file is checked before it is
+    /// used. A branch that is in the cache is not looked up again.
+    ///
+    /// # Errors
+    /// One line: not a name, no such repository, gated or private, no network, offline and not cached, not a GPT-2, no
+    /// weights, no room, or a file that arrives damaged.
+    pub fn model(&self, name: &str) -> Result<PathBuf> {
+        self.snapshot(name, Want::Model)
+    }
+
+    /// The snapshot folder of a repository, named as for [`Hub::model`], with its tokenizer.
+    ///
+    /// # Errors
+    /// As [`Hub::model`]; or it has no tokenizer.
+    pub fn tokenizer(&self, name: &str) -> Result<PathBuf> {
+        self.snapshot(name, Want::Tokenizer)
+    }
+
+    fn snapshot(&self, name: &str, want: Want) -> Result<PathBuf> {
+        let id = RepoId::parse(name)?;
+        let found = id
+            .cached_as()
+            .iter()
+            .filter_map(|cached| RepoCache::new(&self.settings.cache, cached, &id.revision).find(want))
+            .max_by_key(|(_, has)| *has);
+        match found {
+            Some((folder, Has::All)) => return Ok(folder),
+            Some((folder, Has::Enough)) if self.settings.offline => return Ok(folder),
+            _ if self.settings.offline => return Err(self.offline(&id)),
+            _ => {}
+        }
+        match (self.download(&id, want), found) {
+            (Ok(folder), _) => Ok(folder),
+            (Err(failure), Some((folder, Has::Enough))) if failure.kind != Kind::Final => {
+                eprintln!("{}: using the cache, which has no tokenizer for it ({})", id.id, failure.message);
+                Ok(folder)
+            }
+            (Err(failure), _) => Err(failure.into()),
+        }
+    }
+
+    fn offline(&self, id: &RepoId) -> Error {
+        let at = if id.revision == "main" { String::new() } else { format!(" at {}", id.revision) };
+        Error::invalid(format!(
+            "model {}: no such file or folder here, and {}{at} is not (completely) in {}{}; HF_HUB_OFFLINE is set: unset it \
+             to download",
+            id.typed,
+            id.id,
+            self.settings.cache.display(),
+            id.hint()
+        ))
+    }
+
+    fn download(&self, id: &RepoId, want: Want) -> Result<PathBuf, Failure> {
+        let client = Client::new(&self.settings)?;
+        let info = persist(|_| client.info(id))?;
+        let files: Vec<&str> = info.siblings.iter().map(|s| s.rfilename.as_str()).collect();
+        let weights = check_files(id, &files, want)?;
+        let cache = RepoCache::new(&self.settings.cache, &id.id, &info.sha);
+        let fetch = Fetch { client: &client, cache: &cache, id, commit: &info.sha };
+        let folder = cache.snapshot(&info.sha);
+        cache.create(&info.sha)?;
+        if let Some(weights) = weights {
+            fetch.all(&[CONFIG])?;
+            check_config(id, &folder)?;
+            fetch.small(&files, &TOKENIZER)?;
+            fetch.small(&files, &[GENERATION])?;
+            fetch.weights(weights, &files)?;
+        } else {
+            fetch.small(&files, &TOKENIZER)?;
+        }
+        RepoCache::new(&self.settings.cache, &id.id, &id.revision).note_ref(&info.sha)?;
+        Ok(folder)
+    }
+}
+
+/// What the files of one commit are fetched with.
+struct Fetch<'a> {
+    client: &'a Client<'a>,
+    cache: &'a RepoCache,
+    id: &'a RepoId,
+    commit: &'a str,
+}
+
+impl Fetch<'_> {
+    /// Those of `wanted` that the commit has; of the others it is noted that it has none.
+    fn small(&self, files: &[&str], wanted: &[&str]) -> Result<(), Failure> {
+        let (there, absent): (Vec<&str>, Vec<&str>) = wanted.iter().partition(|name| files.contains(name));
+        self.all(&there)?;
+        for name in absent {
+            self.cache.note_absent(self.commit, name)?;
+        }
+        Ok(())
+    }
+
+    /// The weights in `name`, which may be an index of shards.
+    fn weights(&self, name: &str, files: &[&str]) -> Result<(), Failure> {
+        if !name.ends_with(".index.json") {
+            return self.all(&[name]);
+        }
+        self.all(&[name])?;
+        let wrong = |why: String| Failure::new(Kind::Final, format!("{}: {name} {why}", self.id.id));
+        let shards = shards(&self.cache.snapshot(self.commit).join(name)).map_err(wrong)?;
+        if let Some(missing) = shards.iter().find(|shard| !files.contains(&shard.as_str())) {
+            return Err(wrong(format!("lists {missing}, which the repository does not have")));
+        }
+        self.all(&shards.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    /// These files, if the disk has room for them all.
+    fn all(&self, names: &[&str]) -> Result<(), Failure> {
+        let mut downloads = Vec::new();
+        for &file in names {
+            let remote = persist(|_| self.client.head(self.id, self.commit, file))?;
+            let Fetch { client, cache, id, commit } = *self;
+            downloads.push(Download { client, cache, id, commit, file, remote });
+        }
+        let needed = downloads.iter().fold(0, |sum: u64, d| sum.saturating_add(d.missing()));
+        let root = &self.client.settings.cache;
+        if let Some(free) = disk_free(root).filter(|free| *free < needed) {
+            return Err(Failure::new(
+                Kind::Final,
+                format!(
+                    "{} needs {} more in {}, and {} are free; free some space, or set HF_HOME to another disk",
+                    self.id.id,
+                    HumanBytes(needed),
+                    root.display(),
+                    HumanBytes(free)
+                ),
+            ));
+        }
+        downloads.iter().try_for_each(Download::run)
+    }
+}
+
+/// The file with the weights (none for a tokenizer), if the repository has all that is needed.
+fn check_files(id: &RepoId, files: &[&str], want: Want) -> Result<Option<&'static str>, Failure> {
+    let has = |name: &str| files.contains(&name);
+    let lacks = |what: &str| {
+        let shown =
+            files.iter().filter(|f| !f.starts_with('.')).take(8).map(|f| one_line(f)).collect::<Vec<_>>();
+        let more = if files.len() > 8 { format!(" … ({} files)", files.len()) } else { String::new() };
+        let there = if shown.is_empty() { "nothing".into() } else { shown.join(", ") };
+        Failure::new(Kind::Final, format!("{} has no {what}; it has {there}{more}", id.id))
+    };
+    if want == Want::Tokenizer {
+        let any = has("tokenizer.json") || (has("vocab.json") && has("merges.txt"));
+        return if any {
+            Ok(None)
+        } else {
+            Err(lacks("tokenizer (tokenizer.json, or vocab.json and merges.txt)"))
+        };
+    }
+    if !has(CONFIG) {
+        return Err(lacks("config.json, so it is no model that can be loaded"));
+    }
+    let weights = WEIGHTS.into_iter().find(|name| has(name));
+    weights.map(Some).ok_or_else(|| lacks(&format!("weights (none of {})", WEIGHTS.join(", "))))
+}
+
+/// Whether it is a GPT-2: known before gigabytes have come.
+fn check_config(id: &RepoId, folder: &Path) -> Result<(), Failure> {
+    Gpt2Config::read(folder).map(|_| ()).map_err(|error| {
+        let why = match error {
+            Error::File { message, .. } => message,
+            other => other.to_string(),
+        };
+        Failure::new(Kind::Final, format!("{}: its config.json {}", id.id, one_line(&why)))
+    })
+}

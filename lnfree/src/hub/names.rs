@@ -1,0 +1,233 @@
+//! What people type for a model, and the repository it means.
+
+use std::path::Path;
+
+use crate::{Error, Result};
+
+/// The model that the repository of lnfree carries.
+pub(super) const EMBEDDED: &str = "nano";
+/// The branch that a name without `@revision` means.
+const MAIN: &str = "main";
+/// The originals under the names that everybody uses, and where they live.
+const ORIGINALS: [(&str, &str); 5] = [
+    ("gpt2", "openai-community/gpt2"),
+    ("gpt2-small", "openai-community/gpt2"),
+    ("gpt2-medium", "openai-community/gpt2-medium"),
+    ("gpt2-large", "openai-community/gpt2-large"),
+    ("gpt2-xl", "openai-community/gpt2-xl"),
+];
+/// The models that the paper released: with LN and without, fine-tuned for that many steps.
+const RELEASED: [&str; 8] = [
+    "schaeff/gpt2-small_vanilla300",
+    "schaeff/gpt2-medium_vanilla500",
+    "schaeff/gpt2-large_vanilla600",
+    "schaeff/gpt2-xl_vanilla800",
+    "schaeff/gpt2-small_LNFree300",
+    "schaeff/gpt2-medium_LNFree500",
+    "schaeff/gpt2-large_LNFree600",
+    "schaeff/gpt2-xl_LNFree800",
+];
+/// The hub takes no longer names.
+const MAX_NAME: usize = 96;
+
+/// A repository on the hub at a branch, tag or commit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct RepoId {
+    /// `org/name`, or a bare name, which the hub redirects.
+    pub(super) id: String,
+    /// Branch, tag or commit.
+    pub(super) revision: String,
+    /// What was typed.
+    pub(super) typed: String,
+}
+
+impl RepoId {
+    /// Reads `org/name`, `org/name@revision` or a short name.
+    ///
+    /// # Errors
+    /// If it can only be meant as a path: the message says that nothing is there.
+    pub(super) fn parse(name: &str) -> Result<RepoId> {
+        let (id, revision) = name.split_once('@').unwrap_or((name, MAIN));
+        if !plausible(id) {
+            return Err(no_such_path(name));
+        }
+        if !plausible_revision(revision) {
+            return Err(Error::invalid(format!(
+                "model {name}: `{revision}` cannot be a revision; write {id}@BRANCH, {id}@TAG or {id}@COMMIT"
+            )));
+        }
+        Ok(RepoId { id: full(id), revision: revision.into(), typed: name.into() })
+    }
+
+    /// The ids under which this repository may lie in the cache: older programs kept `gpt2` as it was typed.
+    pub(super) fn cached_as(&self) -> Vec<String> {
+        let bare = ORIGINALS.iter().filter(|(_, id)| *id == self.id).map(|(short, _)| short.to_string());
+        std::iter::once(self.id.clone()).chain(bare).collect()
+    }
+
+    /// ` (did you mean …?)` when a known name is close to what was typed.
+    pub(super) fn hint(&self) -> String {
+        let bare = self.id.rsplit('/').next().unwrap_or_default();
+        let known = ORIGINALS.iter().flat_map(|(short, id)| [*short, id]).chain(RELEASED).chain([EMBEDDED]);
+        let short = RELEASED.iter().filter_map(|id| id.rsplit('/').next());
+        closest(&self.id, known.clone()).or_else(|| closest(bare, known.chain(short))).map_or_else(
+            String::new,
+            |name| match name == self.typed {
+                true => String::new(),
+                false => format!(" (did you mean {}?)", full(name)),
+            },
+        )
+    }
+}
+
+/// The id behind a short name; any other name as it is.
+fn full(id: &str) -> String {
+    let original = ORIGINALS.iter().find(|(short, _)| *short == id).map(|(_, id)| *id);
+    let released = || RELEASED.iter().find(|whole| whole.split_once('/').is_some_and(|(_, n)| n == id));
+    original.or_else(|| released().copied()).unwrap_or(id).to_string()
+}
+
+/// Whether the hub could have a repository of this name; a path such as `./model` or `runs/a/b` it could not.
+fn plausible(id: &str) -> bool {
+    let part = |part: &str| {
+        let ends = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        part.starts_with(ends)
+            && part.ends_with(ends)
+            && part.chars().all(|c| ends(c) || c == '-' || c == '.')
+            && !part.contains("--")
+            && !part.contains("..")
+    };
+    let file =
+        [".safetensors", ".bin", ".pt", ".pth", ".json", ".toml", ".git"].iter().any(|e| id.ends_with(e));
+    id.len() <= MAX_NAME && id.split('/').count() <= 2 && id.split('/').all(part) && !file
+}
+
+/// Names that git allows and that stay inside the folder `refs` of the cache.
+fn plausible_revision(revision: &str) -> bool {
+    let part = |part: &str| {
+        !part.is_empty()
+            && !part.starts_with('.')
+            && part.chars().all(|c| c.is_ascii_alphanumeric() || "._-+".contains(c))
+    };
+    revision.len() <= 200 && revision.split('/').all(part)
+}
+
+/// A name that can only be a path, and there is nothing there.
+fn no_such_path(name: &str) -> Error {
+    let path = Path::new(name);
+    let wanted = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let beside: Vec<String> = std::fs::read_dir(parent)
+        .map(|entries| entries.flatten().map(|e| e.file_name().to_string_lossy().into_owned()).collect())
+        .unwrap_or_default();
+    let hint = closest(&wanted, beside.iter().map(String::as_str))
+        .map_or_else(String::new, |near| format!(" (did you mean {}?)", parent.join(near).display()));
+    Error::invalid(format!(
+        "model {}: no such file or folder{hint}, and not the form of a hub id, which is ORG/NAME or ORG/NAME@REVISION",
+        name.escape_debug()
+    ))
+}
+
+/// The candidate that is at most two mistakes away from `word` (one if it is short), and nearest.
+fn closest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let limit = if word.chars().count() < 5 { 1 } else { 2 };
+    let word = word.to_lowercase();
+    candidates
+        .filter(|candidate| candidate.len().abs_diff(word.len()) <= 8)
+        .map(|candidate| (distance(&word, &candidate.to_lowercase()), candidate))
+        .filter(|(distance, _)| *distance <= limit)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate)
+}
+
+/// Insertions, deletions and replacements from one word to the other (Levenshtein), neighbours swapped counting as two.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let replaced = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_names_stand_for_repositories_and_others_for_themselves() {
+        for (typed, id, revision) in [
+            ("gpt2", "openai-community/gpt2", "main"),
+            ("gpt2-xl@e5", "openai-community/gpt2-xl", "e5"),
+            ("gpt2-small_LNFree300", "schaeff/gpt2-small_LNFree300", "main"),
+            ("schaeff/gpt2-xl_LNFree800", "schaeff/gpt2-xl_LNFree800", "main"),
+            ("org/name@refs/pr/1", "org/name", "refs/pr/1"),
+            ("distilgpt2", "distilgpt2", "main"),
+        ] {
+            let parsed = RepoId::parse(typed).unwrap();
+            assert_eq!((parsed.id.as_str(), parsed.revision.as_str()), (id, revision), "{typed}");
+        }
+        let gpt2 = RepoId::parse("gpt2").unwrap();
+        assert_eq!(gpt2.cached_as(), ["openai-community/gpt2", "gpt2", "gpt2-small"]);
+    }
+
+    #[test]
+    fn what_can_only_be_a_path_is_told_so() {
+        for path in [
+            "",
+            ".",
+            "..",
+            "./modle",
+            "../x",
+            "/no/such",
+            "~/x",
+            "a/b/c",
+            "a/",
+            "/a",
+            "a//b",
+            "a b",
+            "org/x.safetensors",
+            "C:\\x",
+            "org/..",
+            "org/na--me",
+            "x\n",
+            "é",
+            "model.bin",
+            "-x/y",
+            "@main",
+        ] {
+            let error = RepoId::parse(path).unwrap_err().to_string();
+            assert!(
+                error.contains("no such file or folder") && error.lines().count() == 1,
+                "{path}: {error}"
+            );
+        }
+        for revision in ["", "..", "a/../b", "/etc", "a//b", "x y", "a\nb", ".hidden"] {
+            let error = RepoId::parse(&format!("org/name@{revision}")).unwrap_err().to_string();
+            assert!(error.contains("revision"), "{revision}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_slip_of_the_finger_is_noticed() {
+        let hint = |name: &str| RepoId::parse(name).unwrap().hint();
+        assert_eq!(hint("gtp2-medium"), " (did you mean openai-community/gpt2-medium?)");
+        assert_eq!(hint("schaeff/gpt2-small_LNfree300x"), " (did you mean schaeff/gpt2-small_LNFree300?)");
+        assert_eq!(hint("openai/gpt2-xl"), " (did you mean openai-community/gpt2-xl?)");
+        assert_eq!(hint("someone/quite-different"), "");
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("model")).unwrap();
+        let typed = folder.path().join("modle").display().to_string();
+        let error = RepoId::parse(&typed).unwrap_err().to_string();
+        assert!(
+            error.contains(&format!("did you mean {}?", folder.path().join("model").display())),
+            "{error}"
+        );
+    }
+}

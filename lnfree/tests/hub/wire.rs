@@ -1,0 +1,56 @@
+//! HTTP as far as a hub needs it.
+
+use std::io::{BufRead, BufReader};
+use std::net::TcpStream;
+
+/// A request, as far as the hub cares.
+pub struct Request {
+    pub method: String,
+    pub path: String,
+    pub range: Option<usize>,
+    pub token: Option<String>,
+}
+
+/// An answer; HEAD and ranges leave of the body out what they do not ask for.
+pub struct Answer {
+    pub status: u16,
+    pub headers: Vec<(&'static str, String)>,
+    pub body: Vec<u8>,
+    /// The body's name, by which faults know it.
+    pub file: Option<String>,
+}
+
+impl Answer {
+    pub fn new(status: u16, headers: Vec<(&'static str, String)>) -> Answer {
+        Answer { status, headers, body: Vec::new(), file: None }
+    }
+
+    /// A refusal with the headers that the hub gives it.
+    pub fn error(status: u16, code: &str, message: &str) -> Answer {
+        let headers = vec![("X-Error-Code", code.to_string()), ("X-Error-Message", message.to_string())];
+        Answer { body: format!("{{\"error\":\"{message}\"}}").into(), ..Answer::new(status, headers) }
+    }
+}
+
+/// The next request of a connection; None at its end.
+pub fn read(reader: &mut BufReader<TcpStream>) -> Option<Request> {
+    let mut line = String::new();
+    reader.read_line(&mut line).ok().filter(|n| *n > 0)?;
+    let mut words = line.split_whitespace().map(String::from);
+    let mut request = Request { method: words.next()?, path: words.next()?, range: None, token: None };
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).ok()?;
+        let Some((name, value)) = line.trim_end().split_once(": ") else { return Some(request) };
+        match name.to_lowercase().as_str() {
+            "range" => request.range = value.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok(),
+            "authorization" => request.token = value.strip_prefix("Bearer ").map(String::from),
+            "accept-encoding" if request.path.contains("/resolve/") => assert_eq!(value, "identity"),
+            _ => {}
+        }
+    }
+}
+
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

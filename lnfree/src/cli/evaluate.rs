@@ -4,7 +4,6 @@ use indicatif::{ProgressBar, ProgressStyle};
 use lnfree::Error;
 use lnfree::data::open_dataset;
 use lnfree::eval::{EvalOptions, EvalRecord, Summary, evaluate, write_losses};
-use lnfree::hub::locate_model;
 use lnfree::model::LoadedModel;
 use lnfree::tch::Kind;
 

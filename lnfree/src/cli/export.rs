@@ -7,7 +7,6 @@ use lnfree::checkpoint;
 use lnfree::data::Tokenizer;
 use lnfree::export::{CardFacts, export as export_model};
 use lnfree::generate::{SampleOptions, generate as sample};
-use lnfree::hub::locate_model;
 use lnfree::model::LoadedModel;
 use lnfree::tch::Kind;
 

@@ -319,7 +319,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
 
 /// A model's folder by path or name; a run directory stands for its latest checkpoint.
 fn model_dir(name_or_path: &str) -> anyhow::Result<PathBuf> {
-    let dir = lnfree::data::locate_model(name_or_path)?;
+    let dir = lnfree::hub::locate_model(name_or_path)?;
     match dir.join("checkpoints").is_dir() && !dir.join("config.json").is_file() {
         true => Ok(lnfree::checkpoint::latest(&dir)?),
         false => Ok(dir),

@@ -7,7 +7,7 @@ use anyhow::Context;
 use lnfree::atomic::{self, write_text};
 use lnfree::config::Config;
 use lnfree::data::{TokenFile, open_dataset};
-use lnfree::hub::{locate_model, locate_tokenizer};
+use lnfree::hub::locate_tokenizer;
 use lnfree::train::{Mode, StartOptions, Trainer, interrupt, lock_run, run};
 use lnfree::{Error, checkpoint};
 

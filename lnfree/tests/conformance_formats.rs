@@ -112,7 +112,25 @@ fn folded_in_bf16_is_no_worse() {
     };
     let (folded_error, source_error) = (error(&folded), error(&source));
     assert!(folded_error < 1.1 * source_error, "folded {folded_error:e}, unfolded {source_error:e}");
-    assert!(compare(&source, &folded).unwrap().relative_rms < 1e-5);
+    let proof = compare((&source.model, &source.ln), (&folded.model, &folded.ln)).unwrap();
+    assert!(proof.relative_rms < 1e-5);
+}
+
+/// A special std is no constant: it is refused by name, or put aside when that is asked for.
+#[test]
+fn special_stds_are_refused_or_put_aside() {
+    let mut source = load("checkpoint/step60", None);
+    source.ln.settings.special_std = true;
+    let _ = source.ln.statistics.frozen.select(1, 1).fill_(7.0);
+    let dir = tempfile::tempdir().unwrap();
+    for format in [ExportFormat::Scaled, ExportFormat::Folded] {
+        let out = dir.path().join(format!("{format:?}"));
+        let refused = export(&source, format, &out, false, &CardFacts::default()).unwrap_err().to_string();
+        assert!(refused.contains("h.0.ln_2") && refused.contains("--ignore-special"), "{refused}");
+        assert!(!out.exists());
+        let proof = export(&source, format, &out, true, &CardFacts::default()).unwrap();
+        assert!(proof.relative_rms < 1e-5, "{format:?}: {proof:?}");
+    }
 }
 
 #[test]

@@ -121,7 +121,7 @@ pub fn export(
             ExportFormat::Folded => ModelFormat::Folded,
         };
         let reloaded = LoadedModel::load(dir, Some(stored), Kind::Float, source.model.device())?;
-        proof = compare(source, &reloaded)?;
+        proof = compare((&source.model, &uniform(&source.ln, &stds)), (&reloaded.model, &reloaded.ln))?;
         if proof.relative_rms.is_nan() || proof.relative_rms > TOLERANCE {
             return Err(Error::invalid(format!(
                 "the exported model's logits differ from the checkpoint's by {:.2e} (relative RMS), more than {TOLERANCE:.0e}",
@@ -137,18 +137,29 @@ fn is_empty(dir: &Path) -> Result<bool> {
     Ok(std::fs::read_dir(dir).map_err(Error::io(dir))?.next().is_none())
 }
 
-/// Compares the logits of two models on the same random tokens in float32.
+/// The state that an export stands for: one constant per LN, whatever was special put aside.
+fn uniform(ln: &LnState, stds: &[f64]) -> LnState {
+    let out = ln.copy();
+    let column: Vec<f32> = stds.iter().map(|&s| s as f32).collect();
+    let column = Tensor::from_slice(&column).view([-1, 1]).to_device(ln.statistics.frozen.device());
+    let mut frozen = out.statistics.frozen.shallow_clone();
+    frozen.copy_(&column.expand_as(&frozen));
+    out
+}
+
+/// Compares the logits of two models, each with its LN state, on the same random tokens in float32.
 ///
 /// # Errors
 /// When the models do not take the same input.
-pub fn compare(a: &LoadedModel, b: &LoadedModel) -> Result<Proof> {
+pub fn compare(a: (&Gpt2, &LnState), b: (&Gpt2, &LnState)) -> Result<Proof> {
     let _guard = tch::no_grad_guard();
-    let pos = a.model.config.block_size.min(256);
+    let config = &a.0.config;
+    let pos = config.block_size.min(256);
     // Multiples of a prime spread over the vocabulary: the same tokens every time, without touching the global generator.
-    let ids: Vec<i64> = (0..2 * pos).map(|i| (i * 7919 + 13) % a.model.config.vocab_size).collect();
-    let ids = Tensor::from_slice(&ids).view([2, pos]).to_device(a.model.device());
-    let logits = |m: &LoadedModel, model: &Gpt2| model.forward(&ids, &m.ln, Compute::default(), &mut NoHook);
-    let (x, y) = (logits(a, &a.model)?.to_kind(Kind::Double), logits(b, &b.model)?.to_kind(Kind::Double));
+    let ids: Vec<i64> = (0..2 * pos).map(|i| (i * 7919 + 13) % config.vocab_size).collect();
+    let ids = Tensor::from_slice(&ids).view([2, pos]).to_device(a.0.device());
+    let logits = |(model, ln): (&Gpt2, &LnState)| model.forward(&ids, ln, Compute::default(), &mut NoHook);
+    let (x, y) = (logits(a)?.to_kind(Kind::Double), logits(b)?.to_kind(Kind::Double));
     let difference = &x - &y;
     let rms = |t: &Tensor| t.square().mean(Kind::Double).sqrt().double_value(&[]);
     Ok(Proof {

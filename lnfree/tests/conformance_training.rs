@@ -40,16 +40,22 @@ fn config(run: &Value, checkpointing: bool) -> Config {
 }
 
 fn trainer(run: &Value, mode: Mode, checkpointing: bool, dir: &Path) -> Trainer {
+    trainer_of("tiny-a", 0, config(run, checkpointing), mode, dir)
+}
+
+/// A run of `model` that begins at sequence `first` of the recorded tokens.
+fn trainer_of(model: &str, first: i64, config: Config, mode: Mode, dir: &Path) -> Trainer {
     let path = dir.join("tokens.arrow");
-    token_file(&path, &tensors("train_tokens.safetensors")["tokens"]);
+    let tokens = &tensors("train_tokens.safetensors")["tokens"];
+    token_file(&path, &tokens.narrow(0, first, tokens.size()[0] - first));
     let start = StartOptions {
         mode,
-        model_dir: vector("tiny-a"),
+        model_dir: vector(model),
         tokens: TokenFile::open(&path).unwrap(),
         eval_tokens: None,
         device: Device::Cpu,
     };
-    Trainer::new(config(run, checkpointing), start).unwrap()
+    Trainer::new(config, start).unwrap()
 }
 
 fn check_ln(ln: &LnState, recorded: &Value, step: usize, what: &str) {
@@ -198,4 +204,20 @@ fn gradients_of_single_tensors() {
         }
         trainer.update_parameters().unwrap();
     }
+}
+
+/// The paper's checkpoint of run (b) after step 29, trained on: the next step's loss, gradient and LN state are those of (b).
+#[test]
+fn a_checkpoint_of_the_paper_trained_on() {
+    let run = json("train_b_without_ln.json");
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = config(&run, false);
+    config.schedule = Default::default();
+    let mut trainer = trainer_of("checkpoint/step30", 30 * 8, config, Mode::WithoutLn, dir.path());
+    check_ln(&trainer.ln, &run["ln_begin"], 30, "begin");
+    let record = trainer.train_step().unwrap();
+    let recorded = |field: &str| run["steps"][field][30].as_f64().unwrap();
+    assert!((record.loss - recorded("loss")).abs() < 1e-5, "loss {}", record.loss);
+    close(record.grad_norm, recorded("grad_norm"), 1e-4, "grad_norm");
+    check_ln(&trainer.ln, &run["ln_end"], 30, "end");
 }

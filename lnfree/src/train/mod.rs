@@ -3,6 +3,7 @@
 //! [`run`] is the whole loop; [`Trainer::train_step`] is one optimizer step.
 
 mod backward;
+mod begin;
 mod fit;
 pub mod interrupt;
 mod lock;

@@ -106,7 +106,7 @@ struct TrainArgs {
     /// Training tokens: a data set's name or a token file; by default the config's.
     #[arg(long)]
     data: Option<String>,
-    /// Validation tokens, likewise.
+    /// Validation tokens, likewise; with --data, none unless given.
     #[arg(long)]
     eval_data: Option<String>,
     /// Run directory; by default runs/CONFIG-MODE.

@@ -56,6 +56,8 @@ fn override_sources(
     }
     if let Some(data) = data {
         config.data.train = data;
+        // The config's validation set goes with its training set, and is often one that this machine does not have.
+        config.data.eval = None;
     }
     if eval_data.is_some() {
         config.data.eval = eval_data;

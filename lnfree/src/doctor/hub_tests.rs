@@ -1,3 +1,5 @@
+//! What the doctor says of the hub.
+
 use super::*;
 use crate::doctor::Status;
 use std::net::TcpListener;

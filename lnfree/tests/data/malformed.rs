@@ -1,3 +1,5 @@
+//! Token files that are truncated or have flipped bits: an error, never a panic.
+
 use std::path::Path;
 use std::sync::Arc;
 

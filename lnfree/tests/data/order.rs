@@ -1,3 +1,5 @@
+//! The order of training data, and batches in it.
+
 use lnfree::data::{Batches, DataOrder, Layout, TokenFile, write_tokens};
 use tch::{Kind, Tensor};
 

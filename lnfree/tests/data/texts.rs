@@ -1,3 +1,5 @@
+//! Reading texts, cutting them, the embedded data sets.
+
 use std::path::Path;
 use std::sync::Arc;
 

@@ -1,3 +1,5 @@
+//! Tokenizers: training, loading, the ids that Python gets.
+
 use lnfree::data::tokenizer::{END_OF_TEXT, Tokenizer, train_bpe};
 use lnfree::{Error, data::text::documents};
 use sha2::{Digest, Sha256};

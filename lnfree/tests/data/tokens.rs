@@ -1,3 +1,5 @@
+//! Token files in all the shapes that others write.
+
 use std::sync::Arc;
 
 use arrow::array::{

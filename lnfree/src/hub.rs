@@ -53,7 +53,11 @@ fn locate(name_or_path: &str, on_the_hub: impl FnOnce(&str) -> Result<PathBuf>) 
     }
     match name_or_path {
         EMBEDDED => Ok(data_dir()?.join(EMBEDDED)),
-        name => on_the_hub(name),
+        // A hub that cannot be reached does not say what it was asked for, and the name may be a mistyped path.
+        name => on_the_hub(name).map_err(|error| match error.to_string() {
+            said if said.contains(name) => error,
+            said => Error::invalid(format!("{name}: no such folder here, and {said}")),
+        }),
     }
 }
 

@@ -51,6 +51,8 @@ impl Place {
         let mut command = Command::new(program);
         command.args(before).args(args).current_dir(self.dir.path());
         command.env("OMP_NUM_THREADS", "1").env("RUST_BACKTRACE", "1").stdin(Stdio::null());
+        // What is no folder is looked for on the hub: never on the real one from here.
+        command.env("HF_HUB_OFFLINE", "1").env("HF_HOME", self.dir.path().join("hf"));
         command
     }
 

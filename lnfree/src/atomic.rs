@@ -6,6 +6,7 @@
 
 mod checksums;
 
+pub(crate) use checksums::digest_file;
 pub use checksums::{CHECKSUMS, sha256_file, verify_checksums, write_checksums};
 
 use std::ffi::OsStr;

@@ -18,8 +18,12 @@ pub const CHECKSUMS: &str = "SHA256SUMS";
 /// # Errors
 /// [`Error::Io`] naming the file.
 pub fn sha256_file(path: &Path) -> Result<String> {
+    digest_file(path, Sha256::new())
+}
+
+/// The digest of a file's bytes after those that `hasher` has seen, in lower-case hexadecimal digits.
+pub(crate) fn digest_file(path: &Path, mut hasher: impl Digest) -> Result<String> {
     let mut file = File::open(path).map_err(Error::io(path))?;
-    let mut hasher = Sha256::new();
     let mut buffer = vec![0; 1 << 20];
     loop {
         let n = file.read(&mut buffer).map_err(Error::io(path))?;

@@ -14,6 +14,7 @@ use super::client::{Client, Remote};
 use super::failure::{Failure, Kind, reason};
 use super::names::RepoId;
 use super::progress::Progress;
+use crate::atomic::digest_file;
 use crate::{Error, Result};
 
 /// Attempts in a row that bring nothing before it is given up.
@@ -196,10 +197,10 @@ impl Download<'_> {
         let etag = &self.remote.etag;
         let hex = etag.bytes().all(|b| b.is_ascii_hexdigit());
         let (name, found) = match etag.len() {
-            64 if hex => ("sha256", hash(part, Sha256::new())?),
+            64 if hex => ("sha256", digest_file(part, Sha256::new())?),
             40 if hex => {
                 let header = format!("blob {}\0", self.remote.size);
-                ("git hash", hash(part, Sha1::new_with_prefix(header))?)
+                ("git hash", digest_file(part, Sha1::new_with_prefix(header))?)
             }
             _ => return Ok(None),
         };
@@ -219,18 +220,4 @@ fn range_start(headers: &HeaderMap) -> Option<(u64, u64)> {
     let range = headers.get("content-range")?.to_str().ok()?.trim().strip_prefix("bytes")?.trim_start();
     let (span, total) = range.split_once('/')?;
     Some((span.split_once('-')?.0.parse().ok()?, total.parse().ok()?))
-}
-
-/// The digest of a file's bytes after those that `hasher` has seen, in hexadecimal digits.
-fn hash(path: &Path, mut hasher: impl Digest) -> Result<String> {
-    let mut file = File::open(path).map_err(Error::io(path))?;
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        let n = file.read(&mut buffer).map_err(Error::io(path))?;
-        if n == 0 {
-            break;
-        }
-        hasher.update(&buffer[..n]);
-    }
-    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }

@@ -1,10 +1,30 @@
-//! Lets binaries, tests and examples find libtorch without LD_LIBRARY_PATH.
+//! Lets binaries, tests and examples find libtorch without LD_LIBRARY_PATH, and compiles `native/`.
+
+use std::path::{Path, PathBuf};
 
 fn main() {
-    // Set by torch-sys to the folder it linked against. RUNPATH, so that LD_LIBRARY_PATH still wins.
-    if let Ok(lib) = std::env::var("DEP_TCH_LIBTORCH_LIB") {
-        println!("cargo:rustc-link-arg=-Wl,-rpath,{lib}");
-        println!("cargo:rustc-env=LNFREE_LINKED_LIBTORCH={lib}");
-    }
     println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rerun-if-changed=native");
+    // Set by torch-sys to the folder it linked against. RUNPATH, so that LD_LIBRARY_PATH still wins.
+    let Ok(lib) = std::env::var("DEP_TCH_LIBTORCH_LIB") else { return };
+    println!("cargo:rustc-link-arg=-Wl,-rpath,{lib}");
+    println!("cargo:rustc-env=LNFREE_LINKED_LIBTORCH={lib}");
+    compile_native(Path::new(&lib));
+}
+
+/// Compiles `native/*.cpp`, always optimised: it is there for its speed.
+fn compile_native(lib: &Path) {
+    let headers: PathBuf = lib.parent().unwrap_or(lib).join("include");
+    cc::Build::new()
+        .cpp(true)
+        .std("c++17")
+        .opt_level(3)
+        .warnings(true)
+        .flag_if_supported("-fno-math-errno")
+        .flag_if_supported("-fno-trapping-math")
+        .flag("-isystem")
+        .flag(headers.to_string_lossy().as_ref())
+        .file("native/token_losses.cpp")
+        .file("native/torch.cpp")
+        .compile("lnfree_native");
 }

@@ -8,6 +8,7 @@
 mod cuda;
 mod driver;
 mod system;
+mod usage;
 
 use crate::{Error, Result};
 use std::path::PathBuf;
@@ -17,6 +18,7 @@ pub(crate) use cuda::version_in;
 pub use cuda::{cuda_devices, load_cuda};
 pub use driver::{Driver, Gpu, driver};
 pub use system::{Memory, disk_free, memory};
+pub use usage::{available_memory, device_name, peak_memory, reset_peak_memory};
 
 /// The libtorch that this crate is made for.
 pub const LIBTORCH_VERSION: &str = "2.11.0";

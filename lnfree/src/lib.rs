@@ -22,6 +22,7 @@ pub mod hook;
 pub mod hub;
 pub mod loss;
 pub mod model;
+mod native;
 pub mod norm;
 pub mod optim;
 pub mod plot;

@@ -151,7 +151,7 @@ fn evaluations() {
         let loaded = load(source, None);
         let before = loaded.ln.copy();
         let found = evaluate(&loaded.model, &loaded.ln, &tokens, options, |_| {}).unwrap();
-        assert_eq!(found.n_sequences, 20);
+        assert_eq!(found.sequences.len(), 20);
         let worst = max_abs(&Tensor::from_slice(&found.losses), &losses[&format!("losses.{name}")].view(-1));
         assert!(worst < 2e-5, "{name}: largest difference {worst:e}");
         let (summary, want) = (Summary::new(&found.losses), &recorded["models"][name]);
@@ -179,7 +179,7 @@ fn evaluations() {
     let loaded = load("tiny-a", None);
     let all = EvalOptions { batch_size: 5, ..EvalOptions::default() };
     let found = evaluate(&loaded.model, &loaded.ln, &tokens, all, |_| {}).unwrap();
-    assert_eq!((found.n_sequences, found.losses.len()), (22, 22 * 63));
+    assert_eq!((found.sequences.len(), found.losses.len()), (22, 22 * 63));
     let first = Tensor::from_slice(&found.losses[..1260]);
     assert!(max_abs(&first, &losses["losses.tiny"].view(-1)) < 2e-5);
 }

@@ -1,13 +1,23 @@
 //! `std` and `eval`.
 
+use std::time::Instant;
+
 use indicatif::{ProgressBar, ProgressStyle};
 use lnfree::Error;
-use lnfree::data::open_dataset;
-use lnfree::eval::{EvalOptions, EvalRecord, Summary, evaluate, write_losses};
+use lnfree::atomic::write_text;
+use lnfree::data::{TokenFile, Tokenizer, open_dataset};
+use lnfree::device::{device_name, peak_memory, reset_peak_memory};
+use lnfree::eval::{
+    EvalOptions, EvalRecord, Evaluation, RunFacts, evaluate, result_name, write_losses, write_sequences,
+};
+use lnfree::hub::locate_tokenizer;
 use lnfree::model::LoadedModel;
 use lnfree::tch::Kind;
 
 use super::{EvalArgs, StdArgs, model_dir};
+
+/// Tokens of GPT-2's vocabulary.
+const GPT2_VOCAB: i64 = 50257;
 
 /// Batches and samples of nothing are refused rather than understood as something else.
 fn check_counts(batch_size: usize, n_sequences: usize) -> lnfree::Result<()> {
@@ -39,40 +49,122 @@ pub(super) fn std(args: StdArgs) -> anyhow::Result<()> {
 
 pub(super) fn eval(args: EvalArgs) -> anyhow::Result<()> {
     check_counts(args.batch_size, args.n_sequences)?;
+    if args.out.is_none() && args.data.len() > 1 {
+        return Err(Error::invalid("several data sets need --out, a folder for their results").into());
+    }
     let device = args.device.device()?;
-    let loaded = LoadedModel::load(&model_dir(&args.model)?, args.format, Kind::Float, device)?;
-    let tokens = open_dataset(&args.data, loaded.model.config.block_size as usize)?;
-    tokens.check_vocab(loaded.model.config.vocab_size as usize)?;
-    let options = EvalOptions {
-        batch_size: args.batch_size,
-        max_sequences: args.n_sequences,
-        drop_last: args.drop_last,
-        dtype: args.dtype.kind(),
-    };
-    let bar = ProgressBar::new(tokens.n_sequences().min(args.n_sequences) as u64);
+    args.dtype.prepare(device)?;
+    let dir = model_dir(&args.model)?;
+    let loaded = LoadedModel::load(&dir, args.format, Kind::Float, device)?;
+    let tokenizer = Tokenizer::from_dir(&dir).or_else(|_| data_tokenizer(&loaded)).ok();
+    let study = Study { args: &args, loaded, tokenizer };
+    if let [data] = args.data.as_slice() {
+        return study.data_set(data);
+    }
+    // What one data set lacks must not cost the others.
+    let mut failed = 0;
+    for data in &args.data {
+        if let Err(error) = study.data_set(data) {
+            eprintln!("error: {data}: {error:#}");
+            failed += 1;
+        }
+    }
+    anyhow::ensure!(failed == 0, "{failed} of {} data sets failed, see above", args.data.len());
+    Ok(())
+}
+
+/// The tokenizer that GPT-2s without one of their own were made with.
+fn data_tokenizer(loaded: &LoadedModel) -> lnfree::Result<Tokenizer> {
+    let name = if loaded.model.config.vocab_size == GPT2_VOCAB { "gpt2" } else { "nano" };
+    let tokenizer = Tokenizer::from_dir(locate_tokenizer(name)?)?;
+    match tokenizer.vocab_size() as i64 == loaded.model.config.vocab_size {
+        true => Ok(tokenizer),
+        false => Err(Error::invalid("no tokenizer of this vocabulary")),
+    }
+}
+
+/// One model, to be evaluated on some data sets.
+struct Study<'a> {
+    args: &'a EvalArgs,
+    loaded: LoadedModel,
+    tokenizer: Option<Tokenizer>,
+}
+
+impl Study<'_> {
+    fn data_set(&self, data: &str) -> anyhow::Result<()> {
+        let (args, config) = (self.args, &self.loaded.model.config);
+        let tokens = open_dataset(data, config.block_size as usize)?;
+        tokens.check_vocab(config.vocab_size as usize)?;
+        let (evaluation, mut run) = self.evaluate(&tokens)?;
+        run.data_sha256 = tokens.fingerprint()?;
+        let label = args.label.clone().unwrap_or_else(|| args.model.clone());
+        let names = (args.model.clone(), self.loaded.format.to_string(), data.to_string());
+        let record = EvalRecord::new(label, names, &evaluation, &tokens, self.tokenizer.as_ref(), run)?;
+        print(&record);
+        self.write(&record, &evaluation)
+    }
+
+    fn evaluate(&self, tokens: &TokenFile) -> lnfree::Result<(Evaluation, RunFacts)> {
+        let args = self.args;
+        let options = EvalOptions {
+            batch_size: args.batch_size,
+            max_sequences: args.n_sequences,
+            drop_last: args.drop_last,
+            dtype: args.dtype,
+            logit_rows: None,
+        };
+        let bar = bar(tokens.n_sequences().min(args.n_sequences));
+        let device = self.loaded.model.device();
+        reset_peak_memory(device);
+        let started = Instant::now();
+        let progress = |done| bar.set_position(done as u64);
+        let evaluation = evaluate(&self.loaded.model, &self.loaded.ln, tokens, options, progress)?;
+        let seconds = started.elapsed().as_secs_f64();
+        bar.finish_and_clear();
+        let read: usize = evaluation.sequences.iter().map(|s| s.n_tokens + 1).sum();
+        let run = RunFacts {
+            dtype: args.dtype.name().into(),
+            device: device_name(device),
+            batch_size: args.batch_size,
+            max_sequences: args.n_sequences,
+            drop_last: args.drop_last,
+            data_sha256: String::new(),
+            seconds,
+            tokens_per_s: read as f64 / seconds,
+            peak_memory: peak_memory(device),
+        };
+        Ok((evaluation, run))
+    }
+
+    fn write(&self, record: &EvalRecord, evaluation: &Evaluation) -> anyhow::Result<()> {
+        let json = serde_json::to_string_pretty(record)?;
+        if let Some(path) = &self.args.losses {
+            write_losses(path, &evaluation.losses)?;
+        }
+        if let Some(path) = &self.args.json {
+            write_text(path, &json)?;
+        }
+        if let Some(folder) = &self.args.out {
+            std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
+            let name = result_name(&record.label, &record.dataset);
+            let path = |end: &str| folder.join(format!("{name}.{end}"));
+            if self.args.keep_losses {
+                write_losses(&path("losses.arrow"), &evaluation.losses)?;
+            }
+            write_sequences(&path("sequences.arrow"), &evaluation.sequences)?;
+            // Last: where it is, the others are.
+            write_text(&path("json"), &json)?;
+        }
+        Ok(())
+    }
+}
+
+fn bar(n_sequences: usize) -> ProgressBar {
+    let bar = ProgressBar::new(n_sequences as u64);
     if let Ok(style) = ProgressStyle::with_template("{bar:24} {pos}/{len} sequences  (left {eta})") {
         bar.set_style(style);
     }
-    let losses = evaluate(&loaded.model, &loaded.ln, &tokens, options, |done| bar.set_position(done as u64))?;
-    bar.finish_and_clear();
-    let record = EvalRecord {
-        label: args.label.unwrap_or_else(|| args.model.clone()),
-        model: args.model,
-        format: loaded.format.to_string(),
-        dataset: args.data,
-        n_sequences: losses.n_sequences,
-        n_tokens: losses.losses.len(),
-        summary: Summary::new(&losses.losses),
-    };
-    print(&record);
-    if let Some(path) = &args.losses {
-        write_losses(path, &losses.losses)?;
-    }
-    if let Some(path) = &args.json {
-        let text = serde_json::to_string_pretty(&record)?;
-        lnfree::atomic::write_text(path, &text)?;
-    }
-    Ok(())
+    bar
 }
 
 fn print(record: &EvalRecord) {
@@ -82,7 +174,17 @@ fn print(record: &EvalRecord) {
         "  mean {:.4}  median {:.4}  perplexity {:.2}",
         record.summary.mean, record.summary.median, record.summary.perplexity
     );
+    let [low, high] = record.mean_interval;
+    println!("  mean's 95% interval [{low:.4}, {high:.4}]  trimmed mean {:.4}", record.trimmed_mean);
     for (width, [low, high]) in &record.summary.ranges {
         println!("  {width:>5}% range [{low:.4}, {high:.4}]");
     }
+    println!(
+        "  entropy {:.4}  accuracy {:.4}  calibration error {:.4}",
+        record.entropy, record.accuracy, record.calibration_error
+    );
+    for worst in record.worst.iter().take(1) {
+        println!("  worst sequence: {} with {:.4}", worst.sequence, worst.mean);
+    }
+    println!("  {:.0} tokens/s in {} on {}", record.run.tokens_per_s, record.run.dtype, record.run.device);
 }

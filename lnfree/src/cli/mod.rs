@@ -173,9 +173,9 @@ struct EvalArgs {
     /// transformers, fakeln_checkpoint, noLN_HF_model or folded; by default the directory says.
     #[arg(short, long, value_parser = |s: &str| s.parse::<ModelFormat>())]
     format: Option<ModelFormat>,
-    /// A data set's name or a token file.
-    #[arg(short, long)]
-    data: String,
+    /// A data set's name or a token file; may be given many times, with --out.
+    #[arg(short, long, required = true)]
+    data: Vec<String>,
     /// Sequences in one forward.
     #[arg(short, long, default_value_t = 8)]
     batch_size: usize,
@@ -185,8 +185,8 @@ struct EvalArgs {
     /// Leave out a last batch that is not full, as the paper's code does.
     #[arg(long)]
     drop_last: bool,
-    /// float32 or bfloat16: what matrix products are computed in.
-    #[arg(long, default_value = "float32", value_parser = parse_float_type)]
+    /// float32, tf32 (GPU) or bfloat16: what matrix products are computed in.
+    #[arg(long, default_value = "float32")]
     dtype: lnfree::config::FloatType,
     /// What tables and figures call the model.
     #[arg(long)]
@@ -197,6 +197,12 @@ struct EvalArgs {
     /// Write the per-token losses here as Arrow, column `loss`.
     #[arg(long)]
     losses: Option<PathBuf>,
+    /// Write LABEL--DATA.json and LABEL--DATA.sequences.arrow (mean losses of sequences) of every data set into this folder.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["json", "losses"])]
+    out: Option<PathBuf>,
+    /// With --out: write LABEL--DATA.losses.arrow too, the per-token losses.
+    #[arg(long, requires = "out")]
+    keep_losses: bool,
     #[command(flatten)]
     device: DeviceArgs,
 }
@@ -289,14 +295,6 @@ fn parse_mode(s: &str) -> Result<lnfree::train::Mode, String> {
         "without_ln" => Ok(lnfree::train::Mode::WithoutLn),
         "with_ln" => Ok(lnfree::train::Mode::WithLn),
         _ => Err("one of without_ln, with_ln".into()),
-    }
-}
-
-fn parse_float_type(s: &str) -> Result<lnfree::config::FloatType, String> {
-    match s {
-        "float32" => Ok(lnfree::config::FloatType::Float32),
-        "bfloat16" => Ok(lnfree::config::FloatType::Bfloat16),
-        _ => Err("one of float32, bfloat16".into()),
     }
 }
 

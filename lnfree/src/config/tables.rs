@@ -34,17 +34,52 @@ pub enum FloatType {
     /// 32 bits.
     #[default]
     Float32,
+    /// float32 whose matrix products on a GPU round their factors to 10 bits of mantissa.
+    Tf32,
     /// 16 bits with float32's exponent.
     Bfloat16,
 }
 
 impl FloatType {
+    /// The names in configs and on the command line.
+    pub const NAMES: [&str; 3] = ["float32", "tf32", "bfloat16"];
+
+    /// As configs write it.
+    pub fn name(self) -> &'static str {
+        Self::NAMES[self as usize]
+    }
+
     /// libtorch's name for it.
     pub fn kind(self) -> tch::Kind {
         match self {
-            FloatType::Float32 => tch::Kind::Float,
+            FloatType::Float32 | FloatType::Tf32 => tch::Kind::Float,
             FloatType::Bfloat16 => tch::Kind::BFloat16,
         }
+    }
+
+    /// Prepares libtorch for it; a flag of the whole process.
+    ///
+    /// # Errors
+    /// TF32 where there is no CUDA device to compute in it.
+    pub fn prepare(self, device: tch::Device) -> crate::Result<()> {
+        match (self, device.is_cuda()) {
+            (FloatType::Tf32, false) => Err(crate::Error::invalid(
+                "dtype tf32 needs a CUDA device; on a CPU take float32 or bfloat16",
+            )),
+            (_, false) => Ok(()),
+            (float, true) => crate::native::allow_tf32(float == FloatType::Tf32),
+        }
+    }
+}
+
+impl std::str::FromStr for FloatType {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Self, String> {
+        [FloatType::Float32, FloatType::Tf32, FloatType::Bfloat16]
+            .into_iter()
+            .find(|float| float.name() == s)
+            .ok_or_else(|| format!("one of {}", Self::NAMES.join(", ")))
     }
 }
 

@@ -1,6 +1,6 @@
 //! Values that cannot work are refused before anything is loaded, with the key named.
 
-use super::Config;
+use super::{Config, FloatType};
 use crate::norm::RemovalKind;
 
 type Check = Result<(), (String, String)>;
@@ -60,6 +60,11 @@ impl Config {
             "must be at least 1",
         )?;
         require(train.max_steps > 0, "train.max_steps", "must be at least 1")?;
+        require(
+            train.param_dtype != FloatType::Tf32,
+            "train.param_dtype",
+            "must be \"float32\" or \"bfloat16\": tf32 is a way to compute, not to store",
+        )?;
         let positive = |x: f64| x.is_finite() && x > 0.0;
         let not_negative = |x: f64| x.is_finite() && x >= 0.0;
         require(positive(train.learning_rate), "train.learning_rate", "must be a positive number")?;

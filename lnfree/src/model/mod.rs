@@ -3,6 +3,7 @@
 mod attention;
 mod block;
 pub mod hf_config;
+mod inference;
 mod layer_norm;
 mod load;
 pub mod names;

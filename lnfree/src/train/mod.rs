@@ -115,8 +115,8 @@ fn evaluate_now(trainer: &Trainer) -> Result<Option<f64>> {
     let options = EvalOptions {
         batch_size: eval.batch_size,
         max_sequences: eval.max_sequences,
-        drop_last: false,
-        dtype: trainer.config.train.dtype.kind(),
+        dtype: trainer.config.train.dtype,
+        ..EvalOptions::default()
     };
     let losses = evaluate(&trainer.model, &trainer.ln, tokens, options, |_| {})?;
     Ok(Some(Summary::new(&losses.losses).mean))

@@ -109,6 +109,7 @@ impl Trainer {
     }
 
     fn assemble(config: Config, start: StartOptions, mut model: Gpt2, ln: LnState) -> Result<Trainer> {
+        config.train.dtype.prepare(model.device())?;
         if let Some(p) = config.train.dropout {
             set_dropout(&mut model, p);
         }

@@ -1,0 +1,68 @@
+//! Memory of the device that tensors live on, and what the device is called.
+
+use tch::Device;
+
+use super::{driver, memory, threads};
+use crate::native;
+
+/// Bytes that tensors on `device` could still take; None where it cannot be told.
+pub fn available_memory(device: Device) -> Option<u64> {
+    match device {
+        Device::Cuda(index) => native::cuda_free_memory(index),
+        _ => memory().map(|memory| memory.available),
+    }
+}
+
+/// The most bytes held at once since [`reset_peak_memory`]: by the tensors of a GPU, or by this process.
+pub fn peak_memory(device: Device) -> Option<u64> {
+    match device {
+        Device::Cuda(index) => native::cuda_peak_memory(index),
+        _ => {
+            let status = std::fs::read_to_string("/proc/self/status").ok()?;
+            let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+            line.split_whitespace().next()?.parse::<u64>().ok()?.checked_mul(1024)
+        }
+    }
+}
+
+/// Starts the count of [`peak_memory`] anew, where the system allows it.
+pub fn reset_peak_memory(device: Device) {
+    match device {
+        Device::Cuda(index) => native::reset_cuda_peak_memory(index),
+        // proc(5): 5 resets the peak to what is held now.
+        _ => drop(std::fs::write("/proc/self/clear_refs", "5")),
+    }
+}
+
+/// The device in words: the GPU's name, or the processor's with the number of threads in use.
+pub fn device_name(device: Device) -> String {
+    match device {
+        Device::Cuda(index) => {
+            let gpus = driver().map(|driver| driver.gpus).unwrap_or_default();
+            gpus.get(index).map_or_else(|| format!("cuda:{index}"), |gpu| gpu.name.clone())
+        }
+        _ => {
+            let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+            let name = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
+            let name = name.map_or("CPU", |(_, name)| name.trim());
+            format!("{name}, {} threads", threads())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn the_peak_follows_what_is_held() {
+        reset_peak_memory(Device::Cpu);
+        let before = peak_memory(Device::Cpu).unwrap();
+        let held = vec![1u8; 96 << 20];
+        let during = peak_memory(Device::Cpu).unwrap();
+        assert!(during >= before + (90 << 20), "{before} {during} {}", held.len());
+        assert!(available_memory(Device::Cpu).unwrap() > 0);
+        assert!(device_name(Device::Cpu).contains("threads"));
+    }
+}

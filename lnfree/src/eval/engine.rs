@@ -1,0 +1,177 @@
+//! The loop over batches.
+
+use tch::{Device, Tensor};
+
+use super::batches::{Batch, for_each_batch};
+use super::calibration::Calibration;
+use super::memory::{logit_rows, sequences_at_a_time};
+use super::sequences::SequenceLoss;
+use super::token_stats::{Stats, token_stats};
+use crate::config::FloatType;
+use crate::data::TokenFile;
+use crate::hook::NoHook;
+use crate::loss::{predicting, targets};
+use crate::model::{Compute, Gpt2};
+use crate::norm::LnState;
+use crate::{Error, Result};
+
+/// How an evaluation runs.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct EvalOptions {
+    /// Sequences in one batch; computed in smaller pieces where memory is short.
+    pub batch_size: usize,
+    /// Sequences evaluated at most.
+    pub max_sequences: usize,
+    /// Leave out the last batch when it is not full, as the paper's code does.
+    pub drop_last: bool,
+    /// What matrix products and attention are computed in.
+    pub dtype: FloatType,
+    /// Positions whose logits are made at a time; by default as many as memory and caches like.
+    pub logit_rows: Option<usize>,
+}
+
+impl Default for EvalOptions {
+    fn default() -> Self {
+        EvalOptions {
+            batch_size: 8,
+            max_sequences: usize::MAX,
+            drop_last: false,
+            dtype: FloatType::Float32,
+            logit_rows: None,
+        }
+    }
+}
+
+/// What a model makes of token data. End-of-text targets count.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Evaluation {
+    /// Cross-entropy in nats, one per predicted token, in the order of sequences and positions.
+    pub losses: Vec<f32>,
+    /// Which sequences they came from.
+    pub sequences: Vec<SequenceLoss>,
+    /// Mean entropy of the predicted distributions in nats.
+    pub entropy: f64,
+    /// Share of tokens that the model held to be the most likely.
+    pub accuracy: f64,
+    /// How far its confidence can be trusted.
+    pub calibration: Calibration,
+}
+
+/// Evaluates `model` on `tokens`; `progress` is told how many sequences are done.
+///
+/// # Errors
+/// When the data cannot be read or does not fit the model, or a [`FloatType`] that the device cannot do.
+pub fn evaluate(
+    model: &Gpt2,
+    ln: &LnState,
+    tokens: &TokenFile,
+    options: EvalOptions,
+    progress: impl FnMut(usize),
+) -> Result<Evaluation> {
+    let _guard = tch::no_grad_guard();
+    options.dtype.prepare(model.device())?;
+    let model = model.for_inference(options.dtype.kind());
+    let mut engine = Engine { model: &model, ln, options, sums: Sums::default(), waiting: None, progress };
+    for_each_batch(tokens, options, model.device(), |batch| engine.take(batch))?;
+    engine.settle()?;
+    engine.sums.finish(tokens, options)
+}
+
+struct Engine<'a, P> {
+    model: &'a Gpt2,
+    ln: &'a LnState,
+    options: EvalOptions,
+    sums: Sums,
+    /// The batch whose results are still on their way from a GPU: it computes the next one meanwhile.
+    waiting: Option<(Vec<usize>, usize, Stats)>,
+    progress: P,
+}
+
+impl<P: FnMut(usize)> Engine<'_, P> {
+    /// Computes one batch, in pieces that fit into memory.
+    fn take(&mut self, batch: Batch) -> Result<()> {
+        let len = batch.ids.size()[1] as usize;
+        let at_a_time = sequences_at_a_time(&self.model.config, len, self.model.device(), self.options.dtype);
+        for (i, rows) in batch.rows.chunks(at_a_time).enumerate() {
+            let ids = batch.ids.narrow(0, (i * at_a_time) as i64, rows.len() as i64);
+            let stats = self.forward(&ids)?;
+            self.settle()?;
+            self.waiting = Some((rows.to_vec(), len - 1, stats));
+        }
+        Ok(())
+    }
+
+    /// Numbers of each predicted token of int64 `[batch, pos]`.
+    fn forward(&self, ids: &Tensor) -> Result<Stats> {
+        let compute = Compute { dtype: self.options.dtype.kind(), ..Compute::default() };
+        let mut pass = self.model.pass(ids, self.ln, compute)?;
+        let residual = self.model.residual(ids, &mut pass, &mut NoHook);
+        let last = self.model.final_norm(&predicting(&residual), &mut pass, &mut NoHook);
+        let last = last.reshape([-1, self.model.config.n_embd]);
+        let rows = self.options.logit_rows.unwrap_or_else(|| logit_rows(&self.model.config, ids.device()));
+        token_stats(&last, &targets(ids, None).reshape([-1]), rows, |x| self.model.unembed(x, &pass))
+    }
+
+    /// Adds the results of the batch before.
+    fn settle(&mut self) -> Result<()> {
+        if let Some((rows, n_tokens, stats)) = self.waiting.take() {
+            self.sums.add(&rows, n_tokens, &stats.on_host()?);
+            (self.progress)(self.sums.evaluation.sequences.len());
+        }
+        Ok(())
+    }
+}
+
+/// What has been evaluated so far.
+#[derive(Default)]
+struct Sums {
+    evaluation: Evaluation,
+    entropy: f64,
+    correct: f64,
+}
+
+impl Sums {
+    /// `stats` are `[loss, entropy, confidence, correct]` of `n_tokens` tokens of each of `rows`.
+    fn add(&mut self, rows: &[usize], n_tokens: usize, stats: &[f32]) {
+        for (&row, stats) in rows.iter().zip(stats.chunks_exact(4 * n_tokens)) {
+            let mut sum = 0.0;
+            for token in stats.chunks_exact(4) {
+                sum += f64::from(token[0]);
+                self.evaluation.losses.push(token[0]);
+                self.entropy += f64::from(token[1]);
+                self.correct += f64::from(token[3]);
+                self.evaluation.calibration.add(token[2], token[3] != 0.0);
+            }
+            self.evaluation.sequences.push(SequenceLoss {
+                sequence: row,
+                loss: sum / n_tokens as f64,
+                n_tokens,
+            });
+        }
+    }
+
+    fn finish(mut self, tokens: &TokenFile, options: EvalOptions) -> Result<Evaluation> {
+        if self.evaluation.losses.is_empty() {
+            return Err(Error::invalid(format!(
+                "nothing to evaluate: {} sequences make no {} of {} with at least two tokens each",
+                tokens.n_sequences().min(options.max_sequences),
+                if options.drop_last { "full batch" } else { "batch" },
+                options.batch_size.max(1)
+            )));
+        }
+        let n = self.evaluation.losses.len() as f64;
+        (self.evaluation.entropy, self.evaluation.accuracy) = (self.entropy / n, self.correct / n);
+        Ok(self.evaluation)
+    }
+}
+
+/// `tensor` on `device`; to a GPU without waiting, from memory that it can read by itself.
+pub(super) fn send(tensor: Tensor, device: Device) -> Tensor {
+    match device {
+        Device::Cuda(_) => {
+            let kind = tensor.kind();
+            tensor.pin_memory(device).to_device_(device, kind, true, false)
+        }
+        _ => tensor.to_device(device),
+    }
+}

@@ -59,14 +59,13 @@ pub(super) fn token_stats(
 /// float32 `[n, 4]` of logits `[n, vocab_size]`, in libtorch's operations, for any device.
 fn piece(logits: &Tensor, targets: &Tensor) -> Tensor {
     let logits = logits.to_kind(Kind::Float);
-    let log_total = logits.logsumexp([-1i64], true);
-    let target = logits.gather(-1, &targets.unsqueeze(-1), false);
-    let top = logits.amax([-1i64], true);
-    let probabilities = (&logits - &log_total).exp();
-    let entropy =
-        &log_total - (&probabilities * &logits).sum_dim_intlist([-1i64].as_slice(), true, Kind::Float);
     let correct = logits.argmax(-1, true).eq_tensor(&targets.unsqueeze(-1)).to_kind(Kind::Float);
-    Tensor::cat(&[&log_total - &target, entropy, (&top - &log_total).exp(), correct], -1)
+    // Below the largest logit, sums lose no digits to what all logits have in common.
+    let below = &logits - logits.amax([-1i64], true);
+    let target = below.gather(-1, &targets.unsqueeze(-1), false);
+    let log_total = below.logsumexp([-1i64], true);
+    let mean = ((&below - &log_total).exp() * &below).sum_dim_intlist([-1i64].as_slice(), true, Kind::Float);
+    Tensor::cat(&[&log_total - target, &log_total - mean, (-&log_total).exp(), correct], -1)
 }
 
 #[cfg(test)]
@@ -79,7 +78,7 @@ mod tests {
         // The logits themselves stand for the hidden states: the rows of a product depend on how many are made at a time.
         let logits = Tensor::randn([37, 1003], (Kind::Float, Device::Cpu)) * 8.0;
         let targets = Tensor::randint(1003, [37], (Kind::Int64, Device::Cpu));
-        let _ = targets.narrow(0, 0, 20).copy_(&logits.narrow(0, 0, 20).argmax(-1, false));
+        targets.narrow(0, 0, 20).copy_(&logits.narrow(0, 0, 20).argmax(-1, false));
         for kind in [Kind::Float, Kind::BFloat16] {
             let whole = piece(&logits.to_kind(kind), &targets);
             for rows in [1, 5, 36, 37, 1000] {

@@ -1,5 +1,6 @@
-// Loss, entropy and confidence of each row of logits, in one go while the row is in the cache. libtorch's operations would
-// each read and write the whole chunk of logits again, which on a CPU costs as much as a seventh of the forward.
+// Loss, entropy and confidence of tokens, from logits that come a block of the vocabulary at a time and are read while they are
+// in the cache. libtorch's operations would each read and write all logits again, which on a CPU costs as much as a seventh of the
+// forward.
 //
 // The loops are plain so that the compiler vectorises them, once for each instruction set; the one that runs is chosen
 // when the program is loaded.
@@ -14,6 +15,15 @@
 #else
 #define CLONES
 #endif
+
+// What is known of one position after some blocks of the vocabulary; src/native.rs has the same struct.
+struct TokenSums {
+    double total;    // sum of e^(x-top)
+    double weighted; // sum of (x-top) e^(x-top)
+    int64_t best;    // token with the largest logit
+    float top;       // the largest logit
+    float target;    // the target's logit
+};
 
 namespace {
 
@@ -99,36 +109,45 @@ template <typename T> inline void row_sums(const T *row, int64_t n, float top, d
 }
 
 template <typename T>
-inline void rows(const T *logits, int64_t n_rows, int64_t n_cols, int64_t stride, const int64_t *targets, float *out) {
+inline void add_block(const T *logits, int64_t n_rows, int64_t n_cols, int64_t stride, int64_t first,
+                      const int64_t *targets, TokenSums *sums) {
     for (int64_t r = 0; r < n_rows; r++) {
         const T *row = logits + r * stride;
+        TokenSums &sum = sums[r];
+        const int64_t target = targets[r] - first;
+        if (target >= 0 && target < n_cols) sum.target = to_float(row[target]);
         const float top = row_max(row, n_cols);
+        if (!(top <= sum.top)) {
+            // What was added so far becomes relative to the new largest logit.
+            const double below = static_cast<double>(sum.top) - top;
+            const double scale = sum.total > 0.0 ? std::exp(below) : 0.0;
+            sum.weighted = sum.total > 0.0 ? scale * (sum.weighted + below * sum.total) : 0.0;
+            sum.total *= scale;
+            sum.top = top;
+            // Of equal logits the first counts as the most likely one, as in argmax; they are common in bfloat16.
+            int64_t at = 0;
+            while (at + 1 < n_cols && to_float(row[at]) != top) at++;
+            sum.best = first + at;
+        }
         double total, weighted;
-        row_sums(row, n_cols, top, total, weighted);
-        const double log_total = std::log(total);
-        const float target = to_float(row[targets[r]]);
-        float *stats = out + 4 * r;
-        stats[0] = static_cast<float>(log_total - (static_cast<double>(target) - top));
-        stats[1] = static_cast<float>(log_total - weighted / total);
-        stats[2] = static_cast<float>(1.0 / total);
-        // Of equal logits the first counts as the most likely one, as in argmax; they are common in bfloat16.
-        stats[3] = target == top && std::find(row, row + targets[r], row[targets[r]]) == row + targets[r] ? 1.0f : 0.0f;
-        // A row with a NaN has no maximum worth the name.
-        if (!(total > 0.0) || !std::isfinite(top)) stats[0] = stats[1] = stats[2] = std::nanf("");
+        row_sums(row, n_cols, sum.top, total, weighted);
+        sum.total += total;
+        sum.weighted += weighted;
     }
 }
 
 } // namespace
 
-// For each of n_rows rows of n_cols logits, stride apart: [loss of the target, entropy, largest probability, whether the
-// target has it] in nats, into out [n_rows, 4]. Targets must lie in [0, n_cols).
-extern "C" CLONES void lnfree_token_stats_float32(const float *logits, int64_t n_rows, int64_t n_cols, int64_t stride,
-                                                  const int64_t *targets, float *out) {
-    rows(logits, n_rows, n_cols, stride, targets, out);
+// Adds logits [n_rows, n_cols], rows `stride` apart, of the tokens from `first` on to the sums of n_rows positions, which begin as
+// {top -inf, best -1, rest 0}. A NaN among the logits ends up in `total`.
+extern "C" CLONES void lnfree_add_logits_float32(const float *logits, int64_t n_rows, int64_t n_cols, int64_t stride,
+                                                 int64_t first, const int64_t *targets, TokenSums *sums) {
+    add_block(logits, n_rows, n_cols, stride, first, targets, sums);
 }
 
 // The same for bfloat16 logits.
-extern "C" CLONES void lnfree_token_stats_bfloat16(const uint16_t *logits, int64_t n_rows, int64_t n_cols,
-                                                   int64_t stride, const int64_t *targets, float *out) {
-    rows(logits, n_rows, n_cols, stride, targets, out);
+extern "C" CLONES void lnfree_add_logits_bfloat16(const uint16_t *logits, int64_t n_rows, int64_t n_cols,
+                                                  int64_t stride, int64_t first, const int64_t *targets,
+                                                  TokenSums *sums) {
+    add_block(logits, n_rows, n_cols, stride, first, targets, sums);
 }

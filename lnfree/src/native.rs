@@ -4,25 +4,54 @@ use tch::{Device, Kind, Tensor};
 
 use crate::{Error, Result};
 
-/// What [`token_stats`] says of a token, in this order.
-pub(crate) const TOKEN_STATS: usize = 4;
+/// What is known of one position after some blocks of the vocabulary; native/token_losses.cpp has the same struct.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub(crate) struct TokenSums {
+    /// Σ e^(x − top).
+    total: f64,
+    /// Σ (x − top) e^(x − top).
+    weighted: f64,
+    /// The token with the largest logit.
+    best: i64,
+    /// The largest logit.
+    top: f32,
+    /// The target's logit.
+    target: f32,
+}
+
+impl TokenSums {
+    /// Before any logit.
+    pub(crate) const NONE: TokenSums =
+        TokenSums { total: 0.0, weighted: 0.0, best: -1, top: f32::NEG_INFINITY, target: f32::NAN };
+
+    /// Cross-entropy of `target`, entropy (both in nats), the largest probability, and whether the target has it (1 or 0).
+    pub(crate) fn stats(&self, target: i64) -> [f32; 4] {
+        let log_total = self.total.ln();
+        let loss = log_total - (f64::from(self.target) - f64::from(self.top));
+        let entropy = log_total - self.weighted / self.total;
+        [loss as f32, entropy as f32, (1.0 / self.total) as f32, f32::from(u8::from(self.best == target))]
+    }
+}
 
 unsafe extern "C" {
-    fn lnfree_token_stats_float32(
+    fn lnfree_add_logits_float32(
         logits: *const f32,
         n_rows: i64,
         n_cols: i64,
         stride: i64,
+        first: i64,
         targets: *const i64,
-        out: *mut f32,
+        sums: *mut TokenSums,
     );
-    fn lnfree_token_stats_bfloat16(
+    fn lnfree_add_logits_bfloat16(
         logits: *const u16,
         n_rows: i64,
         n_cols: i64,
         stride: i64,
+        first: i64,
         targets: *const i64,
-        out: *mut f32,
+        sums: *mut TokenSums,
     );
     fn lnfree_allow_tf32(allow: bool) -> i32;
     fn lnfree_cuda_free_memory(device: i32) -> i64;
@@ -30,53 +59,66 @@ unsafe extern "C" {
     fn lnfree_reset_cuda_peak_memory(device: i32) -> i32;
 }
 
-/// Cross-entropy, entropy (nats), the largest probability, and whether the target has it (1 or 0) for each row of logits.
+/// Adds the logits of the tokens from `first` on to the sums of `n` positions, on `threads` threads.
 ///
-/// `logits` float32 or bfloat16 `[n, vocab_size]` on the CPU, rows without gaps; `targets` `n` ids. Result float32
-/// `[n, 4]` as a flat vector.
+/// `logits` float32 or bfloat16 `[n, tokens]` on the CPU, rows without gaps; `targets` and `sums` of `n` positions.
 ///
 /// # Errors
-/// Logits of another type, shape or device, or targets outside the vocabulary.
-pub(crate) fn token_stats(logits: &Tensor, targets: &[i64], threads: usize) -> Result<Vec<f32>> {
+/// Logits of another type, shape or device.
+pub(crate) fn add_logits(
+    logits: &Tensor,
+    first: i64,
+    targets: &[i64],
+    sums: &mut [TokenSums],
+    threads: usize,
+) -> Result<()> {
     let (kind, size, stride) = (logits.kind(), logits.size(), logits.stride());
-    if !matches!(kind, Kind::Float | Kind::BFloat16) {
-        return Err(Error::invalid(format!("logits must be float32 or bfloat16, not {kind:?}")));
+    let known = matches!(kind, Kind::Float | Kind::BFloat16) && logits.device() == Device::Cpu;
+    let fits = size.len() == 2 && size[0] as usize == targets.len() && targets.len() == sums.len();
+    if !known || !fits || stride[1] != 1 {
+        return Err(Error::invalid(format!("logits {size:?} ({kind:?}) of {} positions", targets.len())));
     }
-    let &[n, vocab_size] = size.as_slice() else {
-        return Err(Error::invalid(format!("logits must be [n, vocab_size], not {size:?}")));
-    };
-    let fits = n as usize == targets.len() && targets.iter().all(|t| (0..vocab_size).contains(t));
-    if !fits || stride[1] != 1 || logits.device() != Device::Cpu {
-        return Err(Error::invalid("logits and targets do not belong together"));
-    }
-    let mut out = vec![0.0; targets.len() * TOKEN_STATS];
     let per_thread = targets.len().div_ceil(threads.max(1)).max(1);
-    let (base, stride) = (logits.data_ptr() as usize, stride[0]);
+    let base = logits.data_ptr() as usize;
     std::thread::scope(|scope| {
-        let parts = targets.chunks(per_thread).zip(out.chunks_mut(per_thread * TOKEN_STATS));
-        for (i, (targets, out)) in parts.enumerate() {
-            let first = i as i64 * per_thread as i64 * stride;
-            let mut work = move || rows(kind, base, first, vocab_size, stride, targets, out);
-            // The last part is this thread's own.
-            if (i + 1) * per_thread >= n as usize { work() } else { drop(scope.spawn(work)) }
+        let mut parts = targets.chunks(per_thread).zip(sums.chunks_mut(per_thread)).enumerate();
+        let own = parts.next();
+        let part = |(i, (targets, sums)): (usize, (&[i64], &mut [TokenSums]))| {
+            let row = (i * per_thread) as isize * stride[0] as isize;
+            let block = Block { kind, base, row, n_cols: size[1], stride: stride[0], first };
+            block.add(targets, sums);
+        };
+        for other in parts {
+            scope.spawn(move || part(other));
         }
+        own.into_iter().for_each(part);
     });
-    Ok(out)
+    Ok(())
 }
 
-/// [`token_stats`] of the rows from element `first` on of the logits at address `base`.
-fn rows(kind: Kind, base: usize, first: i64, n_cols: i64, stride: i64, targets: &[i64], out: &mut [f32]) {
-    let (n, targets, out) = (targets.len() as i64, targets.as_ptr(), out.as_mut_ptr());
-    // SAFETY: the caller holds the tensor, whose rows and columns these are; targets were checked; out has 4 floats a row.
-    unsafe {
-        match kind {
-            Kind::Float => {
-                let logits = (base as *const f32).offset(first as isize);
-                lnfree_token_stats_float32(logits, n, n_cols, stride, targets, out);
-            }
-            _ => {
-                let logits = (base as *const u16).offset(first as isize);
-                lnfree_token_stats_bfloat16(logits, n, n_cols, stride, targets, out);
+/// Rows of logits in memory.
+struct Block {
+    kind: Kind,
+    base: usize,
+    /// The first element.
+    row: isize,
+    n_cols: i64,
+    stride: i64,
+    first: i64,
+}
+
+impl Block {
+    fn add(&self, targets: &[i64], sums: &mut [TokenSums]) {
+        let &Block { n_cols, stride, first, .. } = self;
+        let (n, targets, sums) = (targets.len() as i64, targets.as_ptr(), sums.as_mut_ptr());
+        // SAFETY: add_logits holds the tensor whose rows these are, and there are as many targets and sums.
+        unsafe {
+            if self.kind == Kind::Float {
+                let logits = (self.base as *const f32).offset(self.row);
+                lnfree_add_logits_float32(logits, n, n_cols, stride, first, targets, sums);
+            } else {
+                let logits = (self.base as *const u16).offset(self.row);
+                lnfree_add_logits_bfloat16(logits, n, n_cols, stride, first, targets, sums);
             }
         }
     }

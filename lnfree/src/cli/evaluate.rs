@@ -111,7 +111,6 @@ impl Study<'_> {
             max_sequences: args.n_sequences,
             drop_last: args.drop_last,
             dtype: args.dtype,
-            logit_rows: None,
         };
         let bar = bar(tokens.n_sequences().min(args.n_sequences));
         let device = self.loaded.model.device();

@@ -1,5 +1,6 @@
 //! Subcommands and their arguments; each `*.rs` beside this file carries some of them out.
 
+mod bench;
 mod configs;
 mod data;
 mod evaluate;
@@ -46,6 +47,8 @@ enum Command {
     Report(ReportArgs),
     /// Say what this machine has, and what to do about what it lacks.
     Doctor,
+    /// Time the evaluation of a model's shape with random weights; prints one JSON object.
+    Bench(BenchArgs),
 }
 
 #[derive(Subcommand)]
@@ -290,6 +293,30 @@ struct ReportArgs {
     out: PathBuf,
 }
 
+#[derive(Args)]
+struct BenchArgs {
+    /// gpt2, gpt2-medium, gpt2-large, gpt2-xl, or LAYERS,HEADS,WIDTH,VOCABULARY.
+    #[arg(long, default_value = "gpt2")]
+    size: String,
+    /// Sequences in a batch.
+    #[arg(long, default_value_t = 8)]
+    batch_size: usize,
+    /// Tokens in a sequence.
+    #[arg(long, default_value_t = 1024)]
+    seq: usize,
+    /// Batches that are timed.
+    #[arg(long, default_value_t = 10)]
+    steps: usize,
+    /// Batches before these.
+    #[arg(long, default_value_t = 2)]
+    warmup: usize,
+    /// float32, tf32 (GPU) or bfloat16: what matrix products are computed in.
+    #[arg(long, default_value = "float32")]
+    dtype: lnfree::config::FloatType,
+    #[command(flatten)]
+    device: DeviceArgs,
+}
+
 fn parse_mode(s: &str) -> Result<lnfree::train::Mode, String> {
     match s {
         "without_ln" => Ok(lnfree::train::Mode::WithoutLn),
@@ -312,6 +339,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Data(command) => data::data(command),
         Command::Report(args) => data::report(args),
         Command::Doctor => data::doctor(),
+        Command::Bench(args) => bench::bench(args),
     }
 }
 

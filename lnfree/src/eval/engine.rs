@@ -4,7 +4,7 @@ use tch::{Device, Tensor};
 
 use super::batches::{Batch, for_each_batch};
 use super::calibration::Calibration;
-use super::memory::{logit_rows, sequences_at_a_time};
+use super::memory::{chunk, sequences_at_a_time};
 use super::sequences::SequenceLoss;
 use super::token_stats::{Stats, token_stats};
 use crate::config::FloatType;
@@ -26,19 +26,11 @@ pub struct EvalOptions {
     pub drop_last: bool,
     /// What matrix products and attention are computed in.
     pub dtype: FloatType,
-    /// Positions whose logits are made at a time; by default as many as memory and caches like.
-    pub logit_rows: Option<usize>,
 }
 
 impl Default for EvalOptions {
     fn default() -> Self {
-        EvalOptions {
-            batch_size: 8,
-            max_sequences: usize::MAX,
-            drop_last: false,
-            dtype: FloatType::Float32,
-            logit_rows: None,
-        }
+        EvalOptions { batch_size: 8, max_sequences: usize::MAX, drop_last: false, dtype: FloatType::Float32 }
     }
 }
 
@@ -96,7 +88,11 @@ impl<P: FnMut(usize)> Engine<'_, P> {
             let ids = batch.ids.narrow(0, (i * at_a_time) as i64, rows.len() as i64);
             let stats = self.forward(&ids)?;
             self.settle()?;
+            let on_its_way = matches!(stats, Stats::Device(_));
             self.waiting = Some((rows.to_vec(), len - 1, stats));
+            if !on_its_way {
+                self.settle()?;
+            }
         }
         Ok(())
     }
@@ -107,9 +103,10 @@ impl<P: FnMut(usize)> Engine<'_, P> {
         let mut pass = self.model.pass(ids, self.ln, compute)?;
         let residual = self.model.residual(ids, &mut pass, &mut NoHook);
         let last = self.model.final_norm(&predicting(&residual), &mut pass, &mut NoHook);
-        let last = last.reshape([-1, self.model.config.n_embd]);
-        let rows = self.options.logit_rows.unwrap_or_else(|| logit_rows(&self.model.config, ids.device()));
-        token_stats(&last, &targets(ids, None).reshape([-1]), rows, |x| self.model.unembed(x, &pass))
+        let last = pass.cast(&last).reshape([-1, self.model.config.n_embd]);
+        let head = pass.cast(self.model.unembedding());
+        let chunk = chunk(&self.model.config, ids.device());
+        token_stats(&last, &head, &targets(ids, None).reshape([-1]), chunk)
     }
 
     /// Adds the results of the batch before.

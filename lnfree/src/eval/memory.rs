@@ -6,24 +6,35 @@ use crate::config::FloatType;
 use crate::device::available_memory;
 use crate::model::Gpt2Config;
 
-/// Bytes of a chunk of logits on a CPU: it is read again at once, and should still be in the last cache then.
-const CPU_LOGITS: u64 = 48 << 20;
-/// The same on a GPU, where large pieces keep it busy.
+/// Logits that are made at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Chunk {
+    /// Positions.
+    pub rows: usize,
+    /// Tokens of the vocabulary; a GPU always takes all of them.
+    pub tokens: usize,
+}
+
+/// On a CPU: enough rows to share the cost of reading the unembedding, and 16 MiB of logits, which the last cache still has when
+/// they are read again at once.
+const CPU_CHUNK: Chunk = Chunk { rows: 2048, tokens: 2048 };
+/// Bytes of logits at a time on a GPU, where large pieces keep it busy.
 const CUDA_LOGITS: u64 = 1 << 30;
-/// Copies of a chunk of logits that are there at once on a GPU.
+/// Copies of them that are there at once.
 const CUDA_COPIES: u64 = 4;
 /// float32 numbers per position and model dimension that a block keeps alive at its widest place: the residual stream and its
 /// norm, queries, keys and values, and the MLP's 4 · n_embd before and after its activation.
 const LIVE_PER_EMBD: u64 = 16;
 
-/// Positions whose logits are made at a time.
-pub(super) fn logit_rows(config: &Gpt2Config, device: Device) -> usize {
+/// Logits that are made at a time.
+pub(super) fn chunk(config: &Gpt2Config, device: Device) -> Chunk {
+    if device == Device::Cpu {
+        return CPU_CHUNK;
+    }
     let row = 4 * config.vocab_size.max(1) as u64;
-    let bytes = match device {
-        Device::Cpu => CPU_LOGITS,
-        _ => CUDA_LOGITS.min(available_memory(device).map_or(CUDA_LOGITS, |free| free / (2 * CUDA_COPIES))),
-    };
-    (bytes / row).clamp(16, 65536) as usize
+    let bytes =
+        available_memory(device).map_or(CUDA_LOGITS, |free| CUDA_LOGITS.min(free / (2 * CUDA_COPIES)));
+    Chunk { rows: (bytes / row).clamp(16, 65536) as usize, tokens: config.vocab_size as usize }
 }
 
 /// Sequences of `len` tokens that half of the free memory holds the activations of.
@@ -44,13 +55,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn logits_stay_small_and_sequences_few() {
+    fn at_least_one_sequence_is_computed() {
         let xl = Gpt2Config::new(48, 25, 1600, 1024, 50257).unwrap();
-        let rows = logit_rows(&xl, Device::Cpu);
-        assert!((16..1024).contains(&rows), "{rows}");
         assert!(sequences_at_a_time(&xl, 1024, Device::Cpu, FloatType::Float32) >= 1);
         let huge = Gpt2Config { vocab_size: 1 << 40, n_embd: 1 << 40, ..xl };
-        assert_eq!(logit_rows(&huge, Device::Cpu), 16);
         assert_eq!(sequences_at_a_time(&huge, 1024, Device::Cpu, FloatType::Bfloat16), 1);
     }
 }

@@ -163,8 +163,12 @@ impl Gpt2 {
 
     /// Logits of the normalised residual stream, `[.., vocab_size]`.
     pub fn unembed(&self, last: &Tensor, pass: &Pass) -> Tensor {
-        let weight = self.lm_head.as_ref().unwrap_or(&self.wte);
-        pass.cast(last).linear::<Tensor>(&pass.cast(weight), None)
+        pass.cast(last).linear::<Tensor>(&pass.cast(self.unembedding()), None)
+    }
+
+    /// The unembedding, `[vocab_size, n_embd]`.
+    pub fn unembedding(&self) -> &Tensor {
+        self.lm_head.as_ref().unwrap_or(&self.wte)
     }
 
     /// Number of parameters, a tied unembedding counted once.

@@ -21,9 +21,11 @@
 
 pub use tch::{self, Device, Kind, Tensor};
 
-pub use crate::config::Config;
+pub use crate::config::{Config, FloatType};
 pub use crate::data::{TokenFile, Tokenizer, open_dataset};
-pub use crate::eval::{EvalOptions, EvalRecord, Summary, evaluate};
+pub use crate::eval::{
+    EvalOptions, EvalRecord, Evaluation, PairedDifference, Summary, evaluate, mean_interval,
+};
 pub use crate::export::{CardFacts, ExportFormat, export};
 pub use crate::generate::{SampleOptions, generate};
 pub use crate::hook::{Activation, Hook, NoHook};

@@ -4,7 +4,7 @@ use tch::{Device, Tensor};
 
 use super::batches::{Batch, for_each_batch};
 use super::calibration::Calibration;
-use super::memory::{chunk, sequences_at_a_time};
+use super::memory::{Chunk, chunk, sequences_at_a_time};
 use super::sequences::SequenceLoss;
 use super::token_stats::{Stats, token_stats};
 use crate::config::FloatType;
@@ -63,7 +63,16 @@ pub fn evaluate(
     let _guard = tch::no_grad_guard();
     options.dtype.prepare(model.device())?;
     let model = model.for_inference(options.dtype.kind());
-    let mut engine = Engine { model: &model, ln, options, sums: Sums::default(), waiting: None, progress };
+    let mut engine = Engine {
+        model: &model,
+        ln,
+        options,
+        chunk: chunk(&model.config, model.device()),
+        at_a_time: None,
+        sums: Sums::default(),
+        waiting: None,
+        progress,
+    };
     for_each_batch(tokens, options, model.device(), |batch| engine.take(batch))?;
     engine.settle()?;
     engine.sums.finish(tokens, options)
@@ -73,6 +82,9 @@ struct Engine<'a, P> {
     model: &'a Gpt2,
     ln: &'a LnState,
     options: EvalOptions,
+    chunk: Chunk,
+    /// Sequences of a length that fit into memory, found once: asking a GPU makes it wait.
+    at_a_time: Option<(usize, usize)>,
     sums: Sums,
     /// The batch whose results are still on their way from a GPU: it computes the next one meanwhile.
     waiting: Option<(Vec<usize>, usize, Stats)>,
@@ -83,7 +95,11 @@ impl<P: FnMut(usize)> Engine<'_, P> {
     /// Computes one batch, in pieces that fit into memory.
     fn take(&mut self, batch: Batch) -> Result<()> {
         let len = batch.ids.size()[1] as usize;
-        let at_a_time = sequences_at_a_time(&self.model.config, len, self.model.device(), self.options.dtype);
+        let at_a_time = match self.at_a_time {
+            Some((known, n)) if known == len => n,
+            _ => sequences_at_a_time(&self.model.config, len, self.model.device(), self.options.dtype),
+        };
+        self.at_a_time = Some((len, at_a_time));
         for (i, rows) in batch.rows.chunks(at_a_time).enumerate() {
             let ids = batch.ids.narrow(0, (i * at_a_time) as i64, rows.len() as i64);
             let stats = self.forward(&ids)?;
@@ -105,8 +121,7 @@ impl<P: FnMut(usize)> Engine<'_, P> {
         let last = self.model.final_norm(&predicting(&residual), &mut pass, &mut NoHook);
         let last = pass.cast(&last).reshape([-1, self.model.config.n_embd]);
         let head = pass.cast(self.model.unembedding());
-        let chunk = chunk(&self.model.config, ids.device());
-        token_stats(&last, &head, &targets(ids, None).reshape([-1]), chunk)
+        token_stats(&last, &head, &targets(ids, None).reshape([-1]), self.chunk)
     }
 
     /// Adds the results of the batch before.

@@ -7,6 +7,7 @@ mod commands;
 #[path = "../common/mod.rs"]
 mod common;
 mod disk;
+mod evaluations;
 mod resume;
 mod run_directory;
 mod signals;

@@ -1,0 +1,76 @@
+//! `eval` of several data sets, and of what is not there.
+
+use lnfree::eval::{EvalRecord, paired_difference, read_sequences};
+
+use super::{Place, common, write_tokens};
+
+fn record(place: &Place, file: &str) -> EvalRecord {
+    serde_json::from_str(&place.text(file)).unwrap()
+}
+
+#[test]
+fn every_data_set_gets_its_files_and_one_that_fails_costs_no_other() {
+    let place = Place::new();
+    write_tokens(&place.path("b.arrow"), 7, 64, 255);
+    let model = common::vector("tiny-a").display().to_string();
+    let eval = |label: &str, model: &str, data: &[&str], more: &[&str]| {
+        let mut args = vec!["eval", "-m", model, "--label", label, "--out", "results"];
+        data.iter().for_each(|d| args.extend(["-d", d]));
+        place.lnfree(&[&args, more].concat())
+    };
+    let ended = eval("tiny a", &model, &["tokens.arrow", "missing.arrow", "b.arrow"], &["--keep-losses"]);
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(ended.stderr.lines().any(|l| l.starts_with("error: missing.arrow: ")), "{ended:?}");
+    assert!(ended.stderr.ends_with("lnfree: 1 of 3 data sets failed, see above\n"), "{ended:?}");
+    let first = record(&place, "results/tiny_a--tokens.arrow.json");
+    assert_eq!((first.label.as_str(), first.n_sequences, first.n_tokens), ("tiny a", 40, 40 * 63));
+    assert_eq!(
+        (first.run.dtype.as_str(), first.run.batch_size, first.run.max_sequences),
+        ("float32", 8, 10_000)
+    );
+    assert_eq!((first.run.data_sha256.len(), first.worst.len()), (64, 5));
+    let [low, high] = first.mean_interval;
+    assert!(low < first.summary.mean && first.summary.mean < high, "{first:?}");
+    assert_eq!(first.by_position.last().map(|p| p.to), Some(63));
+    assert!(place.path("results/tiny_a--b.arrow.losses.arrow").is_file());
+    let sequences = read_sequences(&place.path("results/tiny_a--b.arrow.sequences.arrow")).unwrap();
+    let mean = sequences.iter().map(|s| s.loss).sum::<f64>() / 7.0;
+    assert!((mean - record(&place, "results/tiny_a--b.arrow.json").summary.mean).abs() < 1e-9);
+
+    let other = common::vector("exported_noln").display().to_string();
+    assert_eq!(eval("other", &other, &["tokens.arrow"], &[]).code, Some(0));
+    let file = |label: &str, data: &str| place.path(&format!("results/{label}--{data}.sequences.arrow"));
+    let pair = paired_difference(&file("other", "tokens.arrow"), &file("tiny_a", "tokens.arrow")).unwrap();
+    let expected = record(&place, "results/other--tokens.arrow.json").summary.mean - first.summary.mean;
+    assert!((pair.mean - expected).abs() < 1e-6 && pair.n_sequences == 40, "{pair:?}");
+    let error = paired_difference(&file("other", "tokens.arrow"), &file("tiny_a", "b.arrow")).unwrap_err();
+    assert!(error.to_string().contains("different sequences"), "{error}");
+}
+
+#[test]
+fn arguments_that_do_not_go_together_are_refused() {
+    let place = Place::new();
+    let model = common::vector("tiny-a").display().to_string();
+    let two = ["eval", "-m", &model, "-d", "tokens.arrow", "-d", "tokens.arrow"];
+    place.fails(&two, &["several data sets need --out"]);
+    place.fails(
+        &["eval", "-m", &model, "-d", "tokens.arrow", "--dtype", "tf32", "--device", "cpu"],
+        &["tf32", "CUDA"],
+    );
+    let dtype = place.lnfree(&["eval", "-m", &model, "-d", "tokens.arrow", "--dtype", "float16"]);
+    assert!(dtype.code == Some(2) && dtype.stderr.contains("float32, tf32, bfloat16"), "{dtype:?}");
+}
+
+#[test]
+fn the_bench_counts_what_the_shape_needs() {
+    let place = Place::new();
+    let size = ["bench", "--size", "2,2,32,501", "--batch-size", "2", "--seq", "16", "--steps", "3"];
+    let record: serde_json::Value = serde_json::from_str(&place.ok(&size)).unwrap();
+    let step = record["median_step_s"].as_f64().unwrap();
+    let flop = 2.0 * (2.0 * 12.0 * 32.0 * 32.0 + 32.0 * 501.0) + 2.0 * 2.0 * 32.0 * 17.0;
+    let per_s = record["flop_per_s"].as_f64().unwrap();
+    assert!((per_s * step / (32.0 * flop) - 1.0).abs() < 1e-9, "{record}");
+    assert!((record["loss"].as_f64().unwrap() - 501f64.ln()).abs() < 0.1, "{record}");
+    place.fails(&["bench", "--size", "gpt3"], &["size gpt3", "gpt2-xl"]);
+    place.fails(&["bench", "--steps", "0"], &["--steps"]);
+}

@@ -1,30 +1,35 @@
-//! Models and tokenizers by name: a folder, the embedded `nano`, or a repository of the Hugging Face hub.
+//! Models, tokenizers and data sets by name: a folder, the embedded `nano`, or a repository of the Hugging Face hub.
 //!
 //! Repositories are kept in the cache that Python's huggingface_hub uses, and its variables are honoured: HF_ENDPOINT,
 //! HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_HUB_OFFLINE. What the cache has is used without asking the network.
 
+mod address;
 mod cache;
 mod client;
+mod dataset;
 mod download;
 mod failure;
+mod fetch;
 mod names;
 mod progress;
+mod remote;
 mod settings;
 
 use std::path::{Path, PathBuf};
 
-use indicatif::HumanBytes;
-
 use crate::data::data_dir;
-use crate::device::disk_free;
 use crate::model::Gpt2Config;
 use crate::{Error, Result};
-use cache::{CONFIG, Has, RepoCache, TOKENIZER, WEIGHTS, Want, shards};
+use cache::{CONFIG, Has, RepoCache, TOKENIZER, WEIGHTS, Want};
 use client::Client;
-use download::{Download, persist};
+use download::persist;
 use failure::{Failure, Kind, one_line};
+use fetch::Fetch;
 use names::{EMBEDDED, RepoId};
 
+pub(crate) use address::without_secrets;
+pub use dataset::DatasetRepo;
+pub use remote::RemoteFile;
 pub use settings::{Settings, Token};
 
 /// Beside config and weights, what a model's repository may have.
@@ -77,6 +82,14 @@ pub fn tokenizer(name: &str) -> Result<PathBuf> {
     Hub::new(Settings::from_env()?).tokenizer(name)
 }
 
+/// [`Hub::dataset`] with the settings of the environment.
+///
+/// # Errors
+/// As [`Settings::from_env`] and [`Hub::dataset`].
+pub fn dataset(name: &str) -> Result<DatasetRepo> {
+    Hub::new(Settings::from_env()?).dataset(name)
+}
+
 /// The Hugging Face hub or a mirror of it, and the cache of what came from there.
 #[derive(Debug, Clone)]
 pub struct Hub {
@@ -110,12 +123,23 @@ impl Hub {
         self.snapshot(name, Want::Tokenizer)
     }
 
+    /// The data set repository named `ORG/NAME` or `ORG/NAME@REVISION`, at the commit that it stands for now; none of its files
+    /// is fetched. Offline, or without a network, at the commit that it stood for last, with the files that the cache has.
+    ///
+    /// # Errors
+    /// One line: not a name, no such repository, gated or private, no network, or offline and not cached.
+    pub fn dataset(&self, name: &str) -> Result<DatasetRepo> {
+        DatasetRepo::find(&self.settings, RepoId::dataset(name)?)
+    }
+
     fn snapshot(&self, name: &str, want: Want) -> Result<PathBuf> {
         let id = RepoId::parse(name)?;
         let found = id
             .cached_as()
             .iter()
-            .filter_map(|cached| RepoCache::new(&self.settings.cache, cached, &id.revision).find(want))
+            .filter_map(|cached| {
+                RepoCache::new(&self.settings.cache, id.kind, cached, &id.revision).find(want)
+            })
             .max_by_key(|(_, has)| *has);
         match found {
             Some((folder, Has::All)) => return Ok(folder),
@@ -150,7 +174,7 @@ impl Hub {
         let info = persist(|_| client.info(id))?;
         let files: Vec<&str> = info.siblings.iter().map(|s| s.rfilename.as_str()).collect();
         let weights = check_files(id, &files, want)?;
-        let cache = RepoCache::new(&self.settings.cache, &id.id, &info.sha);
+        let cache = RepoCache::new(&self.settings.cache, id.kind, &id.id, &info.sha);
         let fetch = Fetch { client: &client, cache: &cache, id, commit: &info.sha };
         let folder = cache.snapshot(&info.sha);
         cache.create(&info.sha)?;
@@ -163,67 +187,8 @@ impl Hub {
         } else {
             fetch.small(&files, &TOKENIZER)?;
         }
-        RepoCache::new(&self.settings.cache, &id.id, &id.revision).note_ref(&info.sha)?;
+        RepoCache::new(&self.settings.cache, id.kind, &id.id, &id.revision).note_ref(&info.sha)?;
         Ok(folder)
-    }
-}
-
-/// What the files of one commit are fetched with.
-struct Fetch<'a> {
-    client: &'a Client<'a>,
-    cache: &'a RepoCache,
-    id: &'a RepoId,
-    commit: &'a str,
-}
-
-impl Fetch<'_> {
-    /// Those of `wanted` that the commit has; of the others it is noted that it has none.
-    fn small(&self, files: &[&str], wanted: &[&str]) -> Result<(), Failure> {
-        let (there, absent): (Vec<&str>, Vec<&str>) = wanted.iter().partition(|name| files.contains(name));
-        self.all(&there)?;
-        for name in absent {
-            self.cache.note_absent(self.commit, name)?;
-        }
-        Ok(())
-    }
-
-    /// The weights in `name`, which may be an index of shards.
-    fn weights(&self, name: &str, files: &[&str]) -> Result<(), Failure> {
-        if !name.ends_with(".index.json") {
-            return self.all(&[name]);
-        }
-        self.all(&[name])?;
-        let wrong = |why: String| Failure::new(Kind::Final, format!("{}: {name} {why}", self.id.id));
-        let shards = shards(&self.cache.snapshot(self.commit).join(name)).map_err(wrong)?;
-        if let Some(missing) = shards.iter().find(|shard| !files.contains(&shard.as_str())) {
-            return Err(wrong(format!("lists {missing}, which the repository does not have")));
-        }
-        self.all(&shards.iter().map(String::as_str).collect::<Vec<_>>())
-    }
-
-    /// These files, if the disk has room for them all.
-    fn all(&self, names: &[&str]) -> Result<(), Failure> {
-        let mut downloads = Vec::new();
-        for &file in names {
-            let remote = persist(|_| self.client.head(self.id, self.commit, file))?;
-            let Fetch { client, cache, id, commit } = *self;
-            downloads.push(Download { client, cache, id, commit, file, remote });
-        }
-        let needed = downloads.iter().fold(0, |sum: u64, d| sum.saturating_add(d.missing()));
-        let root = &self.client.settings.cache;
-        if let Some(free) = disk_free(root).filter(|free| *free < needed) {
-            return Err(Failure::new(
-                Kind::Final,
-                format!(
-                    "{} needs {} more in {}, and {} are free; free some space, or set HF_HOME to another disk",
-                    self.id.id,
-                    HumanBytes(needed),
-                    root.display(),
-                    HumanBytes(free)
-                ),
-            ));
-        }
-        downloads.iter().try_for_each(Download::run)
     }
 }
 

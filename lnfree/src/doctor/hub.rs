@@ -1,25 +1,24 @@
 //! Whether models and data sets can be fetched from the Hugging Face hub, and where they are kept.
 //!
-//! The variables are those of huggingface_hub: HF_ENDPOINT, HF_HOME, HF_HUB_CACHE, HF_HUB_OFFLINE, HF_TOKEN, HF_TOKEN_PATH.
+//! The variables are those that [`crate::hub::Settings`] reads, and those of proxies.
 
-use super::{Check, Env, bytes, home};
+use super::{Check, Env, bytes};
 use crate::device;
+use crate::hub::{Settings, without_secrets};
 use std::net::{TcpStream, ToSocketAddrs};
-use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
-const ENDPOINT: &str = "https://huggingface.co";
 /// How long the hub may take to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// Said where the variables make no sense.
+const NOT_LOOKED_AT: &str = "not looked at: see hub";
 const OFFLINE_HELP: &str = "to work without it, give models and data by path (the embedded nano model needs no hub); a mirror goes into HF_ENDPOINT";
 
 /// What the environment says about the hub.
 pub(super) struct Hub {
-    endpoint: String,
-    offline: bool,
-    cache: PathBuf,
-    token: Option<String>,
+    /// Or what is wrong with a variable.
+    settings: Result<Settings, String>,
     proxy: Option<String>,
 }
 
@@ -31,52 +30,41 @@ pub(super) enum Access {
 
 impl Hub {
     pub(super) fn from_env(env: Env) -> Hub {
-        let caches = env("XDG_CACHE_HOME").map_or_else(|| home(env).join(".cache"), PathBuf::from);
-        let root = env("HF_HOME").map_or_else(|| caches.join("huggingface"), PathBuf::from);
-        let token_file = env("HF_TOKEN_PATH").map_or_else(|| root.join("token"), PathBuf::from);
-        let in_file = || {
-            let token = std::fs::read_to_string(&token_file).ok().filter(|t| !t.trim().is_empty());
-            token.map(|_| token_file.display().to_string())
-        };
-        let endpoint = env("HF_ENDPOINT").unwrap_or_else(|| ENDPOINT.into());
-        let offline = env("HF_HUB_OFFLINE")
-            .is_some_and(|v| ["1", "on", "yes", "true"].contains(&v.to_lowercase().as_str()));
-        let scheme = endpoint.split("://").next().unwrap_or_default().to_uppercase();
-        let proxy = [format!("{scheme}_PROXY"), "ALL_PROXY".into()]
-            .iter()
-            .find_map(|name| env(name).or_else(|| env(&name.to_lowercase())))
-            .filter(|_| !spared(&endpoint, env("NO_PROXY").or_else(|| env("no_proxy"))));
-        Hub {
-            offline,
-            proxy,
-            token: env("HF_TOKEN").map(|_| "HF_TOKEN".into()).or_else(in_file),
-            cache: env("HF_HUB_CACHE").map_or_else(|| root.join("hub"), PathBuf::from),
-            endpoint: endpoint.trim_end_matches('/').to_string(),
-        }
+        let settings = Settings::read(env).map_err(|e| e.to_string());
+        let proxy = settings.as_ref().ok().and_then(|Settings { endpoint, .. }| {
+            let scheme = endpoint.split("://").next().unwrap_or_default().to_uppercase();
+            [format!("{scheme}_PROXY"), "ALL_PROXY".into()]
+                .iter()
+                .find_map(|name| env(name).or_else(|| env(&name.to_lowercase())))
+                .filter(|_| !spared(endpoint, env("NO_PROXY").or_else(|| env("no_proxy"))))
+        });
+        Hub { settings, proxy }
     }
 
     /// Begins to ask whether the hub (or the proxy on the way to it) takes connections.
     pub(super) fn ask(&self) -> Access {
-        if self.offline {
+        let settings = match &self.settings {
+            Ok(settings) => settings,
+            Err(why) => return Access::Settled(Check::warn("hub", why, OFFLINE_HELP)),
+        };
+        if settings.offline {
             return Access::Settled(Check::ok(
                 "hub",
                 "not asked: HF_HUB_OFFLINE is set, so only what is cached can be used",
             ));
         }
-        let Some((host, port)) = host_and_port(self.proxy.as_ref().unwrap_or(&self.endpoint)) else {
-            let (name, url) =
-                self.proxy.as_ref().map_or(("HF_ENDPOINT", &self.endpoint), |p| ("the proxy variable", p));
+        let Some((host, port)) = host_and_port(self.proxy.as_ref().unwrap_or(&settings.endpoint)) else {
+            let (name, url) = self
+                .proxy
+                .as_ref()
+                .map_or(("HF_ENDPOINT", &settings.endpoint), |p| ("the proxy variable", p));
             let detail = format!("{name} is {}, which is no http or https address", without_secrets(url));
-            return Access::Settled(Check::warn(
-                "hub",
-                detail,
-                format!("give it as {ENDPOINT}, or unset it"),
-            ));
+            return Access::Settled(Check::warn("hub", detail, "mend it, or unset it"));
         };
         let (tell, answer) = channel();
         let what = match &self.proxy {
-            Some(_) => format!("the proxy {host}:{port} on the way to {}", without_secrets(&self.endpoint)),
-            None => without_secrets(&self.endpoint),
+            Some(_) => format!("the proxy {host}:{port} on the way to {}", settings.shown_endpoint()),
+            None => settings.shown_endpoint(),
         };
         // On a thread of its own: looking up a name knows no time limit. It is left behind if it takes too long.
         std::thread::spawn(move || {
@@ -88,9 +76,9 @@ impl Hub {
     /// Where downloads are kept: writable, with room.
     pub(super) fn cache(&self) -> Check {
         const NAME: &str = "cache";
-        let folder = self.cache.display();
-        let whole = std::path::absolute(&self.cache).unwrap_or_else(|_| self.cache.clone());
-        let existing = whole.ancestors().find(|p| p.exists()).unwrap_or(&whole);
+        let Ok(Settings { cache, .. }) = &self.settings else { return Check::ok(NAME, NOT_LOOKED_AT) };
+        let folder = cache.display();
+        let existing = cache.ancestors().find(|p| p.exists()).unwrap_or(cache);
         // A file in the way is no folder to write in either.
         if tempfile::tempfile_in(existing).is_err() {
             return Check::warn(
@@ -101,7 +89,7 @@ impl Hub {
         }
         let free = device::disk_free(existing);
         let room = free.map_or(String::new(), |f| format!(", {} free", bytes(f)));
-        let made = if existing == whole { "" } else { " (not made yet)" };
+        let made = if existing == cache { "" } else { " (not made yet)" };
         match free {
             Some(free) if free < 10_000_000_000 => Check::warn(
                 NAME,
@@ -114,10 +102,11 @@ impl Hub {
 
     /// Where a token was found; it is never printed.
     pub(super) fn token(&self) -> Check {
+        let Ok(Settings { token, .. }) = &self.settings else { return Check::ok("token", NOT_LOOKED_AT) };
         Check::ok(
             "token",
-            match &self.token {
-                Some(place) => format!("found in {place}"),
+            match token {
+                Some(token) => format!("found in {}", token.origin),
                 None => "none; only --push needs one (HF_TOKEN)".into(),
             },
         )
@@ -172,13 +161,6 @@ fn host_and_port(url: &str) -> Option<(String, u16)> {
     let port = port.map_or(Some(default), |p| p.parse().ok().filter(|p| *p > 0))?;
     let whole = !host.is_empty() && !host.contains(|c: char| c.is_whitespace() || c.is_control());
     whole.then(|| (host.to_string(), port))
-}
-
-/// An address without the name and password that may stand before its host.
-fn without_secrets(url: &str) -> String {
-    let (scheme, rest) = url.split_at(url.find("://").map_or(0, |i| i + 3));
-    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-    format!("{scheme}{}{path}", authority.rsplit('@').next().unwrap_or_default())
 }
 
 /// Whether NO_PROXY, a list of hosts and domains, or `*`, names the endpoint's host.

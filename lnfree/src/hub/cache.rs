@@ -1,4 +1,5 @@
-//! The cache that Python's huggingface_hub keeps too: `models--ORG--NAME/{blobs,snapshots,refs,.no_exist}`, and `.locks`.
+//! The cache that Python's huggingface_hub keeps too: `models--ORG--NAME/{blobs,snapshots,refs,.no_exist}`, the same for
+//! `datasets--ORG--NAME`, and `.locks`.
 //!
 //! A blob carries the name of its content and is whole: it is renamed to that name after it was checked. A snapshot is a
 //! folder of links into the blobs, named after the commit; a ref says which commit a branch stood for.
@@ -9,8 +10,9 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::path::{Component, Path, PathBuf};
 
-use hf_hub::{Cache, CacheRepo, Repo, RepoType};
+use hf_hub::{Cache, CacheRepo, Repo};
 
+use super::names::RepoKind;
 use crate::atomic::write_text;
 use crate::{Error, Result};
 
@@ -56,8 +58,8 @@ pub(super) struct RepoCache {
 }
 
 impl RepoCache {
-    pub(super) fn new(root: &Path, id: &str, revision: &str) -> RepoCache {
-        let repo = Repo::with_revision(id.into(), RepoType::Model, revision.into());
+    pub(super) fn new(root: &Path, kind: RepoKind, id: &str, revision: &str) -> RepoCache {
+        let repo = Repo::with_revision(id.into(), kind.repo_type(), revision.into());
         RepoCache {
             root: root.into(),
             folder: repo.folder_name(),
@@ -68,14 +70,35 @@ impl RepoCache {
 
     /// The snapshot that the revision stood for when it was last asked for, and how much it has.
     pub(super) fn find(&self, want: Want) -> Option<(PathBuf, Has)> {
+        let commit = self.commit()?;
+        let snapshot = self.snapshot(&commit);
+        let has = self.has(&snapshot, &commit, want);
+        Some((snapshot, has))
+    }
+
+    /// The commit that the revision stood for when it was last asked for, if it has a snapshot.
+    pub(super) fn commit(&self) -> Option<String> {
         let noted = fs::read_to_string(self.ref_path()).ok();
         let commit = noted.as_deref().unwrap_or(&self.revision).trim();
-        if commit.is_empty() || !commit.bytes().all(|b| b.is_ascii_alphanumeric()) {
-            return None;
+        let plain = !commit.is_empty() && commit.bytes().all(|b| b.is_ascii_alphanumeric());
+        (plain && self.snapshot(commit).is_dir()).then(|| commit.to_string())
+    }
+
+    /// The files that the snapshot of `commit` has, those in folders of it too, sorted.
+    pub(super) fn files(&self, commit: &str) -> Vec<String> {
+        let root = self.snapshot(commit);
+        let (mut folders, mut files) = (vec![root.clone()], Vec::new());
+        while let Some(folder) = folders.pop() {
+            for path in fs::read_dir(&folder).into_iter().flatten().flatten().map(|entry| entry.path()) {
+                if path.is_dir() {
+                    folders.push(path);
+                } else if path.is_file() {
+                    files.extend(path.strip_prefix(&root).ok().and_then(|p| p.to_str()).map(String::from));
+                }
+            }
         }
-        let snapshot = self.snapshot(commit);
-        let has = self.has(&snapshot, commit, want);
-        snapshot.is_dir().then_some((snapshot, has))
+        files.sort();
+        files
     }
 
     fn has(&self, snapshot: &Path, commit: &str, want: Want) -> Has {
@@ -116,14 +139,16 @@ impl RepoCache {
 
     /// Links `name` in the snapshot of `commit` to a blob.
     pub(super) fn link(&self, commit: &str, name: &str, etag: &str) -> Result<()> {
-        let folder = self.snapshot(commit);
-        let path = folder.join(name);
-        let target = Path::new("../../blobs").join(etag);
+        let path = self.snapshot(commit).join(name);
+        let folder = path.parent().unwrap_or(&path);
+        let up = "../".repeat(Path::new(name).components().count());
+        let target = PathBuf::from(format!("{up}../blobs")).join(etag);
+        fs::create_dir_all(folder).map_err(|e| not_writable(folder, e))?;
         if fs::read_link(&path).is_ok_and(|there| there == target) {
             return Ok(());
         }
         // Made beside and renamed: a reader sees the old link or the new one.
-        let beside = tempfile::Builder::new().prefix(".lnfree-").suffix(".tmp").make_in(&folder, |beside| {
+        let beside = tempfile::Builder::new().prefix(".lnfree-").suffix(".tmp").make_in(folder, |beside| {
             match std::os::unix::fs::symlink(&target, beside) {
                 // A file system without links, such as FAT.
                 Err(e) if matches!(e.raw_os_error(), Some(libc::EPERM | libc::ENOTSUP | libc::ENOSYS)) => {

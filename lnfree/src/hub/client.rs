@@ -5,13 +5,14 @@
 
 use hf_hub::api::RepoInfo;
 use hf_hub::api::sync::{Api, ApiBuilder};
-use hf_hub::{Cache, Repo, RepoType};
-use ureq::http::{HeaderMap, Response, StatusCode, Uri};
-use ureq::{Agent, Body, Proxy};
+use hf_hub::{Cache, Repo};
+use ureq::http::{HeaderMap, Response, StatusCode};
+use ureq::{Agent, Body};
 
+use super::address::{encoded, joined, origin, proxy, unquoted, without_secrets};
 use super::failure::{Failure, Kind, one_line};
 use super::names::RepoId;
-use super::settings::{Settings, without_secrets};
+use super::settings::Settings;
 
 /// The hub sends a file through one redirect or two.
 const MAX_REDIRECTS: usize = 10;
@@ -19,10 +20,33 @@ const MAX_REDIRECTS: usize = 10;
 const MAX_LISTING: u64 = 16 << 20;
 
 /// A connection to the hub.
-pub(super) struct Client<'a> {
-    pub(super) settings: &'a Settings,
+#[derive(Clone)]
+pub(super) struct Client {
+    pub(super) settings: Settings,
     agent: Agent,
     api: Api,
+}
+
+/// What is asked for of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ask {
+    /// The headers alone.
+    Head,
+    /// Everything from this byte on.
+    From(u64),
+    /// The bytes from the first number up to, and without, the second.
+    Part(u64, u64),
+}
+
+impl Ask {
+    /// The header `Range`; none where it is the whole file.
+    fn range(self) -> Option<String> {
+        match self {
+            Ask::Head | Ask::From(0) => None,
+            Ask::From(start) => Some(format!("bytes={start}-")),
+            Ask::Part(start, end) => Some(format!("bytes={start}-{}", end.saturating_sub(1))),
+        }
+    }
 }
 
 /// What the hub says of a file before it is downloaded.
@@ -34,8 +58,8 @@ pub(super) struct Remote {
     pub(super) size: u64,
 }
 
-impl<'a> Client<'a> {
-    pub(super) fn new(settings: &'a Settings) -> Result<Client<'a>, Failure> {
+impl Client {
+    pub(super) fn new(settings: &Settings) -> Result<Client, Failure> {
         let agent = Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
@@ -55,12 +79,12 @@ impl<'a> Client<'a> {
             .with_user_agent("lnfree", env!("CARGO_PKG_VERSION"))
             .build()
             .map_err(|e| Failure::new(Kind::Final, format!("hf-hub: {}", one_line(&e.to_string()))))?;
-        Ok(Client { settings, agent, api })
+        Ok(Client { settings: settings.clone(), agent, api })
     }
 
     /// The commit that the revision stands for, and the names of its files.
     pub(super) fn info(&self, id: &RepoId) -> Result<RepoInfo, Failure> {
-        let repo = Repo::with_revision(id.id.clone(), RepoType::Model, id.revision.clone());
+        let repo = Repo::with_revision(id.id.clone(), id.kind.repo_type(), id.revision.clone());
         let response = self
             .api
             .repo(repo)
@@ -76,10 +100,10 @@ impl<'a> Client<'a> {
             .call();
         let mut response = response.map_err(|e| match e {
             ureq::Error::TooManyRedirects => self.redirect_loop(&id.id),
-            e => Failure::transport(self.settings, &e),
+            e => Failure::transport(&self.settings, &e),
         })?;
         if !response.status().is_success() {
-            return Err(Failure::status(self.settings, id, None, response.status(), response.headers()));
+            return Err(Failure::status(&self.settings, id, None, response.status(), response.headers()));
         }
         let info: RepoInfo = match response.body_mut().with_config().limit(MAX_LISTING).read_json() {
             Ok(info) => info,
@@ -94,7 +118,7 @@ impl<'a> Client<'a> {
                     ),
                 ));
             }
-            Err(e) => return Err(Failure::transport(self.settings, &e)),
+            Err(e) => return Err(Failure::transport(&self.settings, &e)),
         };
         // It becomes the name of a folder.
         if info.sha.len() != 40 || !info.sha.bytes().all(|b| b.is_ascii_hexdigit()) {
@@ -106,7 +130,7 @@ impl<'a> Client<'a> {
     /// Content and size of a file of the commit `sha`.
     pub(super) fn head(&self, id: &RepoId, sha: &str, file: &str) -> Result<Remote, Failure> {
         let (mut etag, mut size) = (None, None);
-        let last = self.follow(id, file, &self.url(id, sha, file), None, |headers| {
+        let (last, _) = self.follow(id, file, &self.url(id, sha, file), Ask::Head, |headers| {
             let header = |name: &str| headers.get(name).and_then(|v| v.to_str().ok());
             etag = etag.take().or_else(|| header("x-linked-etag").map(unquoted));
             size = size.take().or_else(|| header("x-linked-size").map(String::from));
@@ -126,51 +150,43 @@ impl<'a> Client<'a> {
         Ok(Remote { etag: etag.to_ascii_lowercase(), size })
     }
 
-    /// A file's content from byte `start` on; the answer may ignore that and be the whole (status 200).
-    pub(super) fn get(
-        &self,
-        id: &RepoId,
-        sha: &str,
-        file: &str,
-        start: u64,
-    ) -> Result<Response<Body>, Failure> {
-        self.follow(id, file, &self.url(id, sha, file), Some(start), |_| false)
+    /// The address of a file of the commit `sha`.
+    pub(super) fn url(&self, id: &RepoId, sha: &str, file: &str) -> String {
+        let repo = Repo::with_revision(id.id.clone(), id.kind.repo_type(), sha.into());
+        self.api.repo(repo).url(&encoded(file))
     }
 
-    fn url(&self, id: &RepoId, sha: &str, file: &str) -> String {
-        self.api.repo(Repo::with_revision(id.id.clone(), RepoType::Model, sha.into())).url(file)
-    }
-
-    /// Follows redirects to a response that is none, or until `enough` is true of the headers on the way. Without `start`,
-    /// asks for the headers alone. The token goes to the endpoint and to nobody else.
-    fn follow(
+    /// Follows redirects from `url` to a response that is none, or until `enough` is true of the headers on the way; returns it
+    /// and where it came from. The answer to a range may be the whole (status 200), or that there is no such range (416). The
+    /// token goes to the endpoint and to nobody else.
+    pub(super) fn follow(
         &self,
         id: &RepoId,
         file: &str,
         url: &str,
-        start: Option<u64>,
+        ask: Ask,
         mut enough: impl FnMut(&HeaderMap) -> bool,
-    ) -> Result<Response<Body>, Failure> {
+    ) -> Result<(Response<Body>, String), Failure> {
         let mut url = url.to_string();
         for _ in 0..=MAX_REDIRECTS {
-            let mut request = if start.is_some() { self.agent.get(&url) } else { self.agent.head(&url) };
+            let mut request = if ask == Ask::Head { self.agent.head(&url) } else { self.agent.get(&url) };
             if let Some(token) = self.settings.token.as_ref().filter(|_| self.is_endpoint(&url)) {
                 request = request.header("Authorization", format!("Bearer {}", token.value));
             }
-            if let Some(start) = start.filter(|start| *start > 0) {
-                request = request.header("Range", format!("bytes={start}-"));
+            if let Some(range) = ask.range() {
+                request = request.header("Range", range);
             }
-            let response = request.call().map_err(|e| Failure::transport(self.settings, &e))?;
+            let response = request.call().map_err(|e| Failure::transport(&self.settings, &e))?;
             let (status, headers) = (response.status(), response.headers());
             if enough(headers) && (status.is_success() || status.is_redirection()) {
-                return Ok(response);
+                return Ok((response, url));
             }
             if !status.is_redirection() {
                 // Said of a part that begins at the end of the file: the caller starts over.
                 return match status.is_success() || status == StatusCode::RANGE_NOT_SATISFIABLE {
-                    true => Ok(response),
+                    true => Ok((response, url)),
                     false if self.is_endpoint(&url) => {
-                        Err(Failure::status(self.settings, id, Some(file), status, headers))
+                        Err(Failure::status(&self.settings, id, Some(file), status, headers))
                     }
                     // An address that the hub signs holds for some minutes; the next one is fresh.
                     false => Err(Failure::new(
@@ -215,67 +231,5 @@ impl<'a> Client<'a> {
                 one_line(&without_secrets(found))
             ),
         )
-    }
-}
-
-/// The proxy of the environment, unless the hub is on this machine.
-fn proxy(endpoint: &str) -> Option<Proxy> {
-    let host = endpoint.parse::<Uri>().ok().and_then(|uri| uri.host().map(String::from)).unwrap_or_default();
-    let here = host == "localhost" || host == "[::1]" || host.starts_with("127.");
-    if here { None } else { Proxy::try_from_env() }
-}
-
-/// `"abc"`, `W/"abc"` → `abc`.
-fn unquoted(etag: &str) -> String {
-    etag.trim().trim_start_matches("W/").trim_matches('"').to_string()
-}
-
-/// `scheme://host:port` of an address.
-fn origin(url: &str) -> &str {
-    let start = url.find("://").map_or(0, |i| i + 3);
-    &url[..url[start..].find(['/', '?', '#']).map_or(url.len(), |i| start + i)]
-}
-
-/// Where `location`, absolute or relative, leads from `url`; None if it is no address, or leaves encryption behind.
-fn joined(url: &str, location: &str) -> Option<String> {
-    let scheme = url.split_once("://")?.0;
-    let path = || &url[..url.find(['?', '#']).unwrap_or(url.len())];
-    let next = match location {
-        "" => return None,
-        l if l.starts_with("http://") || l.starts_with("https://") => l.to_string(),
-        l if l.starts_with("//") => format!("{scheme}:{l}"),
-        l if l.starts_with('/') => format!("{}{l}", origin(url)),
-        l if l.contains("://") => return None,
-        l => format!("{}/{l}", &path()[..path().rfind('/')?]),
-    };
-    let downgraded = scheme == "https" && !next.starts_with("https://");
-    next.parse::<Uri>().ok().filter(|uri| uri.host().is_some() && !downgraded)?;
-    Some(next)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn redirects_lead_where_they_say() {
-        let url = "https://hub:1/org/name/resolve/main/x?y=/z";
-        for (location, to) in [
-            ("https://cdn/x?sig=1", "https://cdn/x?sig=1"),
-            ("//cdn/x", "https://cdn/x"),
-            ("/other/x", "https://hub:1/other/x"),
-            ("w", "https://hub:1/org/name/resolve/main/w"),
-        ] {
-            assert_eq!(joined(url, location).as_deref(), Some(to));
-        }
-        for nowhere in ["", "http://cdn/x", "ftp://cdn/x", "https://", "/a b"] {
-            assert_eq!(joined(url, nowhere), None, "{nowhere}");
-        }
-        assert_eq!(origin("http://127.0.0.1:80?x"), "http://127.0.0.1:80");
-        assert_eq!(origin("http://127.0.0.1:80"), "http://127.0.0.1:80");
-        assert_eq!(
-            (unquoted("W/\"ab\""), unquoted("\"ab\""), unquoted("ab")),
-            ("ab".into(), "ab".into(), "ab".into())
-        );
     }
 }

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use ureq::http::{HeaderMap, StatusCode};
 
 use super::cache::{RepoCache, not_writable};
-use super::client::{Client, Remote};
+use super::client::{Ask, Client, Remote};
 use super::failure::{Failure, Kind, reason};
 use super::names::RepoId;
 use super::progress::Progress;
@@ -28,17 +28,24 @@ impl From<Error> for Failure {
     }
 }
 
-/// Calls `attempt` until it succeeds, fails for good, or failed too often without moving on; it returns whether it moved on.
-pub(super) fn persist<T>(mut attempt: impl FnMut(&mut bool) -> Result<T, Failure>) -> Result<T, Failure> {
-    let (mut fruitless, mut ever_moved) = (0, false);
+/// Calls `attempt` until it succeeds, fails for good, or failed too often without moving on; it says whether it moved on.
+pub(super) fn persist<T>(attempt: impl FnMut(&mut bool) -> Result<T, Failure>) -> Result<T, Failure> {
+    persist_with(false, attempt)
+}
+
+/// [`persist`], where `there_before` says whether the hub has answered before: a network that was there may come back.
+pub(super) fn persist_with<T>(
+    there_before: bool,
+    mut attempt: impl FnMut(&mut bool) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let (mut fruitless, mut there) = (0, there_before);
     loop {
         let mut moved = false;
         match attempt(&mut moved) {
-            // A network that was there a moment ago may come back.
             Err(failure)
-                if failure.kind == Kind::Transient || (ever_moved && failure.kind == Kind::Unreachable) =>
+                if failure.kind == Kind::Transient || (there && failure.kind == Kind::Unreachable) =>
             {
-                ever_moved |= moved;
+                there |= moved;
                 fruitless = if moved { 1 } else { fruitless + 1 };
                 if fruitless >= MAX_FRUITLESS {
                     return Err(Failure { kind: Kind::Unreachable, ..failure });
@@ -52,7 +59,7 @@ pub(super) fn persist<T>(mut attempt: impl FnMut(&mut bool) -> Result<T, Failure
 
 /// One file of a commit.
 pub(super) struct Download<'a> {
-    pub(super) client: &'a Client<'a>,
+    pub(super) client: &'a Client,
     pub(super) cache: &'a RepoCache,
     pub(super) id: &'a RepoId,
     pub(super) commit: &'a str,
@@ -124,7 +131,8 @@ impl Download<'_> {
             restart(&file, part, &mut had)?;
         }
         if had < size || size == 0 {
-            let response = self.client.get(self.id, self.commit, self.file, had)?;
+            let url = self.client.url(self.id, self.commit, self.file);
+            let (response, _) = self.client.follow(self.id, self.file, &url, Ask::From(had), |_| false)?;
             let continued = response.status() == StatusCode::PARTIAL_CONTENT
                 && range_start(response.headers()) == Some((had, size));
             if had > 0 && !continued {
@@ -155,7 +163,7 @@ impl Download<'_> {
                 Ok(0) => break,
                 Ok(n) => n,
                 Err(e) => {
-                    let why = reason(self.client.settings, &ureq::Error::from(e)).1;
+                    let why = reason(&self.client.settings, &ureq::Error::from(e)).1;
                     return Err(self.short(*had, &why));
                 }
             };
@@ -216,7 +224,7 @@ fn restart(file: &File, part: &Path, had: &mut u64) -> Result<()> {
 }
 
 /// `bytes 5-9/10` → (5, 10).
-fn range_start(headers: &HeaderMap) -> Option<(u64, u64)> {
+pub(super) fn range_start(headers: &HeaderMap) -> Option<(u64, u64)> {
     let range = headers.get("content-range")?.to_str().ok()?.trim().strip_prefix("bytes")?.trim_start();
     let (span, total) = range.split_once('/')?;
     Some((span.split_once('-')?.0.parse().ok()?, total.parse().ok()?))

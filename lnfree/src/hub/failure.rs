@@ -2,7 +2,7 @@
 
 use ureq::http::{HeaderMap, StatusCode};
 
-use super::names::RepoId;
+use super::names::{RepoId, RepoKind};
 use super::settings::Settings;
 use crate::Error;
 
@@ -40,8 +40,8 @@ impl Failure {
         Failure::new(
             kind,
             format!(
-                "cannot reach {endpoint}: {why}; check the network, set HF_ENDPOINT to a mirror, or give the path of a \
-                 downloaded model"
+                "cannot reach {endpoint}: {why}; check the network, set HF_ENDPOINT to a mirror, or give the path of \
+                 what is on this disk"
             ),
         )
     }
@@ -60,7 +60,7 @@ impl Failure {
         let said = if said.is_empty() { String::new() } else { format!(" ({said})") };
         let final_ = |message: String| Failure::new(Kind::Final, message);
         match (status.as_u16(), header("x-error-code")) {
-            (_, "GatedRepo") => final_(gated(settings, id, &endpoint)),
+            (_, "GatedRepo") => final_(gated(settings, repo, &endpoint)),
             (_, "RevisionNotFound") => {
                 final_(format!("{id} has no branch, tag or commit {} at {endpoint}", repo.revision))
             }
@@ -102,8 +102,9 @@ impl From<Failure> for Error {
 }
 
 /// A repository behind conditions that an account has to accept.
-fn gated(settings: &Settings, id: &str, endpoint: &str) -> String {
-    let conditions = format!("{id} is gated: accept its conditions at {endpoint}/{id}");
+fn gated(settings: &Settings, repo: &RepoId, endpoint: &str) -> String {
+    let folder = if repo.kind == RepoKind::Dataset { "datasets/" } else { "" };
+    let conditions = format!("{0} is gated: accept its conditions at {endpoint}/{folder}{0}", repo.id);
     match &settings.token {
         Some(token) => format!("{conditions} with the account of the token in {}", token.origin),
         None => {
@@ -114,16 +115,15 @@ fn gated(settings: &Settings, id: &str, endpoint: &str) -> String {
 
 /// The hub does not tell a private repository from one that is not there.
 fn not_found(settings: &Settings, repo: &RepoId, endpoint: &str) -> String {
-    let RepoId { id, typed, .. } = repo;
+    let RepoId { kind, id, typed, .. } = repo;
     let private = match &settings.token {
         Some(token) => format!("the token in {} may not see it", token.origin),
         None => "it is private and HF_TOKEN is not set".into(),
     };
     let name = if typed == id { id.to_string() } else { format!("{typed} ({id})") };
-    format!(
-        "model {name}: no such file or folder here, and no such repository at {endpoint}{}, or {private}",
-        repo.hint()
-    )
+    // Data by path is not looked for here.
+    let here = if *kind == RepoKind::Model { "no such file or folder here, and " } else { "" };
+    format!("{} {name}: {here}no such repository at {endpoint}{}, or {private}", kind.noun(), repo.hint())
 }
 
 /// Why a connection gave nothing, or not all.

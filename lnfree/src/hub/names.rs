@@ -1,6 +1,8 @@
-//! What people type for a model, and the repository it means.
+//! What people type for a model or a data set, and the repository it means.
 
 use std::path::Path;
+
+use hf_hub::RepoType;
 
 use crate::{Error, Result};
 
@@ -30,9 +32,35 @@ const RELEASED: [&str; 8] = [
 /// The hub takes no longer names.
 const MAX_NAME: usize = 96;
 
+/// What a repository holds; the hub keeps the kinds apart, and so does the cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RepoKind {
+    Model,
+    Dataset,
+}
+
+impl RepoKind {
+    /// hf-hub's word for it.
+    pub(super) fn repo_type(self) -> RepoType {
+        match self {
+            RepoKind::Model => RepoType::Model,
+            RepoKind::Dataset => RepoType::Dataset,
+        }
+    }
+
+    /// The word that messages begin with.
+    pub(super) fn noun(self) -> &'static str {
+        match self {
+            RepoKind::Model => "model",
+            RepoKind::Dataset => "data set",
+        }
+    }
+}
+
 /// A repository on the hub at a branch, tag or commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct RepoId {
+    pub(super) kind: RepoKind,
     /// `org/name`, or a bare name, which the hub redirects.
     pub(super) id: String,
     /// Branch, tag or commit.
@@ -42,7 +70,7 @@ pub(super) struct RepoId {
 }
 
 impl RepoId {
-    /// Reads `org/name`, `org/name@revision` or a short name.
+    /// Reads a model's `org/name`, `org/name@revision` or short name.
     ///
     /// # Errors
     /// If it can only be meant as a path: the message says that nothing is there.
@@ -51,12 +79,34 @@ impl RepoId {
         if !plausible(id) {
             return Err(no_such_path(name));
         }
-        if !plausible_revision(revision) {
+        RepoId::at(RepoKind::Model, full(id), revision, name)
+    }
+
+    /// Reads a data set's `org/name` or `org/name@revision`.
+    ///
+    /// # Errors
+    /// If it has another form.
+    pub(super) fn dataset(name: &str) -> Result<RepoId> {
+        let (id, revision) = name.split_once('@').unwrap_or((name, MAIN));
+        if !plausible(id) || !id.contains('/') {
             return Err(Error::invalid(format!(
-                "model {name}: `{revision}` cannot be a revision; write {id}@BRANCH, {id}@TAG or {id}@COMMIT"
+                "data set {}: not the form of a hub id, which is ORG/NAME or ORG/NAME@REVISION",
+                name.escape_debug()
             )));
         }
-        Ok(RepoId { id: full(id), revision: revision.into(), typed: name.into() })
+        RepoId::at(RepoKind::Dataset, id.into(), revision, name)
+    }
+
+    fn at(kind: RepoKind, id: String, revision: &str, typed: &str) -> Result<RepoId> {
+        if !plausible_revision(revision) {
+            return Err(Error::invalid(format!(
+                "{} {}: `{}` cannot be a revision; write {id}@BRANCH, {id}@TAG or {id}@COMMIT",
+                kind.noun(),
+                typed.escape_debug(),
+                revision.escape_debug()
+            )));
+        }
+        Ok(RepoId { kind, id, revision: revision.into(), typed: typed.into() })
     }
 
     /// The ids under which this repository may lie in the cache: older programs kept `gpt2` as it was typed.
@@ -65,8 +115,11 @@ impl RepoId {
         std::iter::once(self.id.clone()).chain(bare).collect()
     }
 
-    /// ` (did you mean …?)` when a known name is close to what was typed.
+    /// ` (did you mean …?)` when the name of a known model is close to what was typed.
     pub(super) fn hint(&self) -> String {
+        if self.kind != RepoKind::Model {
+            return String::new();
+        }
         let bare = self.id.rsplit('/').next().unwrap_or_default();
         let known = ORIGINALS.iter().flat_map(|(short, id)| [*short, id]).chain(RELEASED).chain([EMBEDDED]);
         let short = RELEASED.iter().filter_map(|id| id.rsplit('/').next());
@@ -129,7 +182,7 @@ fn no_such_path(name: &str) -> Error {
 }
 
 /// The candidate that is at most two mistakes away from `word` (one if it is short), and nearest.
-fn closest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+pub(super) fn closest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let limit = if word.chars().count() < 5 { 1 } else { 2 };
     let word = word.to_lowercase();
     candidates
@@ -211,6 +264,20 @@ mod tests {
         for revision in ["", "..", "a/../b", "/etc", "a//b", "x y", "a\nb", ".hidden"] {
             let error = RepoId::parse(&format!("org/name@{revision}")).unwrap_err().to_string();
             assert!(error.contains("revision"), "{revision}: {error}");
+        }
+    }
+
+    #[test]
+    fn data_sets_have_full_names() {
+        let id = RepoId::dataset("NeelNanda/pile-10k@v1").unwrap();
+        assert_eq!(
+            (id.id.as_str(), id.revision.as_str(), id.kind),
+            ("NeelNanda/pile-10k", "v1", RepoKind::Dataset)
+        );
+        assert_eq!(id.hint(), "");
+        for bad in ["", "pile-10k", "./x.parquet", "a/b/c", "a/..", "a/b@", "a/b@..", "a/x\n@main"] {
+            let error = RepoId::dataset(bad).unwrap_err().to_string();
+            assert!(error.starts_with("data set ") && error.lines().count() == 1, "{bad}: {error}");
         }
     }
 

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::address::without_secrets;
 use crate::{Error, Result};
 
 /// The hub itself, when HF_ENDPOINT names no other.
@@ -14,7 +15,7 @@ const TIMEOUT: u64 = 10;
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token {
     pub(super) value: String,
-    pub(super) origin: String,
+    pub(crate) origin: String,
 }
 
 impl Token {
@@ -55,7 +56,7 @@ impl Settings {
     }
 
     /// The settings in the variables `env`; an empty one counts as not set.
-    pub(super) fn read(env: &dyn Fn(&str) -> Option<String>) -> Result<Settings> {
+    pub(crate) fn read(env: &dyn Fn(&str) -> Option<String>) -> Result<Settings> {
         let env = |name: &str| env(name).map(|v| v.trim().to_string()).filter(|v| !v.is_empty());
         let folder = |name: &str| {
             let value = env(name)?;
@@ -89,16 +90,9 @@ impl Settings {
     }
 
     /// The endpoint for messages: without the name and password that may stand before its host.
-    pub(super) fn shown_endpoint(&self) -> String {
+    pub(crate) fn shown_endpoint(&self) -> String {
         without_secrets(&self.endpoint)
     }
-}
-
-/// An address without the name and password that may stand before its host.
-pub(super) fn without_secrets(url: &str) -> String {
-    let (scheme, rest) = url.split_at(url.find("://").map_or(0, |i| i + 3));
-    let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
-    format!("{scheme}{}{path}", authority.rsplit('@').next().unwrap_or_default())
 }
 
 fn endpoint(value: Option<String>) -> Result<String> {

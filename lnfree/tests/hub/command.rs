@@ -10,7 +10,8 @@ use lnfree::data::{Layout, write_tokens};
 use predicates::prelude::*;
 use predicates::str::contains;
 
-use super::server::{Fault, GOOD_TOKEN, Repo, Server};
+use super::faults::Fault;
+use super::server::{GOOD_TOKEN, Repo, Server};
 use super::{home, serve, sharded, single, vector};
 
 /// `lnfree eval` of a model on two sequences, in an environment of its own.

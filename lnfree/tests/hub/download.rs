@@ -6,7 +6,8 @@ use std::time::Duration;
 use lnfree::hub::Hub;
 use lnfree::model::weights::read_weights;
 
-use super::server::{Fault, Repo, token};
+use super::faults::Fault;
+use super::server::{Repo, token};
 use super::{blobs, bytes, config, content, fetch, home, nano, refusal, serve, sharded, single, vector};
 
 const WEIGHTS: &str = "model.safetensors";

@@ -1,7 +1,9 @@
-//! Models from a hub: one on 127.0.0.1 that the tests start, spoken to by the library and by the real binary.
+//! Models and data sets from a hub: one on 127.0.0.1 that the tests start, spoken to by the library and by the real binary.
 
 mod command;
+mod datasets;
 mod download;
+mod faults;
 mod refusals;
 mod server;
 mod wire;

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use lnfree::hub::{Hub, Settings};
 
-use super::server::{Access, Fault, GOOD_TOKEN, OTHER_TOKEN, Repo, Server, token};
+use super::faults::Fault;
+use super::server::{Access, GOOD_TOKEN, OTHER_TOKEN, Repo, Server, token};
 use super::{bytes, config, fetch, home, refusal, serve, single};
 
 #[track_caller]
-fn says(message: &str, words: &[&str]) {
+pub fn says(message: &str, words: &[&str]) {
     for word in words {
         assert!(message.contains(word), "`{word}` is not in: {message}");
     }

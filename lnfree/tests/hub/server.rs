@@ -2,8 +2,9 @@
 //! headers, refusals and redirects of the real one, and faults on demand.
 
 use std::collections::BTreeMap;
-use std::io::{BufReader, Write};
+use std::io::BufReader;
 use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use lnfree::hub::{Settings, Token};
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
+use super::faults::Fault;
 use super::wire::{Answer, Request, hex, read};
 
 /// The token that opens every door.
@@ -24,25 +26,6 @@ pub enum Access {
     Everybody,
     Gated,
     Private,
-}
-
-/// What goes wrong with a file, as often as the number says.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub enum Fault {
-    /// The connection is closed after so many bytes.
-    Cut(usize),
-    /// One bit of what is sent is another.
-    Flip,
-    /// So many bytes are sent, and no more, with the connection open.
-    Stall(usize),
-    /// The answer is always the whole file, with status 200.
-    IgnoreRange,
-    /// Sent in pieces, with pauses.
-    Slow,
-    /// More is sent than was announced.
-    Longer,
-    /// An answer with this status.
-    Status(u16),
 }
 
 /// A repository of one commit.
@@ -68,13 +51,16 @@ impl Repo {
     }
 }
 
-struct State {
-    repos: BTreeMap<String, Repo>,
+/// What all connections share.
+pub struct State {
+    repos: Mutex<BTreeMap<String, Repo>>,
     /// Old name → new name.
     renamed: BTreeMap<String, String>,
-    faults: Mutex<BTreeMap<String, (Fault, usize)>>,
+    pub faults: Mutex<BTreeMap<String, (Fault, usize)>>,
     log: Mutex<Vec<String>>,
     cdn: String,
+    /// What an address of the CDN has to carry; older ones are refused.
+    signature: AtomicUsize,
 }
 
 /// The hub; its threads end with the process.
@@ -89,11 +75,12 @@ impl Server {
         let cdn = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = |listener: &TcpListener| format!("http://{}", listener.local_addr().unwrap());
         let state = Arc::new(State {
-            repos: repos.iter().map(|(id, repo)| (id.to_string(), repo.clone())).collect(),
+            repos: Mutex::new(repos.iter().map(|(id, repo)| (id.to_string(), repo.clone())).collect()),
             renamed: [("old/name".to_string(), "some/tiny".to_string())].into(),
             faults: Mutex::default(),
             log: Mutex::default(),
             cdn: address(&cdn),
+            signature: AtomicUsize::new(1),
         });
         let endpoint = address(&hub);
         for (listener, is_cdn) in [(hub, false), (cdn, true)] {
@@ -124,6 +111,16 @@ impl Server {
         self.state.faults.lock().unwrap().insert(file.into(), (fault, times));
     }
 
+    /// From now on the addresses that the hub has given hold no longer.
+    pub fn expire(&self) {
+        self.state.signature.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Another content under the same commit, which no honest hub has.
+    pub fn replace(&self, id: &str, file: &str, bytes: &[u8]) {
+        self.state.repos.lock().unwrap().get_mut(id).unwrap().files.insert(file.into(), bytes.into());
+    }
+
     /// The requests since the last call: `METHOD hub|cdn PATH [range] [auth]`.
     pub fn requests(&self) -> Vec<String> {
         std::mem::take(&mut self.state.log.lock().unwrap())
@@ -139,7 +136,11 @@ impl State {
         let mut reader = BufReader::new(stream.try_clone().unwrap());
         while let Some(request) = read(&mut reader) {
             let place = if is_cdn { "cdn" } else { "hub" };
-            let range = request.range.map_or(String::new(), |start| format!(" range={start}"));
+            let range = match request.range {
+                Some((start, Some(end))) => format!(" range={start}-{end}"),
+                Some((start, None)) => format!(" range={start}"),
+                None => String::new(),
+            };
             let auth = if request.token.is_some() { " auth" } else { "" };
             let line = format!("{} {place} {}{range}{auth}", request.method, request.path);
             self.log.lock().unwrap().push(line);
@@ -163,32 +164,39 @@ impl State {
                 return Answer::new(307, vec![("Location", path.replacen(old.as_str(), new, 1))]);
             }
         }
-        let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
-        match parts[..] {
-            ["api", "models", org, name, "revision", revision] => {
-                self.listing(request, &format!("{org}/{name}"), revision)
-            }
-            ["api", "models", name, "revision", revision] => self.listing(request, name, revision),
-            // Where the real hub sends for small files.
-            ["api", "resolve-cache", "models", org, name, _, file] => {
-                self.small(&self.repos[&format!("{org}/{name}")], file)
-            }
-            [org, name, "resolve", revision, file] => {
-                self.resolve(request, &format!("{org}/{name}"), revision, file)
+        // Where the real hub sends for small files.
+        if let Some((id, file)) = path.strip_prefix("/api/resolve-cache/").and_then(|rest| self.split(rest)) {
+            return self.small(&id, &file);
+        }
+        if let Some((id, rest)) = path.strip_prefix("/api/").and_then(|p| p.split_once("/revision/")) {
+            let id = id.strip_prefix("models/").unwrap_or(id);
+            return self.listing(request, id, rest);
+        }
+        match path.trim_start_matches('/').split_once("/resolve/").zip(path.split("/resolve/").nth(1)) {
+            Some(((id, _), rest)) if rest.contains('/') => {
+                let (revision, file) = rest.split_once('/').unwrap();
+                self.resolve(request, id, revision, file)
             }
             _ => Answer::error(404, "", "Not Found"),
         }
     }
 
+    /// `datasets/org/name/folder/file` → the repository, and the file in it.
+    fn split(&self, path: &str) -> Option<(String, String)> {
+        let path = decoded(path);
+        let repos = self.repos.lock().unwrap();
+        repos.keys().find_map(|id| Some((id.clone(), path.strip_prefix(id)?.strip_prefix('/')?.to_string())))
+    }
+
     /// The repository, if this request may see it.
-    fn repo(&self, request: &Request, id: &str) -> Result<&Repo, Answer> {
+    fn repo(&self, request: &Request, id: &str) -> Result<Repo, Answer> {
         let known = [GOOD_TOKEN, OTHER_TOKEN];
         if request.token.as_ref().is_some_and(|token| !known.contains(&token.as_str())) {
             return Err(Answer::error(401, "", "Invalid credentials in Authorization header"));
         }
         let good = request.token.as_deref() == Some(GOOD_TOKEN);
-        match self.repos.get(id) {
-            Some(repo) if good || repo.access != Access::Private => Ok(repo),
+        match self.repos.lock().unwrap().get(id) {
+            Some(repo) if good || repo.access != Access::Private => Ok(repo.clone()),
             // The hub tells nobody without a token what it does not have.
             _ if request.token.is_none() => {
                 Err(Answer::error(401, "RepoNotFound", "Invalid username or password."))
@@ -221,13 +229,13 @@ impl State {
             let status = if request.token.is_some() { 403 } else { 401 };
             return Answer::error(status, "GatedRepo", &format!("Access to model {id} is restricted."));
         }
-        let Some(bytes) = repo.files.get(file) else {
+        let Some(bytes) = repo.files.get(&decoded(file)) else {
             return Answer::error(404, "EntryNotFound", "Entry not found");
         };
         assert_eq!(revision, repo.commit, "files are asked for by commit");
         let commit = ("X-Repo-Commit", repo.commit.clone());
         if !is_large(file) {
-            let location = format!("/api/resolve-cache/models/{id}/{}/{file}", repo.commit);
+            let location = format!("/api/resolve-cache/{id}/{file}");
             return Answer::new(307, vec![commit, ("Location", location)]);
         }
         let sha = hex(&Sha256::digest(bytes));
@@ -235,7 +243,10 @@ impl State {
             302,
             vec![
                 commit,
-                ("Location", format!("{}/{id}/{file}?signature=1", self.cdn)),
+                (
+                    "Location",
+                    format!("{}/{id}/{file}?signature={}", self.cdn, self.signature.load(Ordering::Relaxed)),
+                ),
                 ("X-Linked-Etag", format!("\"{sha}\"")),
                 ("X-Linked-Size", if repo.large > 0 { repo.large } else { bytes.len() }.to_string()),
                 ("ETag", "\"of the redirect\"".into()),
@@ -243,7 +254,8 @@ impl State {
         )
     }
 
-    fn small(&self, repo: &Repo, file: &str) -> Answer {
+    fn small(&self, id: &str, file: &str) -> Answer {
+        let repo = self.repos.lock().unwrap()[id].clone();
         let body = repo.files[file].clone();
         let etag =
             hex(&Sha1::new_with_prefix(format!("blob {}\0", body.len())).chain_update(&body).finalize());
@@ -256,73 +268,29 @@ impl State {
         if request.token.is_some() {
             return Answer::error(400, "", "Only one auth mechanism allowed");
         }
-        let path = request.path.split('?').next().unwrap().trim_start_matches('/');
-        let (id, file) = path.rsplit_once('/').unwrap();
-        let body = self.repos[id].files[file].clone();
-        Answer { body, file: Some(file.into()), ..Answer::new(200, vec![("ETag", "\"of the cdn\"".into())]) }
+        let (path, query) = request.path.split_once('?').unwrap();
+        if query != format!("signature={}", self.signature.load(Ordering::Relaxed)) {
+            return Answer::new(403, vec![]);
+        }
+        let (id, file) = self.split(path.trim_start_matches('/')).unwrap();
+        let body = self.repos.lock().unwrap()[&id].files[&file].clone();
+        let etag = format!("\"of the cdn {}\"", hex(&Sha1::digest(&body)));
+        Answer { body, file: Some(file), ..Answer::new(200, vec![("ETag", etag)]) }
     }
+}
 
-    fn take_fault(&self, request: &Request, answer: &Answer) -> Option<Fault> {
-        let mut faults = self.faults.lock().unwrap();
-        let (fault, left) = faults.get_mut(answer.file.as_ref()?)?;
-        let counts = request.method == "GET" && *left > 0;
-        counts.then(|| {
-            *left -= 1;
-            *fault
-        })
+/// A path with its `%20`s resolved.
+fn decoded(path: &str) -> String {
+    let mut parts = path.split('%');
+    let mut bytes = parts.next().unwrap().as_bytes().to_vec();
+    for part in parts {
+        bytes.push(u8::from_str_radix(&part[..2], 16).unwrap());
+        bytes.extend(&part.as_bytes()[2..]);
     }
-
-    /// None when the connection is over.
-    fn send(&self, stream: &mut TcpStream, request: &Request, mut answer: Answer) -> Option<()> {
-        let fault = self.take_fault(request, &answer);
-        if let Some(Fault::Status(status)) = fault {
-            answer = Answer::error(status, "", "trouble");
-        }
-        let total = answer.body.len();
-        let start = request.range.filter(|_| answer.status == 200 && fault != Some(Fault::IgnoreRange));
-        let mut headers = format!("Content-Length: {}\r\n", total - start.unwrap_or(0).min(total));
-        if let Some(start) = start {
-            answer.status = if start < total { 206 } else { 416 };
-            headers += &format!("Content-Range: bytes {start}-{}/{total}\r\n", total.saturating_sub(1));
-        }
-        if fault == Some(Fault::Longer) {
-            headers = String::from("Transfer-Encoding: chunked\r\n");
-            answer.body =
-                format!("{:x}\r\n{}x\r\n0\r\n\r\n", total + 1, String::from_utf8_lossy(&answer.body)).into();
-        }
-        for (name, value) in &answer.headers {
-            headers += &format!("{name}: {value}\r\n");
-        }
-        stream.write_all(format!("HTTP/1.1 {} x\r\n{headers}\r\n", answer.status).as_bytes()).ok()?;
-        if request.method == "HEAD" {
-            return Some(());
-        }
-        let mut body = answer.body.get(start.unwrap_or(0)..).unwrap_or_default().to_vec();
-        match fault {
-            Some(Fault::Cut(n)) => {
-                stream.write_all(&body[..n.min(body.len())]).ok()?;
-                return None;
-            }
-            Some(Fault::Stall(n)) => {
-                stream.write_all(&body[..n.min(body.len())]).ok()?;
-                std::thread::sleep(Duration::from_secs(30));
-                return None;
-            }
-            Some(Fault::Slow) => {
-                for piece in body.chunks(body.len() / 20 + 1) {
-                    stream.write_all(piece).ok()?;
-                    std::thread::sleep(Duration::from_millis(40));
-                }
-                return Some(());
-            }
-            Some(Fault::Flip) => *body.last_mut().unwrap() ^= 1,
-            _ => {}
-        }
-        stream.write_all(&body).ok()
-    }
+    String::from_utf8(bytes).unwrap()
 }
 
 /// What git keeps outside of itself.
 fn is_large(file: &str) -> bool {
-    file.ends_with(".safetensors") || file.ends_with(".bin")
+    [".safetensors", ".bin", ".parquet", ".zst"].iter().any(|end| file.ends_with(end))
 }

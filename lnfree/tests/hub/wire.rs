@@ -7,7 +7,8 @@ use std::net::TcpStream;
 pub struct Request {
     pub method: String,
     pub path: String,
-    pub range: Option<usize>,
+    /// First byte, and the one after the last if that is given.
+    pub range: Option<(usize, Option<usize>)>,
     pub token: Option<String>,
 }
 
@@ -43,7 +44,11 @@ pub fn read(reader: &mut BufReader<TcpStream>) -> Option<Request> {
         reader.read_line(&mut line).ok()?;
         let Some((name, value)) = line.trim_end().split_once(": ") else { return Some(request) };
         match name.to_lowercase().as_str() {
-            "range" => request.range = value.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok(),
+            "range" => {
+                let (start, last) = value.strip_prefix("bytes=")?.split_once('-')?;
+                let end = last.parse().ok().map(|last: usize| last + 1);
+                request.range = Some((start.parse().ok()?, end));
+            }
             "authorization" => request.token = value.strip_prefix("Bearer ").map(String::from),
             "accept-encoding" if request.path.contains("/resolve/") => assert_eq!(value, "identity"),
             _ => {}

@@ -6,12 +6,14 @@
 mod address;
 mod cache;
 mod client;
+mod closest;
 mod dataset;
 mod download;
 mod failure;
 mod fetch;
 mod names;
 mod progress;
+mod push;
 mod remote;
 mod settings;
 
@@ -29,6 +31,8 @@ use names::{EMBEDDED, RepoId};
 
 pub(crate) use address::without_secrets;
 pub use dataset::DatasetRepo;
+pub(crate) use names::full_name;
+pub use push::{PushOptions, Pushed};
 pub use remote::RemoteFile;
 pub use settings::{Settings, Token};
 
@@ -88,6 +92,14 @@ pub fn tokenizer(name: &str) -> Result<PathBuf> {
 /// As [`Settings::from_env`] and [`Hub::dataset`].
 pub fn dataset(name: &str) -> Result<DatasetRepo> {
     Hub::new(Settings::from_env()?).dataset(name)
+}
+
+/// [`Hub::push`] with the settings of the environment.
+///
+/// # Errors
+/// As [`Settings::from_env`] and [`Hub::push`].
+pub fn push(folder: &Path, repo: &str, options: &PushOptions) -> Result<Pushed> {
+    Hub::new(Settings::from_env()?).push(folder, repo, options)
 }
 
 /// The Hugging Face hub or a mirror of it, and the cache of what came from there.

@@ -7,12 +7,22 @@ use lnfree::checkpoint;
 use lnfree::data::Tokenizer;
 use lnfree::export::{CardFacts, export as export_model};
 use lnfree::generate::{SampleOptions, generate as sample};
+use lnfree::hub::{Hub, PushOptions, Settings};
 use lnfree::model::LoadedModel;
 use lnfree::tch::Kind;
 
 use super::{ExportArgs, GenerateArgs, model_dir};
 
 pub(super) fn export(args: ExportArgs) -> anyhow::Result<()> {
+    // What cannot be pushed is said before anything is computed.
+    let hub = match &args.push {
+        Some(repo) => {
+            let hub = Hub::new(Settings::from_env()?);
+            hub.check_push(repo)?;
+            Some(hub)
+        }
+        None => None,
+    };
     let device = args.device.device()?;
     let run = args.checkpoint.join("checkpoints").is_dir();
     let dir = if run { checkpoint::latest(&args.checkpoint)? } else { args.checkpoint.clone() };
@@ -22,8 +32,11 @@ pub(super) fn export(args: ExportArgs) -> anyhow::Result<()> {
             base_model: state.config.model.name,
             data: state.config.data.train,
             steps: state.step,
+            repo: args.push.clone(),
         },
-        None => CardFacts { name: dir.display().to_string(), ..CardFacts::default() },
+        None => {
+            CardFacts { name: dir.display().to_string(), repo: args.push.clone(), ..CardFacts::default() }
+        }
     };
     let loaded = LoadedModel::load(&dir, None, Kind::Float, device)?;
     let proof = export_model(&loaded, args.format, &args.out, args.ignore_special, &facts)
@@ -35,6 +48,13 @@ pub(super) fn export(args: ExportArgs) -> anyhow::Result<()> {
         proof.max_abs,
         proof.relative_rms
     );
+    if let (Some(hub), Some(repo)) = (hub, &args.push) {
+        let options = PushOptions { private: args.private, ..PushOptions::default() };
+        let out = args.out.display();
+        super::push::upload(&hub, &args.out, repo, &options).with_context(|| {
+            format!("the export is in {out} and was not pushed; `lnfree push {out} {repo}` tries again")
+        })?;
+    }
     Ok(())
 }
 

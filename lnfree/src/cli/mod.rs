@@ -5,6 +5,7 @@ mod configs;
 mod data;
 mod evaluate;
 mod export;
+mod push;
 mod train;
 
 use std::path::PathBuf;
@@ -38,6 +39,8 @@ enum Command {
     Eval(EvalArgs),
     /// Export a checkpoint without LayerNorm for others to load.
     Export(ExportArgs),
+    /// Upload a folder with a model to the Hugging Face hub.
+    Push(push::PushArgs),
     /// Continue a text.
     Generate(GenerateArgs),
     /// Tokenize text, or look into a token file.
@@ -223,6 +226,12 @@ struct ExportArgs {
     /// Use the standard deviation of other positions where position 0 still has its own.
     #[arg(long)]
     ignore_special: bool,
+    /// Then upload it to this model repository of the Hugging Face hub, which is made if there is none.
+    #[arg(long, value_name = "ORG/NAME")]
+    push: Option<String>,
+    /// Make that repository private, if it has to be made.
+    #[arg(long, requires = "push")]
+    private: bool,
     #[command(flatten)]
     device: DeviceArgs,
 }
@@ -335,6 +344,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Std(args) => evaluate::std(args),
         Command::Eval(args) => evaluate::eval(args),
         Command::Export(args) => export::export(args),
+        Command::Push(args) => push::push(args),
         Command::Generate(args) => export::generate(args),
         Command::Data(command) => data::data(command),
         Command::Report(args) => data::report(args),

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use super::{ExportFormat, Proof};
+use crate::hub::full_name;
 use crate::model::{Gpt2, Gpt2Config};
 use crate::norm::ln_names;
 use crate::{Error, Result};
@@ -19,6 +20,8 @@ pub struct CardFacts {
     pub data: String,
     /// Optimizer steps of fine-tuning.
     pub steps: usize,
+    /// Where it will be on the Hugging Face hub, `ORG/NAME`, which the card's code then loads it from.
+    pub repo: Option<String>,
 }
 
 /// Writes `generation_config.json` unless the source brought one.
@@ -50,9 +53,16 @@ pub(super) fn write_card(
         ExportFormat::Folded => ("folded", FOLDED_USE),
     };
     let mut text = format!(
-        "---\nlibrary_name: transformers\ntags: [gpt2, lnfree, interpretability]\n---\n\n# {}: GPT-2 without LayerNorm ({tag})\n\n",
+        "---\nlibrary_name: transformers\npipeline_tag: text-generation\ntags: [gpt2, lnfree, interpretability]\n{}---\n\n\
+         # {}: GPT-2 without LayerNorm ({tag})\n\n",
+        // The hub refuses a card whose base model it does not know.
+        full_name(&facts.base_model).map_or_else(String::new, |id| format!("base_model: {id}\n")),
         facts.name
     );
+    let use_it = match &facts.repo {
+        Some(repo) => use_it.replace("from_pretrained(\".\")", &format!("from_pretrained(\"{repo}\")")),
+        None => use_it.into(),
+    };
     let config = &model.config;
     let _ = writeln!(
         text,

@@ -23,7 +23,7 @@ const MAX_LISTING: u64 = 16 << 20;
 #[derive(Clone)]
 pub(super) struct Client {
     pub(super) settings: Settings,
-    agent: Agent,
+    pub(super) agent: Agent,
     api: Api,
 }
 
@@ -67,6 +67,7 @@ impl Client {
             .timeout_connect(Some(settings.timeout))
             .timeout_recv_response(Some(settings.timeout))
             .timeout_per_read(Some(settings.timeout))
+            .timeout_per_write(Some(settings.timeout))
             .user_agent(concat!("lnfree/", env!("CARGO_PKG_VERSION")))
             // Compressed on the way, a file's size and the rest of an interrupted one would be anybody's guess.
             .accept_encoding("identity")
@@ -207,7 +208,8 @@ impl Client {
         Err(self.redirect_loop(file))
     }
 
-    fn is_endpoint(&self, url: &str) -> bool {
+    /// Whether an address is the hub's own, which alone may see the token.
+    pub(super) fn is_endpoint(&self, url: &str) -> bool {
         origin(url) == origin(&self.settings.endpoint)
     }
 

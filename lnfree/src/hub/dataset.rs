@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use super::cache::RepoCache;
 use super::client::Client;
+use super::closest::closest;
 use super::download::{Download, persist};
 use super::failure::{Failure, Kind};
 use super::fetch::Fetch;
-use super::names::{RepoId, closest};
+use super::names::RepoId;
 use super::remote::RemoteFile;
 use super::settings::Settings;
 use crate::{Error, Result};

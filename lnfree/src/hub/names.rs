@@ -4,6 +4,7 @@ use std::path::Path;
 
 use hf_hub::RepoType;
 
+use super::closest::closest;
 use crate::{Error, Result};
 
 /// The model that the repository of lnfree carries.
@@ -97,6 +98,21 @@ impl RepoId {
         RepoId::at(RepoKind::Dataset, id.into(), revision, name)
     }
 
+    /// Reads `org/name`, a model repository to be written to at a branch.
+    ///
+    /// # Errors
+    /// If it has another form.
+    pub(super) fn to_write(name: &str, revision: Option<&str>) -> Result<RepoId> {
+        if !plausible(name) || !name.contains('/') {
+            return Err(Error::invalid(format!(
+                "cannot push to {}: not the name of a repository, which is ORG/NAME: your user name or an organization of \
+                 yours, and letters, digits, `-`, `_` and `.`",
+                name.escape_debug()
+            )));
+        }
+        RepoId::at(RepoKind::Model, name.into(), revision.unwrap_or(MAIN), name)
+    }
+
     fn at(kind: RepoKind, id: String, revision: &str, typed: &str) -> Result<RepoId> {
         if !plausible_revision(revision) {
             return Err(Error::invalid(format!(
@@ -140,6 +156,13 @@ fn full(id: &str) -> String {
     original.or_else(|| released().copied()).unwrap_or(id).to_string()
 }
 
+/// The full id of one of the original or released models, under either of its names.
+pub(crate) fn full_name(name: &str) -> Option<String> {
+    let id = full(name);
+    let known = ORIGINALS.iter().map(|(_, id)| *id).chain(RELEASED).any(|known| known == id);
+    known.then_some(id)
+}
+
 /// Whether the hub could have a repository of this name; a path such as `./model` or `runs/a/b` it could not.
 fn plausible(id: &str) -> bool {
     let part = |part: &str| {
@@ -181,34 +204,6 @@ fn no_such_path(name: &str) -> Error {
     ))
 }
 
-/// The candidate that is at most two mistakes away from `word` (one if it is short), and nearest.
-pub(super) fn closest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let limit = if word.chars().count() < 5 { 1 } else { 2 };
-    let word = word.to_lowercase();
-    candidates
-        .filter(|candidate| candidate.len().abs_diff(word.len()) <= 8)
-        .map(|candidate| (distance(&word, &candidate.to_lowercase()), candidate))
-        .filter(|(distance, _)| *distance <= limit)
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, candidate)| candidate)
-}
-
-/// Insertions, deletions and replacements from one word to the other (Levenshtein), neighbours swapped counting as two.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(x != *y);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -226,6 +221,10 @@ mod tests {
             let parsed = RepoId::parse(typed).unwrap();
             assert_eq!((parsed.id.as_str(), parsed.revision.as_str()), (id, revision), "{typed}");
         }
+        let (full, released) = (full_name("gpt2-xl"), full_name("schaeff/gpt2-small_LNFree300"));
+        assert_eq!(full.as_deref(), Some("openai-community/gpt2-xl"));
+        assert_eq!(released.as_deref(), Some("schaeff/gpt2-small_LNFree300"));
+        assert_eq!((full_name("nano"), full_name("runs/small")), (None, None));
         let gpt2 = RepoId::parse("gpt2").unwrap();
         assert_eq!(gpt2.cached_as(), ["openai-community/gpt2", "gpt2", "gpt2-small"]);
     }
@@ -279,6 +278,21 @@ mod tests {
             let error = RepoId::dataset(bad).unwrap_err().to_string();
             assert!(error.starts_with("data set ") && error.lines().count() == 1, "{bad}: {error}");
         }
+    }
+
+    #[test]
+    fn what_is_written_to_has_an_owner() {
+        let id = RepoId::to_write("me/gpt2-nano", Some("v2")).unwrap();
+        assert_eq!((id.id.as_str(), id.revision.as_str()), ("me/gpt2-nano", "v2"));
+        assert_eq!(RepoId::to_write("me/x", None).unwrap().revision, "main");
+        for bad in ["", "gpt2", "me/", "me/x@v2", "./me/x", "me/x y", "me/x.git"] {
+            let error = RepoId::to_write(bad, None).unwrap_err().to_string();
+            assert!(
+                error.starts_with(&format!("cannot push to {bad}")) && error.contains("ORG/NAME"),
+                "{error}"
+            );
+        }
+        assert!(RepoId::to_write("me/x", Some("..")).unwrap_err().to_string().contains("revision"));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What a person sees of a download: a bar on a terminal, plain lines elsewhere.
+//! What a person sees of a download or an upload: a bar on a terminal, plain lines elsewhere.
 
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};

@@ -7,7 +7,7 @@ use super::address::without_secrets;
 use crate::{Error, Result};
 
 /// The hub itself, when HF_ENDPOINT names no other.
-const ENDPOINT: &str = "https://huggingface.co";
+pub(super) const ENDPOINT: &str = "https://huggingface.co";
 /// Seconds without a byte after which a connection counts as dead.
 const TIMEOUT: u64 = 10;
 

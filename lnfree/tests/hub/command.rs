@@ -25,6 +25,13 @@ fn process(model: &str, server: &Server, home: &Path) -> process::Command {
         let rows = (0..2u32).map(|row| Ok((0..64).map(|i| (7 * i + row) % 255).collect()));
         write_tokens(&tokens, rows, Layout::Fixed(64), 256).unwrap();
     }
+    let mut command = lnfree(server, home);
+    command.args(["eval", "-m", model, "-b", "2", "--device", "cpu", "-d"]).arg(&tokens);
+    command
+}
+
+/// The binary, in an environment of its own.
+fn lnfree(server: &Server, home: &Path) -> process::Command {
     let mut command = process::Command::new(env!("CARGO_BIN_EXE_lnfree"));
     for (name, _) in std::env::vars() {
         if name.starts_with("HF_")
@@ -38,16 +45,15 @@ fn process(model: &str, server: &Server, home: &Path) -> process::Command {
         .stdin(process::Stdio::null())
         .current_dir(home)
         .env("HF_ENDPOINT", &server.endpoint)
-        .env("HF_HOME", home)
-        .args(["eval", "-m", model, "-b", "2", "--device", "cpu", "-d"])
-        .arg(&tokens);
+        .env("HF_HOME", home);
     command
 }
 
-/// The figures that `eval` prints, without the name of the model.
+/// The figures that `eval` prints, without the name of the model and the speed.
 fn figures(command: &mut Command) -> String {
     let output = command.assert().success().get_output().stdout.clone();
-    String::from_utf8(output).unwrap().lines().skip(1).collect::<Vec<_>>().join("\n")
+    let text = String::from_utf8(output).unwrap();
+    text.lines().skip(1).filter(|line| !line.contains("tokens/s")).collect::<Vec<_>>().join("\n")
 }
 
 #[test]
@@ -134,4 +140,59 @@ fn two_processes_download_one_model() {
     });
     assert_eq!(texts[0], texts[1]);
     assert_eq!(server.requests().iter().filter(|r| r.starts_with("GET cdn")).count(), 2);
+}
+
+#[test]
+fn an_export_is_pushed_and_loaded_by_its_name() {
+    let (server, home) = (serve(single()), home());
+    let checkpoint = vector("checkpoint/step60").display().to_string();
+    let export = |out: &str, repo: &str| {
+        let mut command = Command::from_std(lnfree(&server, home.path()));
+        command.args([
+            "export",
+            &checkpoint,
+            "--format",
+            "folded",
+            "--device",
+            "cpu",
+            "--out",
+            out,
+            "--push",
+            repo,
+        ]);
+        command
+    };
+    // Said before anything is computed or asked.
+    for (repo, words) in [("tiny", "ORG/NAME"), ("me/tiny", "without a token")] {
+        export("early", repo).assert().code(1).stderr(contains(words));
+    }
+    assert!(!home.path().join("early").exists());
+    assert_eq!(server.requests(), [""; 0]);
+    fs::write(home.path().join("token"), GOOD_TOKEN).unwrap();
+    // A push that fails leaves the export, and says how to try again.
+    let failed = export("folded", "theirs/tiny").assert().code(1).get_output().clone();
+    let said = String::from_utf8(failed.stderr).unwrap();
+    let again = "the export is in folded and was not pushed; `lnfree push folded theirs/tiny` tries again";
+    assert!(said.contains(again) && said.contains("may not write to theirs/tiny"), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+    assert!(String::from_utf8(failed.stdout).unwrap().contains("logits compared"));
+
+    let push = |repo: &str| {
+        let mut command = Command::from_std(lnfree(&server, home.path()));
+        command.args(["push", "folded", repo, "--private", "--message", "First"]);
+        command
+    };
+    push("me/tiny").assert().success().stdout(contains("/me/tiny: 4 file(s) of folded, commit "));
+    push("me/tiny").assert().success().stdout(contains("/me/tiny: has all of folded already, commit "));
+    assert_eq!(server.commits()[0]["summary"], "First");
+    let by_path = figures(&mut eval("folded", &server, home.path()));
+    assert_eq!(figures(&mut eval("me/tiny", &server, home.path())), by_path);
+
+    server.fault("upload", Fault::Cut(100_000), 1);
+    export("second", "me/second").assert().success().stdout(contains("/me/second: 4 file(s) of second"));
+    let card = String::from_utf8(server.files("me/second")["README.md"].clone()).unwrap();
+    assert!(card.contains("from_pretrained(\"me/second\")"), "{card}");
+    let mut files = server.files("me/second");
+    files.remove(".gitattributes");
+    assert_eq!(files.into_iter().collect::<Vec<_>>(), super::content(&home.path().join("second")));
 }

@@ -10,7 +10,7 @@ use super::wire::{Answer, Request};
 /// What goes wrong with a file, as often as the number says.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum Fault {
-    /// The connection is closed after so many bytes.
+    /// The connection is closed after so many bytes, of an answer or of an upload.
     Cut(usize),
     /// One bit of what is sent is another.
     Flip,
@@ -24,17 +24,21 @@ pub enum Fault {
     Longer,
     /// An answer with this status.
     Status(u16),
+    /// What is asked is done, and the connection closed without an answer.
+    Mute,
 }
 
 impl State {
     fn take_fault(&self, request: &Request, answer: &Answer) -> Option<Fault> {
+        if request.method == "GET" { self.fault_of(answer.file.as_ref()?) } else { None }
+    }
+
+    /// What goes wrong this time.
+    pub fn fault_of(&self, what: &str) -> Option<Fault> {
         let mut faults = self.faults.lock().unwrap();
-        let (fault, left) = faults.get_mut(answer.file.as_ref()?)?;
-        let counts = request.method == "GET" && *left > 0;
-        counts.then(|| {
-            *left -= 1;
-            *fault
-        })
+        let (fault, left) = faults.get_mut(what)?;
+        *left = left.checked_sub(1)?;
+        Some(*fault)
     }
 
     /// None when the connection is over.

@@ -4,8 +4,10 @@ mod command;
 mod datasets;
 mod download;
 mod faults;
+mod push;
 mod refusals;
 mod server;
+mod uploads;
 mod wire;
 
 use std::path::{Path, PathBuf};

@@ -13,6 +13,7 @@ use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
 use super::faults::Fault;
+use super::uploads::Store;
 use super::wire::{Answer, Request, hex, read};
 
 /// The token that opens every door.
@@ -42,31 +43,37 @@ impl Repo {
     pub fn new(files: &[(&str, Vec<u8>)]) -> Repo {
         let files: BTreeMap<String, Vec<u8>> =
             files.iter().map(|(name, bytes)| (name.to_string(), bytes.clone())).collect();
-        let mut hash = Sha1::new();
-        files.iter().for_each(|(name, bytes)| {
-            hash.update(name);
-            hash.update(bytes);
-        });
-        Repo { commit: hex(&hash.finalize()), access: Access::Everybody, files, large: 0 }
+        Repo { commit: commit_of(&files), access: Access::Everybody, files, large: 0 }
     }
+}
+
+/// A name for these files.
+pub fn commit_of(files: &BTreeMap<String, Vec<u8>>) -> String {
+    let mut hash = Sha1::new();
+    files.iter().for_each(|(name, bytes)| {
+        hash.update(name);
+        hash.update(bytes);
+    });
+    hex(&hash.finalize())
 }
 
 /// What all connections share.
 pub struct State {
-    repos: Mutex<BTreeMap<String, Repo>>,
+    pub repos: Mutex<BTreeMap<String, Repo>>,
+    pub store: Mutex<Store>,
     /// Old name → new name.
-    renamed: BTreeMap<String, String>,
+    pub renamed: BTreeMap<String, String>,
     pub faults: Mutex<BTreeMap<String, (Fault, usize)>>,
     log: Mutex<Vec<String>>,
-    cdn: String,
+    pub cdn: String,
     /// What an address of the CDN has to carry; older ones are refused.
-    signature: AtomicUsize,
+    pub signature: AtomicUsize,
 }
 
 /// The hub; its threads end with the process.
 pub struct Server {
     pub endpoint: String,
-    state: Arc<State>,
+    pub state: Arc<State>,
 }
 
 impl Server {
@@ -77,6 +84,7 @@ impl Server {
         let state = Arc::new(State {
             repos: Mutex::new(repos.iter().map(|(id, repo)| (id.to_string(), repo.clone())).collect()),
             renamed: [("old/name".to_string(), "some/tiny".to_string())].into(),
+            store: Mutex::default(),
             faults: Mutex::default(),
             log: Mutex::default(),
             cdn: address(&cdn),
@@ -106,7 +114,7 @@ impl Server {
         }
     }
 
-    /// The next `times` downloads of `file` go wrong.
+    /// The next `times` downloads of `file` go wrong, or steps of an upload.
     pub fn fault(&self, file: &str, fault: Fault, times: usize) {
         self.state.faults.lock().unwrap().insert(file.into(), (fault, times));
     }
@@ -144,7 +152,14 @@ impl State {
             let auth = if request.token.is_some() { " auth" } else { "" };
             let line = format!("{} {place} {}{range}{auth}", request.method, request.path);
             self.log.lock().unwrap().push(line);
-            let answer = if is_cdn { self.cdn(&request) } else { self.hub(&request) };
+            let answer = match request.method.as_str() {
+                "POST" | "PUT" => match self.write(&request, &mut reader, is_cdn) {
+                    Some(answer) => answer,
+                    None => return,
+                },
+                _ if is_cdn => self.cdn(&request),
+                _ => self.hub(&request),
+            };
             if self.send(&mut stream, &request, answer).is_none() {
                 return;
             }
@@ -291,6 +306,6 @@ fn decoded(path: &str) -> String {
 }
 
 /// What git keeps outside of itself.
-fn is_large(file: &str) -> bool {
+pub fn is_large(file: &str) -> bool {
     [".safetensors", ".bin", ".parquet", ".zst"].iter().any(|end| file.ends_with(end))
 }

@@ -1,6 +1,6 @@
 //! HTTP as far as a hub needs it.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::net::TcpStream;
 
 /// A request, as far as the hub cares.
@@ -10,6 +10,8 @@ pub struct Request {
     /// First byte, and the one after the last if that is given.
     pub range: Option<(usize, Option<usize>)>,
     pub token: Option<String>,
+    /// Bytes of its body that are announced.
+    pub length: Option<usize>,
 }
 
 /// An answer; HEAD and ranges leave of the body out what they do not ask for.
@@ -38,7 +40,8 @@ pub fn read(reader: &mut BufReader<TcpStream>) -> Option<Request> {
     let mut line = String::new();
     reader.read_line(&mut line).ok().filter(|n| *n > 0)?;
     let mut words = line.split_whitespace().map(String::from);
-    let mut request = Request { method: words.next()?, path: words.next()?, range: None, token: None };
+    let mut request =
+        Request { method: words.next()?, path: words.next()?, range: None, token: None, length: None };
     loop {
         let mut line = String::new();
         reader.read_line(&mut line).ok()?;
@@ -49,11 +52,18 @@ pub fn read(reader: &mut BufReader<TcpStream>) -> Option<Request> {
                 let end = last.parse().ok().map(|last: usize| last + 1);
                 request.range = Some((start.parse().ok()?, end));
             }
+            "content-length" => request.length = value.parse().ok(),
             "authorization" => request.token = value.strip_prefix("Bearer ").map(String::from),
             "accept-encoding" if request.path.contains("/resolve/") => assert_eq!(value, "identity"),
             _ => {}
         }
     }
+}
+
+/// So many bytes of a request's body; None if the connection ends before.
+pub fn body(reader: &mut BufReader<TcpStream>, length: usize) -> Option<Vec<u8>> {
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).ok().map(|()| body)
 }
 
 pub fn hex(bytes: &[u8]) -> String {

@@ -107,7 +107,7 @@ impl Hub {
             "token",
             match token {
                 Some(token) => format!("found in {}", token.origin),
-                None => "none; only --push needs one (HF_TOKEN)".into(),
+                None => "none; only gated repositories and pushing need one (HF_TOKEN)".into(),
             },
         )
     }

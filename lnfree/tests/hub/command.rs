@@ -11,7 +11,8 @@ use predicates::prelude::*;
 use predicates::str::contains;
 
 use super::faults::Fault;
-use super::server::{GOOD_TOKEN, Repo, Server};
+use super::repo::{GOOD_TOKEN, Repo};
+use super::server::Server;
 use super::{home, serve, sharded, single, vector};
 
 /// `lnfree eval` of a model on two sequences, in an environment of its own.
@@ -75,7 +76,7 @@ fn a_model_by_name_gives_the_figures_of_its_folder() {
 
 #[test]
 fn refusals_are_one_line_and_a_code() {
-    let gated = Repo { access: super::server::Access::Gated, ..single() };
+    let gated = Repo { access: super::repo::Access::Gated, ..single() };
     let (server, home) = (Server::start(&[("some/gated", gated)]), home());
     let one_line = || predicate::function(|text: &str| text.lines().count() == 1);
     for (name, words) in [

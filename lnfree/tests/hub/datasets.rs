@@ -8,7 +8,8 @@ use lnfree::hub::{DatasetRepo, Hub, Settings};
 
 use super::faults::Fault;
 use super::refusals::says;
-use super::server::{Access, GOOD_TOKEN, Repo, Server, token};
+use super::repo::{Access, GOOD_TOKEN, Repo};
+use super::server::{Server, token};
 use super::{content, home};
 
 const DATA: &str = "data/train 1.parquet";

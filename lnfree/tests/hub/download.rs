@@ -7,7 +7,8 @@ use lnfree::hub::Hub;
 use lnfree::model::weights::read_weights;
 
 use super::faults::Fault;
-use super::server::{Repo, token};
+use super::repo::Repo;
+use super::server::token;
 use super::{blobs, bytes, config, content, fetch, home, nano, refusal, serve, sharded, single, vector};
 
 const WEIGHTS: &str = "model.safetensors";
@@ -204,7 +205,7 @@ fn two_at_once_download_once() {
 fn revisions_renamed_repositories_and_tokenizers_alone() {
     let (server, home) = (serve(single()), home());
     let settings =
-        lnfree::hub::Settings { token: token(super::server::GOOD_TOKEN), ..server.settings(home.path()) };
+        lnfree::hub::Settings { token: token(super::repo::GOOD_TOKEN), ..server.settings(home.path()) };
     let hub = Hub::new(settings.clone());
     let folder = hub.tokenizer("some/tiny").unwrap();
     assert!(folder.join("tokenizer.json").is_file() && !folder.join(WEIGHTS).exists());

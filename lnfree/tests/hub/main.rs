@@ -6,6 +6,7 @@ mod download;
 mod faults;
 mod push;
 mod refusals;
+mod repo;
 mod server;
 mod uploads;
 mod wire;
@@ -13,7 +14,8 @@ mod wire;
 use std::path::{Path, PathBuf};
 
 use lnfree::hub::{Hub, Settings};
-use server::{Repo, Server};
+use repo::Repo;
+use server::Server;
 
 /// A file of the vectors.
 fn vector(name: &str) -> PathBuf {

@@ -8,7 +8,8 @@ use lnfree::hub::{Hub, PushOptions, Pushed, Settings};
 
 use super::faults::Fault;
 use super::refusals::says;
-use super::server::{GOOD_TOKEN, OTHER_TOKEN, Server, token};
+use super::repo::{GOOD_TOKEN, OTHER_TOKEN};
+use super::server::{Server, token};
 use super::{bytes, content, home, nano, serve, single};
 
 const WEIGHTS: &str = "model.safetensors";

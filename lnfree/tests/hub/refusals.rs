@@ -7,7 +7,8 @@ use std::time::Duration;
 use lnfree::hub::{Hub, Settings};
 
 use super::faults::Fault;
-use super::server::{Access, GOOD_TOKEN, OTHER_TOKEN, Repo, Server, token};
+use super::repo::{Access, GOOD_TOKEN, OTHER_TOKEN, Repo};
+use super::server::{Server, token};
 use super::{bytes, config, fetch, home, refusal, serve, single};
 
 #[track_caller]

@@ -13,49 +13,9 @@ use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
 use super::faults::Fault;
+use super::repo::{Access, GOOD_TOKEN, OTHER_TOKEN, Repo, is_large};
 use super::uploads::Store;
 use super::wire::{Answer, Request, hex, read};
-
-/// The token that opens every door.
-pub const GOOD_TOKEN: &str = "hf_good";
-/// A token that the hub knows, of somebody who has accepted no conditions.
-pub const OTHER_TOKEN: &str = "hf_other";
-
-/// Who may read a repository.
-#[derive(Clone, Copy, PartialEq)]
-pub enum Access {
-    Everybody,
-    Gated,
-    Private,
-}
-
-/// A repository of one commit.
-#[derive(Clone)]
-pub struct Repo {
-    pub commit: String,
-    pub access: Access,
-    pub files: BTreeMap<String, Vec<u8>>,
-    /// Bytes that large files are said to have; 0 for those that they do have.
-    pub large: usize,
-}
-
-impl Repo {
-    pub fn new(files: &[(&str, Vec<u8>)]) -> Repo {
-        let files: BTreeMap<String, Vec<u8>> =
-            files.iter().map(|(name, bytes)| (name.to_string(), bytes.clone())).collect();
-        Repo { commit: commit_of(&files), access: Access::Everybody, files, large: 0 }
-    }
-}
-
-/// A name for these files.
-pub fn commit_of(files: &BTreeMap<String, Vec<u8>>) -> String {
-    let mut hash = Sha1::new();
-    files.iter().for_each(|(name, bytes)| {
-        hash.update(name);
-        hash.update(bytes);
-    });
-    hex(&hash.finalize())
-}
 
 /// What all connections share.
 pub struct State {
@@ -303,9 +263,4 @@ fn decoded(path: &str) -> String {
         bytes.extend(&part.as_bytes()[2..]);
     }
     String::from_utf8(bytes).unwrap()
-}
-
-/// What git keeps outside of itself.
-pub fn is_large(file: &str) -> bool {
-    [".safetensors", ".bin", ".parquet", ".zst"].iter().any(|end| file.ends_with(end))
 }

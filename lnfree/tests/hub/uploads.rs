@@ -12,7 +12,8 @@ use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
 use super::faults::Fault;
-use super::server::{Access, GOOD_TOKEN, OTHER_TOKEN, Repo, Server, State, commit_of, is_large};
+use super::repo::{Access, GOOD_TOKEN, OTHER_TOKEN, Repo, commit_of, is_large};
+use super::server::{Server, State};
 use super::wire::{Answer, Request, body, hex};
 
 /// Large files on their way.
@@ -117,7 +118,8 @@ impl State {
         self.writer(request, id)?;
         let mut repos = self.repos.lock().unwrap();
         if repos.contains_key(id) {
-            let body = json!({ "error": "You already created this model repo" }).to_string().into();
+            let error = "You already created this model repo";
+            let body = json!({ "error": error, "url": format!("/{id}") }).to_string().into();
             return Err(Answer { body, ..Answer::new(409, vec![]) });
         }
         let access = if asked["private"] == true { Access::Private } else { Access::Everybody };

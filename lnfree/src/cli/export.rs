@@ -1,6 +1,7 @@
 //! `export` and `generate`.
 
 use std::io::Write;
+use std::path::Path;
 
 use anyhow::Context;
 use lnfree::checkpoint;
@@ -26,18 +27,7 @@ pub(super) fn export(args: ExportArgs) -> anyhow::Result<()> {
     let device = args.device.device()?;
     let run = args.checkpoint.join("checkpoints").is_dir();
     let dir = if run { checkpoint::latest(&args.checkpoint)? } else { args.checkpoint.clone() };
-    let facts = match checkpoint::state(&dir)? {
-        Some(state) => CardFacts {
-            name: args.out.file_name().map_or("model".into(), |n| n.to_string_lossy().into_owned()),
-            base_model: state.config.model.name,
-            data: state.config.data.train,
-            steps: state.step,
-            repo: args.push.clone(),
-        },
-        None => {
-            CardFacts { name: dir.display().to_string(), repo: args.push.clone(), ..CardFacts::default() }
-        }
-    };
+    let facts = facts(&dir, &args)?;
     let loaded = LoadedModel::load(&dir, None, Kind::Float, device)?;
     let proof = export_model(&loaded, args.format, &args.out, args.ignore_special, &facts)
         .with_context(|| format!("cannot export {}", dir.display()))?;
@@ -56,6 +46,21 @@ pub(super) fn export(args: ExportArgs) -> anyhow::Result<()> {
         })?;
     }
     Ok(())
+}
+
+/// What the card says of a checkpoint.
+fn facts(dir: &Path, args: &ExportArgs) -> anyhow::Result<CardFacts> {
+    let repo = args.push.clone();
+    Ok(match checkpoint::state(dir)? {
+        Some(state) => CardFacts {
+            name: args.out.file_name().map_or("model".into(), |n| n.to_string_lossy().into_owned()),
+            base_model: state.config.model.name,
+            data: state.config.data.train,
+            steps: state.step,
+            repo,
+        },
+        None => CardFacts { name: dir.display().to_string(), repo, ..CardFacts::default() },
+    })
 }
 
 pub(super) fn generate(args: GenerateArgs) -> anyhow::Result<()> {

@@ -49,20 +49,10 @@ pub(super) fn write_card(
     dir: &Path,
 ) -> Result<()> {
     let (tag, use_it) = match format {
-        ExportFormat::Scaled => ("scaled", SCALED_USE),
-        ExportFormat::Folded => ("folded", FOLDED_USE),
+        ExportFormat::Scaled => ("scaled", loaded_from(SCALED_USE, facts)),
+        ExportFormat::Folded => ("folded", loaded_from(FOLDED_USE, facts)),
     };
-    let mut text = format!(
-        "---\nlibrary_name: transformers\npipeline_tag: text-generation\ntags: [gpt2, lnfree, interpretability]\n{}---\n\n\
-         # {}: GPT-2 without LayerNorm ({tag})\n\n",
-        // The hub refuses a card whose base model it does not know.
-        full_name(&facts.base_model).map_or_else(String::new, |id| format!("base_model: {id}\n")),
-        facts.name
-    );
-    let use_it = match &facts.repo {
-        Some(repo) => use_it.replace("from_pretrained(\".\")", &format!("from_pretrained(\"{repo}\")")),
-        None => use_it.into(),
-    };
+    let mut text = format!("{}# {}: GPT-2 without LayerNorm ({tag})\n\n", front_matter(facts), facts.name);
     let config = &model.config;
     let _ = writeln!(
         text,
@@ -90,6 +80,19 @@ pub(super) fn write_card(
     }
     let path = dir.join("README.md");
     std::fs::write(&path, text).map_err(Error::io(&path))
+}
+
+/// What the hub reads of a card.
+fn front_matter(facts: &CardFacts) -> String {
+    // It refuses a card whose base model it does not know.
+    let base = full_name(&facts.base_model).map_or_else(String::new, |id| format!("base_model: {id}\n"));
+    format!("---\nlibrary_name: transformers\ntags: [gpt2, lnfree, interpretability]\n{base}---\n\n")
+}
+
+/// The lines of code, for the folder they lie in or the repository they will be in.
+fn loaded_from(text: &str, facts: &CardFacts) -> String {
+    let place = facts.repo.as_deref().unwrap_or(".");
+    text.replace("from_pretrained(\".\")", &format!("from_pretrained(\"{place}\")"))
 }
 
 const SCALED_USE: &str = "\

@@ -18,7 +18,7 @@ pub enum Fault {
     Stall(usize),
     /// The answer is always the whole file, with status 200.
     IgnoreRange,
-    /// Sent in pieces, with pauses.
+    /// Sent in pieces, with pauses; of an upload, answered after a while.
     Slow,
     /// More is sent than was announced.
     Longer,

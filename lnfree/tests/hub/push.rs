@@ -141,6 +141,17 @@ fn parts_are_sent_again_one_by_one() {
     let requests = server.requests();
     assert_eq!((batches(&requests), requests.iter().filter(|r| r.contains("PUT")).count()), (2, 4));
 
+    // A hub that takes its time to put parts together, and one whose word of it gets lost.
+    for fault in [Fault::Slow, Fault::Mute, Fault::Status(503)] {
+        let (server, home) = (serve(single()), super::home());
+        let settings = Settings { timeout: Duration::from_millis(500), ..writing(&server, home.path()) };
+        server.in_parts_of(400_000);
+        server.fault("complete", fault, 1);
+        assert_eq!(push(&settings, folder.path()).sent, 686_000);
+        arrived(&server, folder.path());
+        assert_eq!(server.requests().iter().filter(|r| r.contains("PUT")).count(), 2, "{fault:?}");
+    }
+
     // Parts that are never put together are given up.
     let (server, home) = (serve(single()), super::home());
     server.in_parts_of(400_000);

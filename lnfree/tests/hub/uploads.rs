@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::BufReader;
 use std::net::TcpStream;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -70,6 +71,9 @@ impl State {
             true => self.store(request, body),
             false => self.act(request, path, &step, &body).unwrap_or_else(|refusal| refusal),
         };
+        if fault == Some(Fault::Slow) {
+            std::thread::sleep(Duration::from_secs(2));
+        }
         (fault != Some(Fault::Mute)).then_some(answer)
     }
 

@@ -7,7 +7,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use ureq::Body;
-use ureq::http::Response;
+use ureq::http::{Response, StatusCode};
 
 use super::files::LocalFile;
 use super::writer::Writer;
@@ -87,7 +87,8 @@ impl Upload<'_> {
                 self.etags.clear();
                 match self.ask()? {
                     Some(plan) => plan,
-                    None => return Ok(false),
+                    // It may have arrived, and the word of it was lost.
+                    None => return Ok(self.best > 0),
                 }
             }
         };
@@ -160,7 +161,7 @@ impl Upload<'_> {
             self.best = self.best.max(self.etags.len());
         }
         if plan.parts.is_some() {
-            self.complete(&plan.upload.href).map_err(|f| (f, false))?;
+            self.complete(&plan.upload.href)?;
         }
         plan.verify.as_ref().map_or(Ok(()), |action| self.verify(action)).map_err(|f| (f, true))
     }
@@ -187,13 +188,12 @@ impl Upload<'_> {
         if status.is_success() {
             return Ok(());
         }
-        let passing = matches!(status.as_u16(), 408 | 429 | 500..=599);
         let why = format!("cannot be sent: {} answers {status}", without_secrets(origin(url)));
-        Err((self.failure(Kind::Transient, &why), passing))
+        Err((self.failure(Kind::Transient, &why), passing(status)))
     }
 
-    /// Says that all parts are there.
-    fn complete(&self, url: &str) -> Result<(), Failure> {
+    /// Says that all parts are there. A failure says whether to say so again.
+    fn complete(&self, url: &str) -> Result<(), (Failure, bool)> {
         let parts: Vec<_> = self
             .etags
             .iter()
@@ -201,15 +201,14 @@ impl Upload<'_> {
             .map(|(i, etag)| json!({ "partNumber": i + 1, "etag": etag }))
             .collect();
         let said = json!({ "oid": self.file.sha256, "parts": parts });
-        let response = self.writer.post_lfs(url, &[], false, &said)?;
-        match response.status().is_success() {
-            true => Ok(()),
-            false => {
-                let (status, (_, words)) = (response.status(), self.writer.said(response));
-                let why = format!("was sent in parts that the hub does not put together: {status} {words}");
-                Err(self.failure(Kind::Transient, why.trim_end()))
-            }
+        let response = self.writer.post_lfs(url, &[], false, &said).map_err(|f| (f, true))?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(());
         }
+        let (_, words) = self.writer.said(response);
+        let why = format!("was sent in parts that the hub does not put together: {status} {words}");
+        Err((self.failure(Kind::Transient, why.trim_end()), passing(status)))
     }
 
     /// Asks the hub to look at what has come.
@@ -234,6 +233,11 @@ impl Upload<'_> {
     fn failure(&self, kind: Kind, why: &str) -> Failure {
         Failure::new(kind, format!("{}: {} {why}; push again later", self.writer.id.id, self.file.name))
     }
+}
+
+/// Whether the same request may succeed in a moment.
+fn passing(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 408 | 429 | 500..=599)
 }
 
 /// The headers of an action that are meant to be sent.

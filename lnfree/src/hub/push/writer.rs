@@ -91,7 +91,8 @@ impl Writer<'_> {
     ) -> RequestBuilder<WithBody> {
         let settings = &self.client.settings;
         let patience = settings.timeout.checked_mul(PATIENCE).unwrap_or(Duration::MAX);
-        let request = request.config().timeout_recv_response(Some(patience)).build();
+        let request =
+            request.config().timeout_recv_response(Some(patience)).timeout_per_read(Some(patience)).build();
         match &settings.token {
             Some(token) if with_token && self.client.is_endpoint(url) => {
                 request.header("Authorization", format!("Bearer {}", token.value))

@@ -208,7 +208,7 @@ fn help_of_everything() {
     let top = place.ok(&["--help"]);
     let commands = [
         "config", "schedule", "train", "pretrain", "std", "eval", "export", "generate", "data", "report",
-        "doctor",
+        "doctor", "push", "bench",
     ];
     for command in commands {
         assert!(top.contains(command), "{command}");

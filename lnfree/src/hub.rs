@@ -1,4 +1,4 @@
-//! Models, tokenizers and data sets by name: a folder, the embedded `nano`, or a repository of the Hugging Face hub.
+//! Models, tokenizers and data sets by name: a folder, an embedded model, or a repository of the Hugging Face hub.
 //!
 //! Repositories are kept in the cache that Python's huggingface_hub uses, and its variables are honoured: HF_ENDPOINT,
 //! HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_HUB_OFFLINE. What the cache has is used without asking the network.
@@ -39,8 +39,8 @@ pub use settings::{Settings, Token};
 /// Beside config and weights, what a model's repository may have.
 const GENERATION: &str = "generation_config.json";
 
-/// The folder of a model: a path as it is, `nano` (the model in lnfree's `data/`), or a repository of the hub, which is
-/// downloaded if the cache does not have it.
+/// The folder of a model: a path as it is, a model in lnfree's `data/` (`nano`, `nano_vanilla200`, `nano_LNFree200`), or a
+/// repository of the hub, which is downloaded if the cache does not have it.
 ///
 /// # Errors
 /// When it is none of these, or as [`model`].
@@ -49,11 +49,13 @@ pub fn locate_model(name_or_path: &str) -> Result<PathBuf> {
 }
 
 /// The folder of a tokenizer, found as [`locate_model`] finds a model; of a repository only the tokenizer is downloaded.
+/// The embedded models share that of `nano`.
 ///
 /// # Errors
 /// As [`locate_model`].
 pub fn locate_tokenizer(name_or_path: &str) -> Result<PathBuf> {
-    locate(name_or_path, tokenizer)
+    let embedded = EMBEDDED.contains(&name_or_path) && !Path::new(name_or_path).exists();
+    locate(if embedded { EMBEDDED[0] } else { name_or_path }, tokenizer)
 }
 
 fn locate(name_or_path: &str, on_the_hub: impl FnOnce(&str) -> Result<PathBuf>) -> Result<PathBuf> {
@@ -61,7 +63,7 @@ fn locate(name_or_path: &str, on_the_hub: impl FnOnce(&str) -> Result<PathBuf>) 
         return Ok(name_or_path.into());
     }
     match name_or_path {
-        EMBEDDED => Ok(data_dir()?.join(EMBEDDED)),
+        name if EMBEDDED.contains(&name) => Ok(data_dir()?.join(name)),
         // A hub that cannot be reached does not say what it was asked for, and the name may be a mistyped path.
         name => on_the_hub(name).map_err(|error| match error.to_string() {
             said if said.contains(name) => error,

@@ -7,8 +7,8 @@ use hf_hub::RepoType;
 use super::closest::closest;
 use crate::{Error, Result};
 
-/// The model that the repository of lnfree carries.
-pub(super) const EMBEDDED: &str = "nano";
+/// The models that the repository of lnfree carries: the original, whose tokenizer serves all, the control, the LN-free one.
+pub(super) const EMBEDDED: [&str; 3] = ["nano", "nano_vanilla200", "nano_LNFree200"];
 /// The branch that a name without `@revision` means.
 const MAIN: &str = "main";
 /// The originals under the names that everybody uses, and where they live.
@@ -137,7 +137,7 @@ impl RepoId {
             return String::new();
         }
         let bare = self.id.rsplit('/').next().unwrap_or_default();
-        let known = ORIGINALS.iter().flat_map(|(short, id)| [*short, id]).chain(RELEASED).chain([EMBEDDED]);
+        let known = ORIGINALS.iter().flat_map(|(short, id)| [*short, id]).chain(RELEASED).chain(EMBEDDED);
         let short = RELEASED.iter().filter_map(|id| id.rsplit('/').next());
         closest(&self.id, known.clone()).or_else(|| closest(bare, known.chain(short))).map_or_else(
             String::new,

@@ -16,6 +16,19 @@ die() {
     exit 1
 }
 
+# A heading above what follows.
+step() { printf '\n== %s\n' "$*"; }
+
+# Sets up what is missing, builds the binary, and lets LNFREE name it, unless that names one already. The dev profile:
+# libtorch does the work, and what is hot in Rust is optimised there too.
+build() {
+    [ -z "${LNFREE:-}" ] || return 0
+    "$ROOT/scripts/setup.sh"
+    say 'building lnfree (the first time takes some minutes)'
+    cargo build --locked --quiet --manifest-path "$ROOT/Cargo.toml"
+    export LNFREE=$ROOT/target/debug/lnfree
+}
+
 have() { command -v "$1" >/dev/null 2>&1; }
 
 # Is version $1 at least version $2?

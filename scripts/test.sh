@@ -5,8 +5,6 @@ set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 cd "$ROOT"
 
-step() { printf '\n== %s\n' "$*"; }
-
 step setup
 ./scripts/setup.sh
 for component in fmt clippy; do

@@ -59,6 +59,12 @@ pub enum Error {
         /// The run directory.
         run: PathBuf,
     },
+    /// A signal asked a study to stop; what was finished is kept.
+    #[error("stopped; what is finished is in {}: the same command goes on from there", kept.display())]
+    Stopped {
+        /// The study's folder.
+        kept: PathBuf,
+    },
     /// libtorch refused an operation.
     #[error("libtorch: {0}")]
     Torch(String),

@@ -63,12 +63,23 @@ fn locate(name_or_path: &str, on_the_hub: impl FnOnce(&str) -> Result<PathBuf>) 
         return Ok(name_or_path.into());
     }
     match name_or_path {
-        name if EMBEDDED.contains(&name) => Ok(data_dir()?.join(name)),
+        name if EMBEDDED.contains(&name) => embedded_model(name),
         // A hub that cannot be reached does not say what it was asked for, and the name may be a mistyped path.
         name => on_the_hub(name).map_err(|error| match error.to_string() {
             said if said.contains(name) => error,
             said => Error::invalid(format!("{name}: no such folder here, and {said}")),
         }),
+    }
+}
+
+/// The folder of a model in lnfree's `data/`.
+///
+/// # Errors
+/// When there is none of this name, or no `data/`.
+pub fn embedded_model(name: &str) -> Result<PathBuf> {
+    match EMBEDDED.contains(&name) {
+        true => Ok(data_dir()?.join(name)),
+        false => Err(Error::invalid(format!("{name}: lnfree carries {}", EMBEDDED.join(", ")))),
     }
 }
 

@@ -18,7 +18,7 @@ fn main() -> ExitCode {
         Err(error) => {
             panics::say(&describe(&error));
             match error.downcast_ref::<lnfree::Error>() {
-                Some(lnfree::Error::Interrupted { .. }) => {
+                Some(lnfree::Error::Interrupted { .. } | lnfree::Error::Stopped { .. }) => {
                     ExitCode::from(lnfree::train::interrupt::exit_code())
                 }
                 Some(lnfree::Error::Diverged { .. }) => ExitCode::from(3),

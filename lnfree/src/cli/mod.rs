@@ -6,6 +6,7 @@ mod data;
 mod evaluate;
 mod export;
 mod push;
+mod suite;
 mod train;
 
 use std::path::PathBuf;
@@ -37,6 +38,8 @@ enum Command {
     Std(StdArgs),
     /// Evaluate a model's cross-entropy on token data.
     Eval(EvalArgs),
+    /// Evaluate all models of a study on all its data sets, beside the published figures.
+    EvalAll(suite::EvalAllArgs),
     /// Export a checkpoint without LayerNorm for others to load.
     Export(ExportArgs),
     /// Upload a folder with a model to the Hugging Face hub.
@@ -343,6 +346,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Pretrain(args) => train::pretrain(args),
         Command::Std(args) => evaluate::std(args),
         Command::Eval(args) => evaluate::eval(args),
+        Command::EvalAll(args) => suite::eval_all(args),
         Command::Export(args) => export::export(args),
         Command::Push(args) => push::push(args),
         Command::Generate(args) => export::generate(args),

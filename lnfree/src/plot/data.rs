@@ -3,6 +3,9 @@
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::schedule::Removal;
 
@@ -106,7 +109,7 @@ impl fmt::Display for LnName {
 }
 
 /// One evaluation of one model on one data set, as `lnfree eval --json` writes it.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct EvalRow {
     /// What to call the model; where it is absent, the name is made from `model` and `format`.
     pub label: Option<String>,
@@ -126,6 +129,77 @@ pub struct EvalRow {
     pub median: f64,
     /// Central ranges of the loss over tokens: percentage and `[low, high]`, ascending.
     pub ranges: Vec<(String, [f64; 2])>,
+    /// What else the file says; older files say less.
+    #[serde(flatten)]
+    pub details: EvalDetails,
+    /// The losses of its sequences (Arrow), for paired differences; `None` where there is no such file.
+    pub sequences: Option<PathBuf>,
+}
+
+/// What an evaluation says beyond mean and ranges; `None` or empty where its file does not say it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EvalDetails {
+    /// Bootstrap 95% interval of the mean over sequences.
+    pub mean_interval: Option<[f64; 2]>,
+    /// Mean without the highest losses.
+    pub trimmed_mean: Option<f64>,
+    /// Mean entropy of the predictions, nats.
+    pub entropy: Option<f64>,
+    /// Expected calibration error of the most likely token.
+    pub calibration_error: Option<f64>,
+    /// How often the most likely token is the right one.
+    pub accuracy: Option<f64>,
+    /// Mean loss over ranges of positions.
+    pub by_position: Vec<PositionLoss>,
+    /// The sequences of highest mean loss, worst first.
+    pub worst: Vec<WorstSequence>,
+    /// What matrix products were computed in.
+    pub dtype: Option<String>,
+    /// `cpu` or `cuda:N`.
+    pub device: Option<String>,
+    /// Sequences in one forward.
+    pub batch_size: Option<u64>,
+    /// Sequences that were to be evaluated at most.
+    pub max_sequences: Option<u64>,
+    /// Fingerprint of the tokens.
+    pub data_sha256: Option<String>,
+    /// How long it took.
+    pub seconds: Option<f64>,
+    /// Throughput.
+    pub tokens_per_s: Option<f64>,
+    /// Most memory in use at once, bytes.
+    pub peak_memory: Option<u64>,
+}
+
+/// The mean loss over the predictions made at positions `from` (included) to `to` (left out).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PositionLoss {
+    /// First position, 0-based.
+    pub from: u64,
+    /// One beyond the last position.
+    pub to: u64,
+    /// Nats per token; NaN where JSON has null.
+    #[serde(deserialize_with = "or_nan")]
+    pub mean: f64,
+}
+
+/// A sequence that a model predicts badly.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WorstSequence {
+    /// Its place in the data set, 0-based.
+    pub sequence: u64,
+    /// Nats per token; NaN where JSON has null.
+    #[serde(deserialize_with = "or_nan")]
+    pub mean: f64,
+    /// How it begins; empty where the model has no tokenizer.
+    #[serde(default)]
+    pub text: String,
+}
+
+/// NaN and infinity are null in JSON.
+fn or_nan<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or(f64::NAN))
 }
 
 impl EvalRow {

@@ -1,12 +1,13 @@
 //! The report page: what was run, the results, the figures, the configs, all in one file.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::page::{self, escape};
+use super::pairs::differences;
 use super::read::{read_eval, read_run};
 use super::sections;
+use crate::atomic::write_text;
 use crate::plot::{EvalRow, RunMetrics};
 use crate::{Error, Result};
 
@@ -26,7 +27,26 @@ pub fn write_html(runs: &[PathBuf], evals: &[PathBuf], out: &Path) -> Result<()>
     let rows: Vec<EvalRow> = evals.iter().map(|file| read_eval(file)).collect::<Result<_>>()?;
     name_apart(&mut read, runs);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    write_atomically(out, &document(&read, &rows, now))
+    let title = title(&read);
+    let mut body = format!("<p class=\"soft\">{}</p>\n", subtitle(&read, &rows, now));
+    body.push_str(&sections::what_was_run(&read));
+    body.push_str(&sections::results(&rows));
+    body.push_str(&sections::losses(&read));
+    body.push_str(&sections::stds(&read));
+    body.push_str(&sections::optimisation(&read));
+    let (differences, notes) = differences(&rows);
+    body.push_str(&sections::evaluations(&rows, &differences, &notes));
+    body.push_str(&sections::configs(&read));
+    write_page(out, title, &body)
+}
+
+/// Writes a page with this title and body to `out`, whole or not at all, with all that it needs inside.
+pub(super) fn write_page(out: &Path, title: &str, body: &str) -> Result<()> {
+    if let Some(folder) = out.parent() {
+        std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
+    }
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    write_text(out, &document(title, body, now))
 }
 
 /// Runs whose directories share a name get the parent's name too, and a number if that is not enough.
@@ -49,22 +69,15 @@ fn name_apart(runs: &mut [RunMetrics], dirs: &[PathBuf]) {
     }
 }
 
-fn document(runs: &[RunMetrics], rows: &[EvalRow], now: u64) -> String {
-    let title = title(runs);
-    let mut body = format!("<h1>{title}</h1>\n<p class=\"soft\">{}</p>\n", subtitle(runs, rows, now));
-    body.push_str(&sections::what_was_run(runs));
-    body.push_str(&sections::results(rows));
-    body.push_str(&sections::losses(runs));
-    body.push_str(&sections::stds(runs));
-    body.push_str(&sections::optimisation(runs));
-    body.push_str(&sections::configs(runs));
+fn document(title: &str, body: &str, now: u64) -> String {
+    let title = escape(title);
     format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
          <meta name=\"generator\" content=\"lnfree {version}\">\n<title>{title}</title>\n<style>\n{style}</style>\n\
          {plotly}\n</head>\n<body>\n<main>\n\
          <noscript><p class=\"warning\">The figures need JavaScript; the tables do not.</p></noscript>\n\
-         {body}<footer>Written {time} by lnfree {version}. Figures drawn with plotly.js, \
+         <h1>{title}</h1>\n{body}<footer>Written {time} by lnfree {version}. Figures drawn with plotly.js, \
          which this file contains.</footer>\n\
          </main>\n<script>\n{script}</script>\n</body>\n</html>\n",
         version = env!("CARGO_PKG_VERSION"),
@@ -97,25 +110,4 @@ fn subtitle(runs: &[RunMetrics], rows: &[EvalRow], now: u64) -> String {
     }
     parts.push(page::utc(now));
     parts.join(" · ")
-}
-
-fn write_atomically(out: &Path, text: &str) -> Result<()> {
-    let dir = match out.parent() {
-        Some(dir) if !dir.as_os_str().is_empty() => dir,
-        _ => Path::new("."),
-    };
-    std::fs::create_dir_all(dir).map_err(Error::io(dir))?;
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".report-");
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        // As any new file, less the user's umask; a temporary file would be the owner's alone.
-        builder.permissions(std::fs::Permissions::from_mode(0o666));
-    }
-    let mut file = builder.tempfile_in(dir).map_err(Error::io(out))?;
-    file.write_all(text.as_bytes()).map_err(Error::io(out))?;
-    file.as_file().sync_all().map_err(Error::io(out))?;
-    file.persist(out).map_err(|error| Error::io(out)(error.error))?;
-    Ok(())
 }

@@ -11,14 +11,22 @@
 //! # }
 //! ```
 
+mod compare;
+mod details;
 mod html;
 mod page;
+mod pairs;
 mod read;
 mod sections;
+mod study;
 mod table;
+mod text;
 
+pub use compare::{Comparison, Published, Statistic, TOLERANCE, Verdict, compare};
 pub use html::write_html;
+pub use pairs::{Difference, differences};
 pub use read::{read_eval, read_run};
+pub use study::{Failure, Study};
 pub use table::{Column, Table, TableRow, results_table};
 
 pub use crate::plot::{EvalRow, RunMetrics};

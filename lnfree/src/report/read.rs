@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use crate::plot::{EvalRow, LnName, Removal, RemovalKind, RunInfo, RunMetrics, Step};
+use crate::plot::{EvalDetails, EvalRow, LnName, Removal, RemovalKind, RunInfo, RunMetrics, Step};
 use crate::{Error, Result};
 
 type Object = Map<String, Value>;
@@ -48,6 +48,8 @@ pub fn read_eval(file: &Path) -> Result<EvalRow> {
         mean: number(&object, "mean").map_err(fail)?,
         median: number(&object, "median").map_err(fail)?,
         ranges: ranges(&object).map_err(fail)?,
+        details: details(object).map_err(fail)?,
+        sequences: Some(file.with_extension("sequences.arrow")).filter(|path| path.is_file()),
     })
 }
 
@@ -224,6 +226,12 @@ fn optional_text(object: &Object, key: &str) -> Result<Option<String>, String> {
 
 fn text(object: &Object, key: &str) -> Result<String, String> {
     optional_text(object, key)?.ok_or_else(|| format!("has no `{key}`"))
+}
+
+/// The keys that are not in every file.
+fn details(object: Object) -> Result<EvalDetails, String> {
+    serde_path_to_error::deserialize(Value::Object(object))
+        .map_err(|error| format!("`{}`: {}", error.path(), one_line(&error.inner().to_string())))
 }
 
 fn ranges(object: &Object) -> Result<Vec<(String, [f64; 2])>, String> {

@@ -2,7 +2,9 @@
 
 use std::fmt::Write as _;
 
+use super::details;
 use super::page::{escape, figure, thousands};
+use super::pairs::Difference;
 use super::table::results_table;
 use crate::plot::{self, EvalRow, RunMetrics, Step};
 
@@ -66,6 +68,18 @@ fn spread(rows: &[EvalRow]) -> String {
         "<details><summary>Medians and ranges over tokens</summary>\n<div class=\"scroll\"><table>\n\
          <thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody></table></div></details>\n"
     )
+}
+
+/// All that evaluations say beyond their means.
+pub fn evaluations(rows: &[EvalRow], differences: &[Difference], notes: &[String]) -> String {
+    [
+        details::differences(differences, notes),
+        details::positions(rows),
+        details::quality(rows),
+        details::worst(rows),
+        details::machine(rows),
+    ]
+    .concat()
 }
 
 /// The loss figure.

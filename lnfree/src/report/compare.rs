@@ -1,0 +1,193 @@
+//! What was measured beside what was published, and whether that is the same.
+
+use serde::{Serialize, Serializer};
+
+use crate::plot::EvalRow;
+
+/// How far a measured figure may lie from the published one, in nats, unless the reader says otherwise.
+///
+/// Published figures have four decimals and were partly computed in bfloat16, whose rounding moves a mean by some
+/// thousandths; the gaps that the paper speaks of are ten times as large.
+pub const TOLERANCE: f64 = 0.01;
+
+/// Which figure of an evaluation is held against the published one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Statistic {
+    /// The mean loss.
+    Mean,
+    /// The median loss, where a few sequences of enormous loss make the mean meaningless.
+    Median,
+}
+
+impl Statistic {
+    /// As tables print it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Statistic::Mean => "mean",
+            Statistic::Median => "median",
+        }
+    }
+}
+
+/// A published evaluation.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Published {
+    /// The model's label.
+    pub label: &'static str,
+    /// The data set's name.
+    pub dataset: &'static str,
+    /// Mean loss, nats per token.
+    pub mean: f64,
+    /// Median loss, where it was published.
+    pub median: Option<f64>,
+    /// Central ranges over tokens by their width in percent, where they were published.
+    pub ranges: &'static [(&'static str, [f64; 2])],
+    /// Which of them is compared.
+    pub compared: Statistic,
+}
+
+/// What a comparison comes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Within the tolerance.
+    Reproduced,
+    /// Outside of it, or no number.
+    Differs,
+    /// Measured on another sample than the published figure.
+    NotComparable,
+    /// There is no published figure.
+    Unpublished,
+}
+
+impl Verdict {
+    /// As tables print it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Verdict::Reproduced => "reproduced",
+            Verdict::Differs => "differs",
+            Verdict::NotComparable => "not comparable",
+            Verdict::Unpublished => "–",
+        }
+    }
+}
+
+impl Serialize for Verdict {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(if *self == Verdict::Unpublished { "unpublished" } else { self.name() })
+    }
+}
+
+/// One evaluation beside its published figure.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Comparison {
+    /// The model's label.
+    pub label: String,
+    /// The data set's name.
+    pub dataset: String,
+    /// What is compared.
+    pub compared: Statistic,
+    /// As measured, nats per token.
+    pub measured: f64,
+    /// As published; `None` where nothing was.
+    pub published: Option<f64>,
+    /// Measured less published.
+    pub difference: Option<f64>,
+    /// What that comes to.
+    pub verdict: Verdict,
+}
+
+/// Holds `row` against `published`, which was measured on the first `sample` sequences of the data set, or on all of them
+/// where it has fewer.
+pub fn compare(row: &EvalRow, published: Option<&Published>, sample: u64, tolerance: f64) -> Comparison {
+    let compared = published.map_or(Statistic::Mean, |p| p.compared);
+    let (measured, figure) = match compared {
+        Statistic::Mean => (row.mean, published.map(|p| p.mean)),
+        Statistic::Median => (row.median, published.and_then(|p| p.median)),
+    };
+    let difference = figure.map(|figure| measured - figure);
+    // Half a unit of the last published decimal is no difference at all.
+    let verdict = match difference {
+        None => Verdict::Unpublished,
+        Some(_) if !same_sample(row, sample) => Verdict::NotComparable,
+        Some(d) if d.abs() <= tolerance + 5e-5 => Verdict::Reproduced,
+        Some(_) => Verdict::Differs,
+    };
+    Comparison {
+        label: row.label.clone().unwrap_or_else(|| row.model.clone()),
+        dataset: row.dataset.clone(),
+        compared,
+        measured,
+        published: figure,
+        difference,
+        verdict,
+    }
+}
+
+/// A smaller limit takes a smaller sample, a larger one more than was published.
+fn same_sample(row: &EvalRow, sample: u64) -> bool {
+    let limit = row.details.max_sequences.unwrap_or(sample);
+    limit >= sample && row.n_sequences.is_none_or(|n| n <= sample)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plot::EvalDetails;
+
+    fn published(compared: Statistic) -> Published {
+        Published {
+            label: "XL",
+            dataset: "pile",
+            mean: 130.2197,
+            median: Some(1.0937),
+            ranges: &[],
+            compared,
+        }
+    }
+
+    fn row(mean: f64, n_sequences: u64, max_sequences: u64) -> EvalRow {
+        EvalRow {
+            label: Some("XL".into()),
+            dataset: "pile".into(),
+            mean,
+            median: 1.09,
+            n_sequences: Some(n_sequences),
+            details: EvalDetails { max_sequences: Some(max_sequences), ..EvalDetails::default() },
+            ..EvalRow::default()
+        }
+    }
+
+    fn verdict(mean: f64, n: u64, max: u64) -> Verdict {
+        compare(&row(mean, n, max), Some(&published(Statistic::Mean)), 10_000, TOLERANCE).verdict
+    }
+
+    #[test]
+    fn the_tolerance_decides_on_both_sides_and_nan_differs() {
+        assert_eq!(verdict(130.2297, 10_000, 10_000), Verdict::Reproduced);
+        assert_eq!(verdict(130.2097, 10_000, 10_000), Verdict::Reproduced);
+        assert_eq!(verdict(130.2299, 10_000, 10_000), Verdict::Differs);
+        assert_eq!(verdict(130.2095, 10_000, 10_000), Verdict::Differs);
+        assert_eq!(verdict(f64::NAN, 10_000, 10_000), Verdict::Differs);
+        assert_eq!(verdict(f64::INFINITY, 10_000, 10_000), Verdict::Differs);
+    }
+
+    #[test]
+    fn another_sample_does_not_compare() {
+        assert_eq!(verdict(130.2197, 100, 100), Verdict::NotComparable);
+        assert_eq!(verdict(130.2197, 20_000, 20_000), Verdict::NotComparable);
+        // All of a data set that has fewer.
+        assert_eq!(verdict(130.2197, 4_315, 10_000), Verdict::Reproduced);
+        assert_eq!(verdict(130.2197, 4_315, 20_000), Verdict::Reproduced);
+        assert_eq!(verdict(130.2197, 4_000, 4_000), Verdict::NotComparable);
+    }
+
+    #[test]
+    fn the_median_stands_in_for_an_exploded_mean() {
+        let of = compare(&row(9e9, 10_000, 10_000), Some(&published(Statistic::Median)), 10_000, TOLERANCE);
+        assert_eq!((of.verdict, of.measured, of.published), (Verdict::Reproduced, 1.09, Some(1.0937)));
+        assert!((of.difference.unwrap() + 0.0037).abs() < 1e-9);
+        let none = compare(&row(3.0, 1, 1), None, 10_000, TOLERANCE);
+        assert_eq!((none.verdict, none.published, none.measured), (Verdict::Unpublished, None, 3.0));
+    }
+}

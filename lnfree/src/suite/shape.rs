@@ -1,0 +1,69 @@
+//! How large a GPT-2 is, and how much work its forward is.
+
+use crate::model::Gpt2Config;
+
+/// The sizes that parameters and work follow from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shape {
+    /// Blocks.
+    pub n_layer: u64,
+    /// Width of the residual stream.
+    pub n_embd: u64,
+    /// Positions.
+    pub block_size: u64,
+    /// Tokens in the vocabulary.
+    pub vocab_size: u64,
+    /// Whether the unembedding is a matrix of its own.
+    pub untied: bool,
+}
+
+impl Shape {
+    /// A GPT-2 as released: 1024 positions, 50257 tokens, tied.
+    pub const fn gpt2(n_layer: u64, n_embd: u64) -> Shape {
+        Shape { n_layer, n_embd, block_size: 1024, vocab_size: 50_257, untied: false }
+    }
+
+    /// The shape that a `config.json` describes.
+    pub fn of(config: &Gpt2Config) -> Shape {
+        let size = |n: i64| n.unsigned_abs();
+        Shape {
+            n_layer: size(config.n_layer),
+            n_embd: size(config.n_embd),
+            block_size: size(config.block_size),
+            vocab_size: size(config.vocab_size),
+            untied: config.is_folded(),
+        }
+    }
+
+    /// Numbers to be stored, LN included: in each block 12 d² + 13 d of them, the MLP being four times as wide as d.
+    pub fn parameters(&self) -> u64 {
+        let (d, embedded) = (self.n_embd, self.vocab_size * self.n_embd);
+        let blocks = self.n_layer * (12 * d * d + 13 * d);
+        embedded * (1 + u64::from(self.untied)) + self.block_size * d + blocks + 2 * d
+    }
+
+    /// Multiplications and additions for the forward of one token of a full sequence: two for each weight of a block and of
+    /// the unembedding, and attention to half of the positions on average.
+    pub fn flop_per_token(&self) -> f64 {
+        let (d, layers) = (self.n_embd as f64, self.n_layer as f64);
+        let weights = 12.0 * layers * d * d + self.vocab_size as f64 * d;
+        2.0 * weights + 2.0 * layers * self.block_size as f64 * d
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_are_those_of_the_released_models() {
+        let count = |layers, width| Shape::gpt2(layers, width).parameters();
+        // `sum(p.numel() for p in GPT2LMHeadModel(...).parameters())` in transformers 4.57.
+        assert_eq!(
+            [count(12, 768), count(24, 1024), count(36, 1280), count(48, 1600)],
+            [124_439_808, 354_823_168, 774_030_080, 1_557_611_200]
+        );
+        let config = Gpt2Config::new(6, 4, 128, 128, 4096).unwrap();
+        assert_eq!(Shape::of(&config).parameters(), 1_730_560);
+    }
+}

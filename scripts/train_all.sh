@@ -1,0 +1,116 @@
+#!/usr/bin/env bash
+# The whole study of one model size, or of all: standard deviations, the vanilla control, LayerNorm removed, both exports,
+# evaluation of all three models, a report. Stopped or killed at any moment, it goes on where it was.
+#
+#   ./scripts/train_all.sh nano            into runs/train/nano: minutes on two CPU cores
+#   ./scripts/train_all.sh gpt2            or gpt2-medium, gpt2-large, gpt2-xl: on a GPU
+#   ./scripts/train_all.sh all             nano and the four sizes; one that fails does not stop the others
+#     --fresh                              throw earlier results away first
+#     --out DIR                            instead of runs/train/SIZE, for one size
+#     -- ARGUMENTS                         for `lnfree train`, such as --set train.batch_size=8 --device cuda:1
+#
+# Arguments after -- take effect when a run begins; one that goes on keeps its config (--device and --threads count always).
+set -euo pipefail
+# shellcheck source=scripts/lib.sh
+. "$(dirname "$0")/lib.sh"
+cd "$ROOT"
+
+SIZES=(nano gpt2 gpt2-medium gpt2-large gpt2-xl)
+chosen=()
+fresh=
+out=
+extra=()   # for lnfree train
+machine=() # what of it every command takes
+
+read_arguments() {
+    while [ $# -gt 0 ]; do
+        case $1 in
+        -h | --help) sed -n '2,12s/^# \{0,1\}//p' "$0" && exit ;;
+        --fresh) fresh=yes ;;
+        --out) out=${2:?--out needs a folder} && shift ;;
+        --) shift && extra=("$@") && break ;;
+        all) chosen=("${SIZES[@]}") ;;
+        nano | gpt2 | gpt2-medium | gpt2-large | gpt2-xl) chosen+=("$1") ;;
+        *) die "unknown argument $1; there are ${SIZES[*]}, all, --fresh, --out DIR, and -- before arguments for lnfree train" ;;
+        esac
+        shift
+    done
+    [ ${#chosen[@]} -gt 0 ] || die "which size? There are ${SIZES[*]}, and all"
+    [ -z "$out" ] || [ ${#chosen[@]} -eq 1 ] || die "--out is for one size alone"
+    local i
+    for ((i = 0; i < ${#extra[@]}; i++)); do
+        case ${extra[i]} in --device | --threads) machine+=("${extra[i]}" "${extra[i + 1]:?needs a value}") ;; esac
+    done
+}
+
+# Sets config, data, suite and labels for size $1.
+describe() {
+    case $1 in
+    nano) config=nano data=nano-train suite=nano family= ;;
+    gpt2) config=gpt2_aux family='Small ' ;;
+    gpt2-medium) config=gpt2-medium_fasttune_aux family='Medium ' ;;
+    gpt2-large) config=gpt2-large_aux family='Large ' ;;
+    gpt2-xl) config=gpt2-xl_aux family='XL ' ;;
+    esac
+    [ "$1" = nano ] || data=openwebtext suite=paper
+}
+
+# Trains into folder $1 with the arguments after it, or goes on with what is there.
+train() {
+    local run=$1
+    shift
+    if [ -e "$run/checkpoints/latest" ]; then
+        "$LNFREE" train --resume "$run" "${machine[@]}"
+    else
+        rm -rf "$run"
+        "$LNFREE" train --config "$config" --out "$run" "$@" "${extra[@]}"
+    fi
+}
+
+# Exports run $1 in format $2 into folder $3, unless that has been done since the run's last checkpoint.
+export_model() {
+    [ "$3/model.safetensors" -nt "$1/checkpoints/latest/model.safetensors" ] ||
+        "$LNFREE" export "$1" --format "$2" --out "$3" "${machine[@]}"
+}
+
+# All of size $1 into folder $2.
+study() {
+    local size=$1 folder=$2 config data suite family format
+    describe "$size"
+    mkdir -p "$folder"
+    step "$size: standard deviations of the residual stream"
+    [ -s "$folder/stds.json" ] ||
+        "$LNFREE" std --model "$size" --data "$data" --out "$folder/stds.json" "${machine[@]}"
+    step "$size: vanilla, the same fine-tuning with LayerNorm kept"
+    train "$folder/vanilla" --mode with_ln
+    step "$size: LN-free, every LayerNorm removed, one after the other"
+    train "$folder/ln_free" --mode without_ln
+    step "$size: export"
+    for format in folded scaled; do
+        export_model "$folder/ln_free" "$format" "$folder/$size-$format"
+    done
+    step "$size: evaluation"
+    "$LNFREE" eval-all --suite "$suite" --models "$size" --out "$folder/eval" "${machine[@]}" \
+        --add "${family}vanilla=$folder/vanilla/checkpoints/latest" --add "${family}LN-free=$folder/$size-folded"
+    step "$size: report"
+    "$LNFREE" report "$folder/vanilla" "$folder/ln_free" --eval "$folder"/eval/*--*.json --out "$folder/report.html"
+}
+
+read_arguments "$@"
+build
+failed=()
+for size in "${chosen[@]}"; do
+    folder=${out:-runs/train/$size}
+    [ -z "$fresh" ] || rm -rf "$folder"
+    # As a condition it would lose its -e: what comes after a failure must not run.
+    set +e
+    (set -e && study "$size" "$folder")
+    code=$?
+    set -e
+    case $code in
+    0) say "$size: done, see $folder/report.html" ;;
+    130 | 143) say "stopped; the same command goes on from there" && exit "$code" ;;
+    *) failed+=("$size") && say "$size: failed with exit code $code, see above" ;;
+    esac
+done
+[ ${#failed[@]} -eq 0 ] || die "failed: ${failed[*]}; the same command without --fresh goes on from there"

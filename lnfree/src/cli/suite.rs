@@ -54,7 +54,11 @@ pub(super) fn eval_all(args: EvalAllArgs) -> anyhow::Result<()> {
     let (fresh, dry_run) = (args.fresh, args.dry_run);
     let options = options(args)?;
     if dry_run {
-        print!("{}", Plan::new(&options)?);
+        let plan = Plan::new(&options)?;
+        print!("{plan}");
+        if let Err(error) = plan.check() {
+            println!("  as it is, this machine cannot do it: {error}");
+        }
         return Ok(());
     }
     let _lock = lock_run(&options.out)?;

@@ -192,7 +192,10 @@ pub struct WorstSequence {
     /// Nats per token; NaN where JSON has null.
     #[serde(deserialize_with = "or_nan")]
     pub mean: f64,
-    /// How it begins; empty where the model has no tokenizer.
+    /// The highest loss of one of its tokens, where that is known.
+    #[serde(default)]
+    pub peak: Option<f64>,
+    /// The text around that token; empty where the model has no tokenizer.
     #[serde(default)]
     pub text: String,
 }

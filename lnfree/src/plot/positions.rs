@@ -6,16 +6,19 @@ use plotly::{Plot, Scatter};
 
 use super::data::{EvalRow, PositionLoss};
 use super::names::distinct_names;
-use super::series::{focus_range, shown};
+use super::series::shown;
 use super::theme;
 
 /// How the lines of one family of models are drawn, family after family.
 const DASHES: [DashType; 4] = [DashType::Solid, DashType::Dash, DashType::Dot, DashType::DashDot];
 
+/// A mean this many times the median of all does not set the vertical range; the first position's is about three times it.
+const EXPLOSION_ABOVE: f64 = 5.0;
+
 /// Mean loss against position, one line a model; `rows` are evaluations on one data set.
 ///
 /// Positions are on a logarithmic axis, for most of what context is worth comes from its first few tokens. Colours tell
-/// the part in the study, dashes the family of models. A few very high values do not set the vertical range.
+/// the part in the study, dashes the family of models. Means that have exploded do not set the vertical range.
 pub fn loss_by_position(rows: &[EvalRow]) -> Plot {
     let names = distinct_names(rows);
     let mut groups: Vec<&str> = Vec::new();
@@ -50,8 +53,8 @@ pub fn loss_by_position(rows: &[EvalRow]) -> Plot {
     let all = || rows.iter().flat_map(|row| &row.details.by_position);
     let last = all().map(middle).fold(1.0, f64::max);
     let mut loss_axis = theme::axis("mean loss, nats per token");
-    if let Some((range, _)) = focus_range(all().map(|point| point.mean)) {
-        loss_axis = loss_axis.range(range.to_vec());
+    if let Some(range) = range(all().map(|point| point.mean).collect()) {
+        loss_axis = loss_axis.range(range);
     }
     plot.set_layout(
         theme::layout(360)
@@ -61,6 +64,16 @@ pub fn loss_by_position(rows: &[EvalRow]) -> Plot {
     );
     plot.set_configuration(theme::configuration());
     plot
+}
+
+/// From the lowest mean to the highest that is no explosion, with a little air; `None` if none is finite.
+fn range(mut means: Vec<f64>) -> Option<Vec<f64>> {
+    means.retain(|mean| mean.is_finite());
+    means.sort_by(f64::total_cmp);
+    let limit = EXPLOSION_ABOVE * means.get(means.len() / 2)?;
+    let (low, high) = (*means.first()?, *means.iter().rfind(|mean| **mean <= limit)?);
+    let air = (0.06 * (high - low)).max(1e-3);
+    Some(vec![low - air, high + air])
 }
 
 /// The middle of a range of positions, counted from 1.

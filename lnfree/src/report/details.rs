@@ -94,7 +94,7 @@ pub fn worst(rows: &[EvalRow]) -> String {
             content,
             "<details><summary>{} on {} <span class=\"soft\">worst sequence {}, {} nats per token</span></summary>\n\
              <div class=\"scroll\"><table class=\"texts\">\n<thead><tr><th class=\"number\">sequence</th>\
-             <th class=\"number\">loss</th><th>text</th></tr></thead>\n<tbody>\n",
+             <th class=\"number\">loss</th><th class=\"number\">highest</th><th>text</th></tr></thead>\n<tbody>\n",
             escape(&name.to_string()),
             escape(row.dataset_name()),
             thousands(first.sequence),
@@ -103,9 +103,10 @@ pub fn worst(rows: &[EvalRow]) -> String {
         for sequence in worst {
             let _ = writeln!(
                 content,
-                "<tr><td class=\"number\">{}</td><td class=\"number\">{}</td><td>{}</td></tr>",
+                "<tr><td class=\"number\">{}</td><td class=\"number\">{}</td><td class=\"number\">{}</td><td>{}</td></tr>",
                 thousands(sequence.sequence),
                 text::nats(sequence.mean),
+                sequence.peak.map_or("–".into(), text::nats),
                 escape(&sequence.text)
             );
         }

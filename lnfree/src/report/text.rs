@@ -25,12 +25,13 @@ pub type Cells = (Vec<&'static str>, Vec<Vec<Cell>>);
 
 pub const DIFFERENCES: &str = "Differences of the mean loss on the same sequences, nats per token, with bootstrap 95% \
                                intervals over sequences.";
-pub const QUALITY: &str = "The interval of the mean is a bootstrap 95% interval over sequences; the trimmed mean leaves the \
-                           extreme losses out. Accuracy: how often the most likely token is the right one. Entropy of \
+pub const QUALITY: &str = "The interval of the mean is a bootstrap 95% interval over sequences; the trimmed mean leaves 1% of \
+                           the sequences out at either end. Accuracy: how often the most likely token is the right one. Entropy of \
                            the predictions in nats. Calibration error: by how much the probability of the most likely \
                            token misses its accuracy, on average.";
-pub const WORST: &str = "The sequences that each model predicts worst, numbered from 0 in the order of the data set, \
-                         and how they begin. A few that explode can carry a whole mean.";
+pub const WORST: &str = "The sequences that each model predicts worst, numbered from 0 in the order of the data set: their mean \
+                         loss, the highest loss of one token, and the text around it. A few that explode can carry a \
+                         whole mean.";
 pub const MACHINE: &str = "Seconds for computing the losses; loading and downloads are not in them.";
 
 /// Nats with four decimals, as the paper prints.
@@ -40,7 +41,11 @@ pub fn nats(value: f64) -> String {
 
 /// Differences with their sign; a true minus, as long as a plus.
 pub fn gap(value: f64) -> String {
-    if value.is_finite() { format!("{value:+.4}").replace('-', "−") } else { "NaN".into() }
+    match format!("{value:+.4}").as_str() {
+        _ if !value.is_finite() => "NaN".into(),
+        "-0.0000" | "+0.0000" => "0.0000".into(),
+        text => text.replace('-', "−"),
+    }
 }
 
 fn or_dash(value: Option<f64>, show: impl Fn(f64) -> String) -> Cell {

@@ -81,10 +81,28 @@ const FAMILIES: [Family; 4] = [
     },
 ];
 
-/// The two XL models on the Pile for which the paper tells more: median, ranges, and what of it can be compared.
-const SPREADS: [(&str, f64, &[(&str, [f64; 2])], Statistic); 2] = [
-    ("XL original", 1.0103, &[("95", [0.0005, 10.6193]), ("99.9", [0.0, 43.0064])], Statistic::Mean),
-    ("XL LN-free", 1.0937, &[("95", [0.0004, 10.7548]), ("99.9", [0.0, 48.6459])], Statistic::Median),
+/// What the paper tells of an evaluation beyond its mean.
+struct Spread {
+    label: &'static str,
+    median: f64,
+    ranges: &'static [(&'static str, [f64; 2])],
+    compared: Statistic,
+}
+
+/// The two XL models on the Pile.
+const SPREADS: [Spread; 2] = [
+    Spread {
+        label: "XL original",
+        median: 1.0103,
+        ranges: &[("95", [0.0005, 10.6193]), ("99.9", [0.0, 43.0064])],
+        compared: Statistic::Mean,
+    },
+    Spread {
+        label: "XL LN-free",
+        median: 1.0937,
+        ranges: &[("95", [0.0004, 10.7548]), ("99.9", [0.0, 48.6459])],
+        compared: Statistic::Median,
+    },
 ];
 const SPREADS_ON: &str = "pile-apollo";
 
@@ -136,14 +154,14 @@ fn published(family: &Family, labels: &[&'static str]) -> Vec<Published> {
     let mut out = Vec::new();
     for (label, means) in labels.iter().copied().zip(family.means) {
         for ((dataset, ..), mean) in DATASETS.into_iter().zip(means) {
-            let spread = SPREADS.iter().find(|spread| (spread.0, SPREADS_ON) == (label, dataset));
+            let spread = SPREADS.iter().find(|spread| (spread.label, SPREADS_ON) == (label, dataset));
             out.push(Published {
                 label,
                 dataset,
                 mean,
-                median: spread.map(|s| s.1),
-                ranges: spread.map_or(&[], |s| s.2),
-                compared: spread.map_or(Statistic::Mean, |s| s.3),
+                median: spread.map(|s| s.median),
+                ranges: spread.map_or(&[], |s| s.ranges),
+                compared: spread.map_or(Statistic::Mean, |s| s.compared),
             });
         }
     }

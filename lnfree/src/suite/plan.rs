@@ -146,7 +146,7 @@ impl fmt::Display for Plan {
         let (models, datasets) = (suite.models.len(), suite.datasets.len());
         writeln!(
             f,
-            "suite {}: {models} models × {datasets} data sets; {} evaluations to do, {} finished in {}",
+            "suite {}: {models} models × {datasets} data sets; evaluations: {} to do, {} finished in {}",
             suite.name,
             self.pending(),
             self.finished(),

@@ -6,6 +6,7 @@ use super::child::{Evaluating, failed_dataset, reason};
 use super::plan::{finished, result_path};
 use super::progress::Progress;
 use super::{Job, Plan, StudyOptions, SuiteDataset};
+use crate::atomic::remove_leftovers;
 use crate::report::{Failure, compare};
 use crate::train::interrupt;
 use crate::{Error, Result};
@@ -21,6 +22,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// [`Error::Stopped`] when a signal asked for it: what is finished stays; or when the folder cannot be written or no
 /// process be started. What goes wrong within an evaluation is no error but a failure.
 pub fn run(plan: &Plan, options: &StudyOptions) -> Result<Vec<Failure>> {
+    remove_leftovers(&options.out)?;
     options.settings.write(&options.out)?;
     let mut progress = Progress::new(plan);
     let mut failures = Vec::new();

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::page::{escape, figure, thousands};
 use super::pairs::Difference;
+use super::study::StudyModel;
 use super::text::{self, Cell};
 use crate::plot::{self, EvalRow};
 
@@ -20,6 +21,8 @@ pub fn table(head: &[&str], n_texts: usize, rows: &[Vec<Cell>]) -> String {
         for (i, cell) in row.iter().enumerate() {
             let mark = if cell.marked { " class=\"differs\"" } else { class(i) };
             let mark = if cell.marked && i >= n_texts { " class=\"number differs\"" } else { mark };
+            // A cell of running text may break its lines.
+            let mark = if cell.text.chars().count() > 60 { " class=\"long\"" } else { mark };
             let _ = write!(out, "<td{mark}>{}</td>", escape(&cell.text));
         }
         out.push_str("</tr>\n");
@@ -30,6 +33,12 @@ pub fn table(head: &[&str], n_texts: usize, rows: &[Vec<Cell>]) -> String {
 
 fn section(title: &str, note: &str, content: &str) -> String {
     format!("<section>\n<h2>{title}</h2>\n<p class=\"note\">{note}</p>\n{content}</section>\n")
+}
+
+/// The models of a study.
+pub fn models(models: &[StudyModel]) -> String {
+    let (head, rows) = text::models(models);
+    section("Models", text::MODELS, &table(&head, 2, &rows))
 }
 
 /// Differences between models on the same sequences.

@@ -26,7 +26,7 @@ pub use compare::{Comparison, Published, Statistic, TOLERANCE, Verdict, compare}
 pub use html::write_html;
 pub use pairs::{Difference, differences};
 pub use read::{read_eval, read_run};
-pub use study::{Failure, Study};
+pub use study::{Failure, Study, StudyModel};
 pub use table::{Column, Table, TableRow, results_table};
 
 pub use crate::plot::{EvalRow, RunMetrics};

@@ -22,6 +22,8 @@ pub struct Study {
     pub title: String,
     /// What was computed, on what and when: name and value.
     pub facts: Vec<(&'static str, String)>,
+    /// The models, in the order of the suite.
+    pub models: Vec<StudyModel>,
     /// Where the figures to compare with come from, as a column's heading.
     pub source: &'static str,
     /// How far a measured figure may lie from them, nats.
@@ -36,6 +38,19 @@ pub struct Study {
     pub notes: Vec<String>,
     /// The evaluations themselves.
     pub evaluations: Vec<EvalRow>,
+}
+
+/// A model of a study.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct StudyModel {
+    /// What the tables call it.
+    pub label: String,
+    /// Path or hub name.
+    pub model: String,
+    /// Steps of fine-tuning, where they are known.
+    pub steps: Option<u32>,
+    /// Numbers that are stored, where they are known.
+    pub parameters: Option<u64>,
 }
 
 /// An evaluation that failed.
@@ -84,6 +99,7 @@ impl Study {
         let quality = text::quality(&self.evaluations);
         let machine = text::machine(&self.evaluations);
         for (title, note, (head, rows)) in [
+            ("Models", text::MODELS, text::models(&self.models)),
             ("Paired differences", text::DIFFERENCES, text::differences(&self.differences)),
             ("Calibration and intervals", text::QUALITY, quality),
             ("Speed and memory", text::MACHINE, machine),
@@ -109,6 +125,7 @@ impl Study {
         body.push_str(&sections::results(&self.evaluations));
         body.push_str(&self.beside_published());
         body.push_str(&sections::evaluations(&self.evaluations, &self.differences, &[]));
+        body.push_str(&details::models(&self.models));
         html::write_page(out, &self.title, &body)
     }
 

@@ -3,6 +3,7 @@
 use super::compare::{Comparison, Statistic, Verdict};
 use super::page::thousands;
 use super::pairs::Difference;
+use super::study::StudyModel;
 use crate::plot::{EvalRow, distinct_names};
 
 /// One cell of a table.
@@ -23,6 +24,7 @@ impl<T: Into<String>> From<T> for Cell {
 /// Headings and rows.
 pub type Cells = (Vec<&'static str>, Vec<Vec<Cell>>);
 
+pub const MODELS: &str = "Names are those of the Hugging Face hub, or of the models that lnfree carries.";
 pub const DIFFERENCES: &str = "Differences of the mean loss on the same sequences, nats per token, with bootstrap 95% \
                                intervals over sequences.";
 pub const QUALITY: &str = "The interval of the mean is a bootstrap 95% interval over sequences; the trimmed mean leaves 1% of \
@@ -50,6 +52,20 @@ pub fn gap(value: f64) -> String {
 
 fn or_dash(value: Option<f64>, show: impl Fn(f64) -> String) -> Cell {
     value.map_or("–".into(), show).into()
+}
+
+/// The models of a study.
+pub fn models(models: &[StudyModel]) -> Cells {
+    let count = |n: Option<u64>| Cell::from(n.map_or("–".into(), thousands));
+    let row = |m: &StudyModel| {
+        vec![
+            m.label.clone().into(),
+            m.model.clone().into(),
+            count(m.steps.map(u64::from)),
+            count(m.parameters),
+        ]
+    };
+    (vec!["label", "model", "steps of fine-tuning", "parameters"], models.iter().map(row).collect())
 }
 
 /// Measured beside published.

@@ -2,13 +2,13 @@
 
 use std::path::Path;
 
-use super::StudyOptions;
 use super::plan::finished;
+use super::{StudyOptions, SuiteModel};
 use crate::Result;
 use crate::atomic::write_text;
 use crate::device::{cores, driver, memory};
 use crate::plot::EvalRow;
-use crate::report::{Comparison, Failure, Study, compare, differences};
+use crate::report::{Comparison, Failure, Study, StudyModel, compare, differences};
 
 /// The study that the finished evaluations make, in the order of the suite.
 pub fn collect(options: &StudyOptions, failures: Vec<Failure>) -> Study {
@@ -28,6 +28,7 @@ pub fn collect(options: &StudyOptions, failures: Vec<Failure>) -> Study {
     Study {
         title: suite.title.into(),
         facts: facts(options),
+        models: suite.models.iter().map(described).collect(),
         source: suite.source,
         tolerance: options.tolerance,
         comparisons,
@@ -36,6 +37,11 @@ pub fn collect(options: &StudyOptions, failures: Vec<Failure>) -> Study {
         notes,
         evaluations,
     }
+}
+
+fn described(model: &SuiteModel) -> StudyModel {
+    let SuiteModel { label, model, steps, shape, .. } = model.clone();
+    StudyModel { label, model, steps, parameters: shape.map(|shape| shape.parameters()) }
 }
 
 fn facts(options: &StudyOptions) -> Vec<(&'static str, String)> {
@@ -48,16 +54,8 @@ fn facts(options: &StudyOptions) -> Vec<(&'static str, String)> {
     for gpu in driver().map(|driver| driver.gpus).unwrap_or_default() {
         machine += &format!(", {} ({})", gpu.name, indicatif::BinaryBytes(gpu.memory));
     }
-    let models = suite.models.iter().map(|model| {
-        let steps = match model.steps {
-            None | Some(0) => String::new(),
-            Some(steps) => format!(", {steps} steps of fine-tuning"),
-        };
-        format!("{} = {}{steps}", model.label, model.model)
-    });
     let datasets = suite.datasets.iter().map(|dataset| format!("{} = {}", dataset.title, dataset.name));
     vec![
-        ("models", models.collect::<Vec<_>>().join("; ")),
         ("data sets", datasets.collect::<Vec<_>>().join("; ")),
         (
             "sample",

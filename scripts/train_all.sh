@@ -93,7 +93,9 @@ study() {
     "$LNFREE" eval-all --suite "$suite" --models "$size" --out "$folder/eval" "${machine[@]}" \
         --add "${family}vanilla=$folder/vanilla/checkpoints/latest" --add "${family}LN-free=$folder/$size-folded"
     step "$size: report"
-    "$LNFREE" report "$folder/vanilla" "$folder/ln_free" --eval "$folder"/eval/*--*.json --out "$folder/report.html"
+    # The table has just been printed.
+    "$LNFREE" report "$folder/vanilla" "$folder/ln_free" --eval "$folder"/eval/*--*.json --out "$folder/report.html" |
+        sed -n '/^report:/p'
 }
 
 read_arguments "$@"

@@ -124,13 +124,21 @@ pub fn quality(rows: &[EvalRow]) -> Cells {
             row.dataset_name().into(),
             interval.unwrap_or_else(|| "–".into()).into(),
             or_dash(details.trimmed_mean, nats),
-            format!("{:.2}", row.mean.exp()).into(),
+            perplexity(row.mean).into(),
             or_dash(details.accuracy, percent),
             or_dash(details.entropy, nats),
             or_dash(details.calibration_error, |error| format!("{error:.4}")),
         ]
     };
     (head, rows_with(rows, |row| row.details.mean_interval.is_some() || row.details.entropy.is_some(), cells))
+}
+
+/// exp(mean); that of a model that has exploded as a power of ten.
+fn perplexity(mean: f64) -> String {
+    match mean.exp() {
+        large if large >= 1e6 => format!("{large:.1e}"),
+        usual => format!("{usual:.2}"),
+    }
 }
 
 /// Device, type, speed and memory; no rows where no file says how fast it was.

@@ -183,6 +183,9 @@ impl fmt::Display for Plan {
                 self.sequences(dataset)
             )?;
         }
+        if self.pending() == 0 {
+            return Ok(());
+        }
         let (tokens, flop) = self.total();
         writeln!(f, "  work: {:.1}M tokens, {flop:.1e} FLOP in {}", tokens as f64 / 1e6, settings.dtype)?;
         if self.download() > 0 {

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use lnfree::eval::{SequenceLoss, write_sequences};
 use lnfree::plot::{Removal, RemovalKind};
 use lnfree::report::{EvalRow, read_eval, read_run, results_table, write_html};
 use serde_json::{Value, json};
@@ -278,4 +279,45 @@ fn the_page_can_be_read_by_others_as_any_new_file() {
     fs::write(&other, "").unwrap();
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode();
     assert_eq!(mode(&page), mode(&other));
+}
+
+#[test]
+fn what_evaluations_say_beyond_means_is_on_the_page_escaped() {
+    let root = tempfile::tempdir().unwrap();
+    let mut files = Vec::new();
+    for (label, mean) in [("original", 3.0), ("LN-free", 3.25)] {
+        let path = eval_file(root.path(), label, "nano-owt", mean);
+        let mut object: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        object["mean_interval"] = json!([2.9, 3.1]);
+        object["entropy"] = json!(2.75);
+        object["by_position"] =
+            json!([{"from": 0, "to": 1, "mean": 8.5}, {"from": 1, "to": 2, "mean": null}]);
+        object["worst"] = json!([{"sequence": 1234, "mean": null, "text": "<script>alert(1)</script>"}]);
+        object["tokens_per_s"] = json!(26_988.2);
+        fs::write(&path, object.to_string()).unwrap();
+        let losses: Vec<SequenceLoss> =
+            (0..50).map(|i| SequenceLoss { sequence: i, loss: mean + (i % 5) as f64, n_tokens: 9 }).collect();
+        write_sequences(&path.with_extension("sequences.arrow"), &losses).unwrap();
+        files.push(path);
+    }
+    let read = read_eval(&files[0]).unwrap();
+    assert_eq!((read.details.entropy, read.details.accuracy), (Some(2.75), None));
+    assert!(read.details.by_position[1].mean.is_nan() && read.sequences.is_some());
+    let out = root.path().join("page.html");
+    write_html(&[], &files, &out).unwrap();
+    let page = fs::read_to_string(&out).unwrap();
+    for words in [
+        "<h2>Paired differences</h2>",
+        "<td class=\"number\">+0.2500</td><td class=\"number\">+0.2500 to +0.2500</td>",
+        "<h2>Loss by position</h2>",
+        "2.9000 to 3.1000",
+        "&lt;script&gt;alert(1)&lt;/script&gt;",
+        "26\u{202f}988",
+    ] {
+        assert!(page.contains(words), "{words}");
+    }
+    let mut object: Value = serde_json::from_slice(&fs::read(&files[0]).unwrap()).unwrap();
+    object["worst"] = json!([{"sequence": -1, "mean": 2.0}]);
+    fs::write(&files[0], object.to_string()).unwrap();
+    assert!(refusal(read_eval(&files[0]), &files[0]).contains("`worst[0].sequence`"));
 }

@@ -29,6 +29,12 @@ if python3 -c 'import torch, transformers' 2>/dev/null; then
     python3 scripts/tests/hf_test.py target/debug/lnfree lnfree/tests/vectors/checkpoint/step60
 fi
 
+step 'the whole study of the embedded models'
+study=$(mktemp -d)
+trap 'rm -rf "$study"' EXIT
+./scripts/eval_all.sh --suite nano --out "$study"
+[ "$(grep -c '| reproduced |$' "$study/results.md")" -eq 6 ] || die "the study of the embedded models came out differently, see above"
+
 # Last, so that its closing lines end the output.
 step cargo test
 cargo test --locked --workspace "$@"

@@ -4,6 +4,8 @@
 mod malformed;
 #[path = "data/order.rs"]
 mod order;
+#[path = "data/splits.rs"]
+mod splits;
 #[path = "data/texts.rs"]
 mod texts;
 #[path = "data/tokenizer.rs"]
@@ -25,6 +27,12 @@ use parquet::file::properties::WriterProperties;
 
 fn nano() -> Tokenizer {
     Tokenizer::from_dir(data("nano")).unwrap()
+}
+
+/// A JSON file of the vectors.
+fn vector(name: &str) -> serde_json::Value {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors").join(name);
+    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
 }
 
 /// Something in the repository's `data/`.

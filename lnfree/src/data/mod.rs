@@ -4,12 +4,15 @@
 //! seeded order ([`order`]). [`resolve()`] turns the names of data sets into token files.
 
 mod arrow_file;
+pub mod numpy_rng;
+mod openwebtext;
 pub mod order;
 mod parquet_file;
 mod parts;
 pub mod prepare;
 mod resolve;
 mod sequences;
+pub mod shuffles;
 pub mod text;
 pub mod tokenizer;
 pub mod tokens;
@@ -19,6 +22,7 @@ use std::path::Path;
 
 use crate::{Error, Result};
 
+pub use openwebtext::{OWT_DOCUMENTS, owt_split};
 pub use order::{Batches, DataOrder};
 pub use prepare::{ChunkScheme, Info, Prepared, info, prepare};
 pub use resolve::{data_dir, open_dataset, resolve};

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use super::Tokenizer;
@@ -31,17 +32,27 @@ impl ChunkScheme {
     /// The peer's for OpenWebText: batches of 512 documents of 32 shards.
     pub const PEER: Self = Self { shards: 32, documents_per_batch: Some(512) };
 
+    /// The documents of a shard, of `n_documents` in all: the first `n_documents % shards` shards have one more than the
+    /// others.
+    pub fn shard(&self, index: usize, n_documents: usize) -> Range<usize> {
+        let (size, larger) = (n_documents / self.shards, n_documents % self.shards);
+        let start = |index: usize| index * size + index.min(larger);
+        start(index)..start(index + 1)
+    }
+
     /// Whether a batch starts at a document, of `n_documents` in all.
     fn starts_batch(&self, document: usize, n_documents: usize) -> bool {
-        if self.shards == 1 {
-            return self.documents_per_batch.map_or(document == 0, |batch| document.is_multiple_of(batch));
-        }
-        // `datasets`: the first `n % shards` shards have one document more than the others.
-        let (size, larger) = (n_documents / self.shards, n_documents % self.shards);
-        let in_larger = larger * (size + 1);
-        let offset = match document < in_larger {
-            true => document % (size + 1),
-            false => (document - in_larger) % size.max(1),
+        let offset = match self.shards {
+            1 => document,
+            shards => {
+                let (size, larger) = (n_documents / shards, n_documents % shards);
+                let in_larger = larger * (size + 1);
+                let shard = match document < in_larger {
+                    true => document / (size + 1),
+                    false => larger + (document - in_larger) / size.max(1),
+                };
+                document - self.shard(shard, n_documents).start
+            }
         };
         self.documents_per_batch.map_or(offset == 0, |batch| offset.is_multiple_of(batch))
     }

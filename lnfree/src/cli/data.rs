@@ -2,36 +2,68 @@
 
 use std::path::Path;
 
-use lnfree::data::{ChunkScheme, Tokenizer, info, prepare, resolve};
+use lnfree::data::{
+    ChunkScheme, DatasetOptions, Provenance, Tokenizer, copy_prepared, info, prepare, resolve_with,
+};
 use lnfree::hub::locate_tokenizer;
-
+use lnfree::model::Gpt2Config;
 use lnfree::report::{read_eval, results_table, write_html};
 
 use super::{DataCommand, ReportArgs};
 
-fn tokenizer(name: Option<String>) -> anyhow::Result<Tokenizer> {
-    let dir = locate_tokenizer(name.as_deref().unwrap_or("nano"))?;
-    Ok(Tokenizer::from_dir(dir)?)
+/// GPT-2's vocabulary, whose tokenizer is known without asking the model.
+const GPT2_VOCAB: i64 = 50257;
+/// Tokens in a sequence of the embedded data sets, and of all others.
+const BLOCK_SIZES: (usize, usize) = (128, 1024);
+
+/// How data sets are prepared for a model in this folder: with GPT-2's tokenizer if it has GPT-2's vocabulary, else with its own.
+pub(super) fn options_for(model: &Path, block_size: usize) -> DatasetOptions {
+    let is_gpt2 = Gpt2Config::read(model).is_ok_and(|config| config.vocab_size == GPT2_VOCAB);
+    let tokenizer = (!is_gpt2).then(|| model.to_string_lossy().into_owned());
+    DatasetOptions { tokenizer, ..DatasetOptions::new(block_size) }
+}
+
+fn load_tokenizer(name: &str) -> lnfree::Result<Tokenizer> {
+    Tokenizer::from_dir(locate_tokenizer(name)?)
+}
+
+fn options(name: &str, n: usize, tokenizer: Option<String>, block_size: Option<usize>) -> DatasetOptions {
+    let default = if name.starts_with("nano-") { BLOCK_SIZES.0 } else { BLOCK_SIZES.1 };
+    let block_size = block_size.unwrap_or(default);
+    DatasetOptions { max_sequences: n, tokenizer, ..DatasetOptions::new(block_size) }
 }
 
 pub(super) fn data(command: DataCommand) -> anyhow::Result<()> {
     match command {
-        DataCommand::Prepare { source, tokenizer: name, block_size, out } => {
-            let text = Path::new(&source);
-            match out {
-                Some(out) if text.exists() => {
-                    let tokenizer = tokenizer(name)?;
-                    let made = prepare(text, &tokenizer, block_size, &out, ChunkScheme::default())?;
-                    println!("{}: {made}", out.display());
-                }
-                Some(_) => anyhow::bail!("{source}: no such text file"),
-                None if text.exists() => anyhow::bail!("{source}: --out must name the token file to write"),
-                None => println!("{}", resolve(&source, block_size)?.display()),
+        DataCommand::Prepare { source, n_sequences, tokenizer, block_size, out } => {
+            let options = options(&source, n_sequences, tokenizer, block_size);
+            let Some(out) = out else {
+                println!("{}", resolve_with(&source, &options)?.display());
+                return Ok(());
+            };
+            if Path::new(&source).exists() {
+                let tokenizer = load_tokenizer(options.tokenizer.as_deref().unwrap_or("gpt2"))?;
+                let scheme = ChunkScheme::default();
+                let made = prepare(Path::new(&source), &tokenizer, options.block_size, &out, scheme)?;
+                println!("{}: {made}", out.display());
+            } else {
+                copy_prepared(&resolve_with(&source, &options)?, &out)?;
+                println!("{}", out.display());
             }
         }
-        DataCommand::Info { data, tokenizer: name, block_size } => {
-            let path = resolve(&data, block_size)?;
-            println!("{}", info(&path, Some(&tokenizer(name)?))?);
+        DataCommand::Info { data, n_sequences, tokenizer, block_size } => {
+            let path = resolve_with(&data, &options(&data, n_sequences, tokenizer.clone(), block_size))?;
+            let provenance = Provenance::of(&path);
+            let tokenizer = match (tokenizer, &provenance) {
+                (Some(name), _) => Some(load_tokenizer(&name)?),
+                // Counts need none, and it may be out of reach by now.
+                (None, Some(made)) => load_tokenizer(&made.request.tokenizer).ok(),
+                (None, None) => Some(load_tokenizer("nano")?),
+            };
+            println!("{}", info(&path, tokenizer.as_ref())?);
+            if let Some(made) = provenance {
+                println!("{made}");
+            }
         }
     }
     Ok(())

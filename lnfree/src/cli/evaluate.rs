@@ -5,7 +5,7 @@ use std::time::Instant;
 use indicatif::{ProgressBar, ProgressStyle};
 use lnfree::Error;
 use lnfree::atomic::write_text;
-use lnfree::data::{TokenFile, Tokenizer, open_dataset};
+use lnfree::data::{DatasetOptions, TokenFile, Tokenizer, open_dataset_with};
 use lnfree::device::{device_name, peak_memory, reset_peak_memory};
 use lnfree::eval::{
     EvalOptions, EvalRecord, Evaluation, RunFacts, evaluate, result_name, write_losses, write_sequences,
@@ -14,6 +14,7 @@ use lnfree::hub::locate_tokenizer;
 use lnfree::model::LoadedModel;
 use lnfree::tch::Kind;
 
+use super::data::options_for;
 use super::{EvalArgs, StdArgs, model_dir};
 
 /// Tokens of GPT-2's vocabulary.
@@ -31,8 +32,9 @@ fn check_counts(batch_size: usize, n_sequences: usize) -> lnfree::Result<()> {
 pub(super) fn std(args: StdArgs) -> anyhow::Result<()> {
     check_counts(args.batch_size, args.n_sequences)?;
     let device = args.device.device()?;
-    let loaded = LoadedModel::load(&model_dir(&args.model)?, None, Kind::Float, device)?;
-    let tokens = open_dataset(&args.data, loaded.model.config.block_size as usize)?;
+    let dir = model_dir(&args.model)?;
+    let loaded = LoadedModel::load(&dir, None, Kind::Float, device)?;
+    let tokens = open_dataset_with(&args.data, &options_for(&dir, loaded.model.config.block_size as usize))?;
     tokens.check_vocab(loaded.model.config.vocab_size as usize)?;
     let stds = lnfree::stds::measure(&loaded.model, &loaded.ln, &tokens, args.n_sequences, args.batch_size)?;
     let names = lnfree::norm::ln_names(loaded.model.h.len());
@@ -57,7 +59,8 @@ pub(super) fn eval(args: EvalArgs) -> anyhow::Result<()> {
     let dir = model_dir(&args.model)?;
     let loaded = LoadedModel::load(&dir, args.format, Kind::Float, device)?;
     let tokenizer = Tokenizer::from_dir(&dir).or_else(|_| data_tokenizer(&loaded)).ok();
-    let study = Study { args: &args, loaded, tokenizer };
+    let options = options_for(&dir, loaded.model.config.block_size as usize);
+    let study = Study { args: &args, loaded, tokenizer, options };
     if let [data] = args.data.as_slice() {
         return study.data_set(data);
     }
@@ -88,12 +91,15 @@ struct Study<'a> {
     args: &'a EvalArgs,
     loaded: LoadedModel,
     tokenizer: Option<Tokenizer>,
+    /// How data sets are prepared for it.
+    options: DatasetOptions,
 }
 
 impl Study<'_> {
     fn data_set(&self, data: &str) -> anyhow::Result<()> {
         let (args, config) = (self.args, &self.loaded.model.config);
-        let tokens = open_dataset(data, config.block_size as usize)?;
+        let options = DatasetOptions { max_sequences: args.n_sequences, ..self.options.clone() };
+        let tokens = open_dataset_with(data, &options)?;
         tokens.check_vocab(config.vocab_size as usize)?;
         let (evaluation, mut run) = self.evaluate(&tokens)?;
         run.data_sha256 = tokens.fingerprint()?;

@@ -267,28 +267,35 @@ struct GenerateArgs {
 enum DataCommand {
     /// Tokenize a text file or data set and cut it into sequences.
     Prepare {
-        /// A text file (Parquet, jsonl, jsonl.zst, txt) or the name of a data set.
+        /// A text file (Parquet, Arrow, jsonl, jsonl.zst, txt), the name of a data set, or ORG/NAME on the hub.
         source: String,
-        /// Tokenizer, a folder or a name on the hub; by default that of the embedded model.
+        /// Sequences at most, of a data set on the hub; of the Pile's also the rows that are read.
+        #[arg(short = 'n', long, default_value_t = 10_000)]
+        n_sequences: usize,
+        /// Tokenizer, a folder or a name on the hub; by default GPT-2's, and for the embedded texts their own.
         #[arg(long)]
         tokenizer: Option<String>,
-        /// Tokens in a sequence.
-        #[arg(long, default_value_t = 1024)]
-        block_size: usize,
-        /// Token file to write; by default in the cache, for names of data sets only.
+        /// Tokens in a sequence; by default 1024, of the embedded texts 128.
+        #[arg(long)]
+        block_size: Option<usize>,
+        /// Token file to write; by default in the cache, and its path is printed.
         #[arg(long)]
         out: Option<PathBuf>,
     },
-    /// Counts, id range and a decoded sample of a token file or data set.
+    /// Counts, id range, a decoded sample and the provenance of a token file or data set.
     Info {
-        /// A token file or the name of a data set.
+        /// A token file, a text, or the name of a data set.
         data: String,
-        /// Tokenizer to decode the sample with, a folder or a name on the hub; by default that of the embedded model.
+        /// Sequences at most, where a data set is prepared on first use.
+        #[arg(short = 'n', long, default_value_t = 10_000)]
+        n_sequences: usize,
+        /// Tokenizer to decode the sample with, a folder or a name on the hub; by default the one that the tokens were made with, if
+        /// that is known, else that of the embedded model.
         #[arg(long)]
         tokenizer: Option<String>,
-        /// Tokens in a sequence, where a data set is cut on first use.
-        #[arg(long, default_value_t = 128)]
-        block_size: usize,
+        /// Tokens in a sequence, where a data set is cut on first use; by default 1024, of the embedded texts 128.
+        #[arg(long)]
+        block_size: Option<usize>,
     },
 }
 

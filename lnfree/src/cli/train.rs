@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use lnfree::atomic::{self, write_text};
 use lnfree::config::Config;
-use lnfree::data::{TokenFile, open_dataset};
+use lnfree::data::{DatasetOptions, Split, TokenFile, open_dataset_with};
 use lnfree::hub::locate_tokenizer;
 use lnfree::train::{Mode, StartOptions, Trainer, interrupt, lock_run, run};
 use lnfree::{Error, checkpoint};
@@ -84,7 +84,7 @@ fn start_run(
         .into());
     }
     let device = device.device()?;
-    let (tokens, eval_tokens) = open_data(&config)?;
+    let (tokens, eval_tokens) = open_data(&config, &model_dir)?;
     let about = serde_json::json!({
         "mode": mode,
         "model": config.model.name,
@@ -137,7 +137,7 @@ fn resume_from(checkpoint: &Path, sources: Sources<'_>) -> anyhow::Result<Traine
     let mut config = state.config;
     override_sources(&mut config, None, sources.data.map(String::from), sources.eval_data.map(String::from));
     let device = sources.device.device()?;
-    let (tokens, eval_tokens) = open_data(&config)
+    let (tokens, eval_tokens) = open_data(&config, checkpoint)
         .context("cannot resume; go where the run was started, or give --data and --eval-data anew")?;
     let model_dir = checkpoint.to_path_buf();
     let start = StartOptions { mode: state.mode, model_dir, tokens, eval_tokens, device };
@@ -163,10 +163,14 @@ fn finish(mut trainer: Trainer, out: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn open_data(config: &Config) -> anyhow::Result<(TokenFile, Option<TokenFile>)> {
-    let block_size = config.data.block_size;
-    let tokens = open_dataset(&config.data.train, block_size)?;
-    let eval_tokens = config.data.eval.as_deref().map(|name| open_dataset(name, block_size)).transpose()?;
+fn open_data(config: &Config, model: &Path) -> anyhow::Result<(TokenFile, Option<TokenFile>)> {
+    let eval = super::data::options_for(model, config.data.block_size);
+    let train = &config.train;
+    let batch = train.batch_size.saturating_mul(train.gradient_accumulation_steps);
+    let sequences = train.max_steps.saturating_mul(batch).max(1);
+    let options = DatasetOptions { split: Split::Train, max_sequences: sequences, ..eval.clone() };
+    let tokens = open_dataset_with(&config.data.train, &options)?;
+    let eval_tokens = config.data.eval.as_deref().map(|name| open_dataset_with(name, &eval)).transpose()?;
     Ok((tokens, eval_tokens))
 }
 

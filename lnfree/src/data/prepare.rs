@@ -6,7 +6,8 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use super::Tokenizer;
-use super::text::{Documents, documents};
+use super::rows::Document;
+use super::text::documents;
 use super::tokens::TokenFile;
 use super::write::{Layout, write_tokens};
 use crate::{Error, Result};
@@ -99,76 +100,141 @@ pub fn prepare(
     out: &Path,
     scheme: ChunkScheme,
 ) -> Result<Prepared> {
-    if block_size == 0 || scheme.shards == 0 || scheme.documents_per_batch == Some(0) {
-        return Err(Error::invalid("block size, shards and documents per batch have to be at least 1"));
-    }
     let n_documents = match scheme.shards {
         1 => 0,
         _ => documents(text)?.try_fold(0, |n, document| document.map(|_| n + 1))?,
     };
+    let documents = documents(text)?.map(|text| text.map(Document::Text));
+    let documents = Box::new(documents);
+    let source = Source { origin: text, documents, n_documents };
+    let cut = Cut { block_size, scheme, max_sequences: None, vocab_size: tokenizer.vocab_size() };
+    cut_into(out, source, Some(tokenizer), cut, |_| {})
+}
+
+/// Documents to be cut.
+pub(super) struct Source<'a> {
+    /// What messages call them.
+    pub origin: &'a Path,
+    pub documents: Box<dyn Iterator<Item = Result<Document>> + 'a>,
+    /// Needed only where there are several shards.
+    pub n_documents: usize,
+}
+
+/// How documents are cut.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Cut {
+    pub block_size: usize,
+    pub scheme: ChunkScheme,
+    /// Sequences after which no more documents are read.
+    pub max_sequences: Option<usize>,
+    pub vocab_size: usize,
+}
+
+/// Cuts documents into the sequences of the token file `out`; `progress` hears how many there are. Only text needs a tokenizer.
+///
+/// # Errors
+/// As [`prepare`].
+pub(super) fn cut_into(
+    out: &Path,
+    source: Source<'_>,
+    tokenizer: Option<&Tokenizer>,
+    cut: Cut,
+    mut progress: impl FnMut(usize),
+) -> Result<Prepared> {
+    let Cut { block_size, scheme, max_sequences, vocab_size } = cut;
+    if block_size == 0 || scheme.shards == 0 || scheme.documents_per_batch == Some(0) {
+        return Err(Error::invalid("block size, shards and documents per batch have to be at least 1"));
+    }
     let mut chunker = Chunker {
-        text,
-        documents: documents(text)?,
+        source,
         tokenizer,
         block_size,
         scheme,
-        n_documents,
+        left: max_sequences.unwrap_or(usize::MAX),
         rest: Vec::new(),
         rows: VecDeque::new(),
         read: 0,
         dropped: 0,
-        any: false,
+        made: 0,
     };
-    let rows = std::iter::from_fn(|| chunker.next_row().transpose());
-    let written = write_tokens(out, rows, Layout::Fixed(block_size), tokenizer.vocab_size())?;
+    let rows = std::iter::from_fn(|| {
+        let row = chunker.next_row();
+        progress(chunker.made);
+        row.transpose()
+    });
+    let written = write_tokens(out, rows, Layout::Fixed(block_size), vocab_size)?;
     let Chunker { read: documents, dropped, .. } = chunker;
     Ok(Prepared { documents, sequences: written.sequences, tokens: written.tokens, dropped })
 }
 
 /// Cuts a stream of documents into sequences.
 struct Chunker<'a> {
-    text: &'a Path,
-    documents: Documents,
-    tokenizer: &'a Tokenizer,
+    source: Source<'a>,
+    tokenizer: Option<&'a Tokenizer>,
     block_size: usize,
     scheme: ChunkScheme,
-    /// Needed only where there are several shards.
-    n_documents: usize,
+    /// Sequences that are still to come at most.
+    left: usize,
     /// Tokens of the batch that do not fill a sequence yet.
     rest: Vec<u32>,
     /// Sequences not handed out yet.
     rows: VecDeque<Vec<u32>>,
     /// Documents read.
     read: usize,
-    /// Tokens dropped at ends of batches.
+    /// Tokens dropped at ends of batches, and beyond the last sequence.
     dropped: u64,
-    /// Whether any sequence has come out.
-    any: bool,
+    /// Sequences handed out.
+    made: usize,
 }
 
 impl Chunker<'_> {
     fn next_row(&mut self) -> Result<Option<Vec<u32>>> {
+        if self.left == 0 {
+            self.drop_rest();
+            self.dropped += (std::mem::take(&mut self.rows).len() * self.block_size) as u64;
+            return Ok(None);
+        }
         while self.rows.is_empty() {
-            let texts = self.documents.by_ref().take(DOCUMENTS_AT_A_TIME).collect::<Result<Vec<String>>>()?;
-            if texts.is_empty() {
+            let next = self.source.documents.by_ref().take(DOCUMENTS_AT_A_TIME);
+            let documents = next.collect::<Result<Vec<Document>>>()?;
+            if documents.is_empty() {
                 self.drop_rest();
-                return if self.any { Ok(None) } else { Err(self.too_short()) };
+                return if self.made > 0 { Ok(None) } else { Err(self.too_short()) };
             }
-            for ids in self.tokenizer.encode_batch(&texts)? {
+            for ids in self.ids(documents)? {
                 self.add(&ids);
             }
         }
-        self.any = true;
+        self.left -= 1;
+        self.made += 1;
         Ok(self.rows.pop_front())
     }
 
+    /// The ids of documents, which are all text or all ids; end-of-text follows text.
+    fn ids(&self, documents: Vec<Document>) -> Result<Vec<Vec<u32>>> {
+        let (mut texts, mut all) = (Vec::new(), Vec::new());
+        for document in documents {
+            match document {
+                Document::Text(text) => texts.push(text),
+                Document::Ids(ids) => all.push(ids),
+            }
+        }
+        if texts.is_empty() {
+            return Ok(all);
+        }
+        let tokenizer = self.tokenizer.filter(|_| all.is_empty());
+        let tokenizer = tokenizer.ok_or_else(|| Error::file(self.source.origin, "text where ids are due"))?;
+        let mut all = tokenizer.encode_batch(&texts)?;
+        all.iter_mut().for_each(|ids| ids.push(tokenizer.eot_id()));
+        Ok(all)
+    }
+
     fn add(&mut self, ids: &[u32]) {
-        if self.scheme.starts_batch(self.read, self.n_documents) {
+        if self.scheme.starts_batch(self.read, self.source.n_documents) {
             self.drop_rest();
         }
         self.read += 1;
         self.rest.extend_from_slice(ids);
-        self.rest.push(self.tokenizer.eot_id());
         let whole = self.rest.len() / self.block_size * self.block_size;
         self.rows.extend(self.rest[..whole].chunks_exact(self.block_size).map(<[u32]>::to_vec));
         self.rest.drain(..whole);
@@ -181,7 +247,10 @@ impl Chunker<'_> {
 
     fn too_short(&self) -> Error {
         let (n, tokens, size) = (self.read, self.dropped, self.block_size);
-        Error::file(self.text, format!("{tokens} tokens in {n} documents do not fill one sequence of {size}"))
+        Error::file(
+            self.source.origin,
+            format!("{tokens} tokens in {n} documents do not fill one sequence of {size}"),
+        )
     }
 }
 

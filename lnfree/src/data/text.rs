@@ -1,22 +1,19 @@
-//! Reading text documents from Parquet, JSON lines and plain text.
+//! Reading text documents from Parquet, Arrow, JSON lines and plain text.
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader};
+use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
-use arrow::array::{Array, AsArray};
-use arrow::datatypes::DataType;
-use arrow::record_batch::RecordBatch;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
+use super::repository::{arrow_rows, unpacked};
+use super::rows::{Document, Rows, TEXT, flattened, json_rows, rows_of, stop_at_error};
 use super::{first_line, guarded};
 use crate::{Error, Result};
 
-/// The column, or the key of each JSON object, that holds a document.
-const TEXT: &str = "text";
 /// What [`documents`] can read.
-const EXTENSIONS: &str = ".parquet, .jsonl, .jsonl.zst or .txt";
+const EXTENSIONS: &str = ".parquet, .arrow, .jsonl, .jsonl.zst, .jsonl.gz or .txt";
 
 /// A stream of documents; after an error it ends.
 pub type Documents = Box<dyn Iterator<Item = Result<String>> + Send>;
@@ -24,7 +21,8 @@ pub type Documents = Box<dyn Iterator<Item = Result<String>> + Send>;
 /// The documents of a text file, or of all text files in a folder in name order, streamed.
 ///
 /// - `.parquet`: the strings of column `text`, read one row group at a time; nulls are errors.
-/// - `.jsonl`, `.jsonl.zst`: key `text` of the object on each line; blank lines are skipped.
+/// - `.arrow`, files and streams: likewise, one batch at a time.
+/// - `.jsonl`, `.jsonl.zst`, `.jsonl.gz`: key `text` of the object on each line; blank lines are skipped.
 /// - `.txt`: the whole file is one document (a blank line inside prose does not end it). For several, use a folder.
 ///
 /// # Errors
@@ -52,8 +50,8 @@ fn text_files(folder: &Path) -> Result<Vec<PathBuf>> {
 
 enum Kind {
     Parquet,
+    Arrow,
     JsonLines,
-    JsonLinesZstd,
     Plain,
 }
 
@@ -61,8 +59,10 @@ fn kind(path: &Path) -> Option<Kind> {
     let name = path.file_name()?.to_str()?;
     match name {
         n if n.ends_with(".parquet") => Some(Kind::Parquet),
-        n if n.ends_with(".jsonl") => Some(Kind::JsonLines),
-        n if n.ends_with(".jsonl.zst") => Some(Kind::JsonLinesZstd),
+        n if n.ends_with(".arrow") => Some(Kind::Arrow),
+        n if [".jsonl", ".jsonl.zst", ".jsonl.gz"].iter().any(|end| n.ends_with(end)) => {
+            Some(Kind::JsonLines)
+        }
         n if n.ends_with(".txt") => Some(Kind::Plain),
         _ => None,
     }
@@ -72,22 +72,27 @@ fn documents_of_file(path: &Path) -> Result<Documents> {
     let kind =
         kind(path).ok_or_else(|| Error::file(path, format!("not a text file: expected {EXTENSIONS}")))?;
     let file = File::open(path).map_err(Error::io(path))?;
-    match kind {
-        Kind::Parquet => parquet(path, file),
-        Kind::JsonLines => Ok(json_lines(path, BufReader::new(file))),
-        Kind::JsonLinesZstd => {
-            let decoder = zstd::Decoder::new(file).map_err(Error::io(path))?;
-            Ok(json_lines(path, BufReader::new(decoder)))
+    let rows = match kind {
+        Kind::Parquet => parquet(path, file)?,
+        Kind::Arrow => arrow_rows(path)?,
+        Kind::JsonLines => {
+            let name = path.to_string_lossy();
+            json_rows(path, BufReader::new(unpacked(path, &name, Box::new(file))?))
         }
         Kind::Plain => {
             let bytes = fs::read(path).map_err(Error::io(path))?;
             let text = String::from_utf8(bytes).map_err(|_| Error::file(path, "the text is not UTF-8"))?;
-            Ok(Box::new(std::iter::once(Ok(text))))
+            return Ok(Box::new(std::iter::once(Ok(text))));
         }
-    }
+    };
+    let path = path.to_path_buf();
+    Ok(stop_at_error(rows.map(move |row| match row?.document {
+        Document::Text(text) => Ok(text),
+        Document::Ids(_) => Err(Error::file(&path, "holds token ids and no text")),
+    })))
 }
 
-fn parquet(path: &Path, file: File) -> Result<Documents> {
+fn parquet(path: &Path, file: File) -> Result<Rows> {
     let mut reader = guarded(path, || {
         let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|e| damaged(path, e))?;
         let columns: Vec<String> = builder.schema().fields().iter().map(|f| f.name().clone()).collect();
@@ -98,69 +103,18 @@ fn parquet(path: &Path, file: File) -> Result<Documents> {
         builder.with_projection(mask).build().map_err(|e| damaged(path, e))
     })?;
     let path = path.to_path_buf();
+    let mut first_row = 0;
     let batches = std::iter::from_fn(move || {
-        guarded(&path, || {
+        let batch = guarded(&path, || {
             let Some(batch) = reader.next() else { return Ok(None) };
-            strings(&path, &batch.map_err(|e| damaged(&path, e))?).map(Some)
-        })
-        .transpose()
+            rows_of(&path, first_row, &batch.map_err(|e| damaged(&path, e))?).map(Some)
+        });
+        first_row += batch.as_ref().ok().and_then(|rows| rows.as_ref()).map_or(0, Vec::len);
+        batch.transpose()
     });
-    Ok(stop_at_error(batches.flat_map(|batch| match batch {
-        Ok(texts) => texts.into_iter().map(Ok).collect::<Vec<_>>(),
-        Err(error) => vec![Err(error)],
-    })))
-}
-
-/// The documents of one batch that was projected to the text column.
-fn strings(path: &Path, batch: &RecordBatch) -> Result<Vec<String>> {
-    let column = batch.column(0);
-    if column.null_count() > 0 {
-        return Err(Error::file(path, format!("column `{TEXT}` has nulls; remove those rows")));
-    }
-    let own = |text: Option<&str>| text.unwrap_or_default().to_owned();
-    match column.data_type() {
-        DataType::Utf8 => Ok(column.as_string::<i32>().iter().map(own).collect()),
-        DataType::LargeUtf8 => Ok(column.as_string::<i64>().iter().map(own).collect()),
-        DataType::Utf8View => Ok(column.as_string_view().iter().map(own).collect()),
-        other => Err(Error::file(path, format!("column `{TEXT}` is {other}, not a string"))),
-    }
+    Ok(stop_at_error(flattened(batches)))
 }
 
 fn damaged(path: &Path, error: impl std::fmt::Display) -> Error {
     Error::file(path, format!("cannot be read as Parquet: {}", first_line(error)))
-}
-
-fn json_lines(path: &Path, mut lines: impl BufRead + Send + 'static) -> Documents {
-    let path = path.to_path_buf();
-    let mut number = 0;
-    let mut line = Vec::new();
-    stop_at_error(std::iter::from_fn(move || {
-        loop {
-            line.clear();
-            number += 1;
-            match lines.read_until(b'\n', &mut line) {
-                Ok(0) => return None,
-                Ok(_) if line.iter().all(u8::is_ascii_whitespace) => {}
-                Ok(_) => return Some(text_of(&path, number, &line)),
-                Err(source) => return Some(Err(Error::Io { path: path.clone(), source })),
-            }
-        }
-    }))
-}
-
-fn text_of(path: &Path, number: usize, line: &[u8]) -> Result<String> {
-    let error = |message: String| Error::file(path, format!("line {number}: {message}"));
-    let value: serde_json::Value =
-        serde_json::from_slice(line).map_err(|e| error(format!("not JSON: {e}")))?;
-    match value.get(TEXT) {
-        Some(serde_json::Value::String(text)) => Ok(text.clone()),
-        Some(_) => Err(error(format!("`{TEXT}` is not a string"))),
-        None => Err(error(format!("no key `{TEXT}`"))),
-    }
-}
-
-/// The items up to and including the first error: what follows it on a damaged file means nothing.
-fn stop_at_error(items: impl Iterator<Item = Result<String>> + Send + 'static) -> Documents {
-    let mut failed = false;
-    Box::new(items.take_while(move |item| !std::mem::replace(&mut failed, item.is_err())))
 }

@@ -1,0 +1,192 @@
+//! The rows of a data set's repository on the hub: which of its files are the training split, and how they are read.
+
+use std::fs::File;
+use std::io::{BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use arrow::ipc::reader::{FileReader, StreamReader};
+use arrow::record_batch::RecordBatchReader;
+
+use super::arrow_file::MAGIC;
+use super::remote_parquet::{RemoteParquet, unreadable};
+use super::rows::{Document, Row, Rows, flattened, json_rows, read_ahead, rows_of, stop_at_error};
+use super::{first_line, guarded};
+use crate::hub::DatasetRepo;
+use crate::{Error, Result};
+
+/// Row groups that are fetched at a time.
+pub(super) const CONNECTIONS: usize = 8;
+/// What can be read, the better ones first: a repository that has several formats has the same in each.
+const FORMATS: [&[&str]; 4] = [&[".parquet"], &[".arrow"], &[".jsonl", ".jsonl.zst", ".jsonl.gz"], &[".txt"]];
+/// Words in a file's name that tell the split it belongs to.
+const TRAIN: [&str; 2] = ["train", "training"];
+const OTHER: [&str; 6] = ["test", "validation", "valid", "val", "dev", "eval"];
+
+/// The files of the training split, in name order: of the first format that there is, those whose names say `train`, or
+/// those that say nothing of a split.
+///
+/// # Errors
+/// If there are none, or they lie in several folders.
+pub(super) fn train_files(repo: &DatasetRepo) -> Result<Vec<String>> {
+    let mut files = pick(repo.files());
+    if files.is_empty() {
+        let there: Vec<String> =
+            repo.files().iter().take(8).map(|name| name.escape_debug().to_string()).collect();
+        return Err(Error::invalid(format!(
+            "data set {}: no .parquet, .arrow, .jsonl (.zst, .gz) or .txt file of a training split; it has {}",
+            repo.id(),
+            if there.is_empty() { "nothing".into() } else { there.join(", ") }
+        )));
+    }
+    files.sort();
+    let folder = |file: &String| Path::new(file).parent().map(Path::to_path_buf);
+    if let Some(other) = files.iter().find(|file| folder(file) != folder(&files[0])) {
+        return Err(Error::invalid(format!(
+            "data set {}: several folders of data ({}, {other}): download the one that is meant, and give its path",
+            repo.id(),
+            files[0]
+        )));
+    }
+    Ok(files)
+}
+
+fn pick(files: &[String]) -> Vec<String> {
+    for endings in FORMATS {
+        let hidden = |file: &str| file.split('/').any(|part| part.starts_with('.'));
+        let there: Vec<&String> = files
+            .iter()
+            .filter(|file| !hidden(file) && endings.iter().any(|end| file.ends_with(end)))
+            .collect();
+        let says = |file: &str, words: &[&str]| {
+            file.split(|c: char| !c.is_ascii_alphanumeric()).any(|word| words.contains(&word))
+        };
+        let train: Vec<&String> = there.iter().copied().filter(|file| says(file, &TRAIN)).collect();
+        let found = match train.is_empty() {
+            true => there.into_iter().filter(|file| !says(file, &OTHER)).collect(),
+            false => train,
+        };
+        if !found.is_empty() {
+            return found.into_iter().cloned().collect();
+        }
+    }
+    Vec::new()
+}
+
+/// The rows of the files, one file after the other, the first `limit` of them: Parquet by row groups, of which some are
+/// fetched ahead, JSON lines as a stream, Arrow downloaded. What is not read is not fetched.
+pub(super) fn rows(repo: &DatasetRepo, files: Vec<String>, limit: usize) -> Rows {
+    let repo = repo.clone();
+    if files.iter().all(|file| file.ends_with(".parquet")) {
+        return parquet_rows(repo, files, limit);
+    }
+    let rows = files
+        .into_iter()
+        .flat_map(move |file| file_rows(&repo, &file).unwrap_or_else(|e| Box::new(std::iter::once(Err(e)))));
+    stop_at_error(rows.take(limit))
+}
+
+fn parquet_rows(repo: DatasetRepo, files: Vec<String>, limit: usize) -> Rows {
+    let mut seen = 0;
+    let jobs = files.into_iter().flat_map(move |file| {
+        let open = || RemoteParquet::open(repo.open(&file)?);
+        if seen >= limit {
+            return Vec::new();
+        }
+        match open() {
+            Err(error) => vec![Err(error)],
+            Ok(table) => {
+                let needed = table.starts().iter().take_while(|start| seen + **start < limit).count();
+                let groups = needed.min(table.starts().len() - 1);
+                seen += table.starts()[table.starts().len() - 1];
+                (0..groups).map(|group| Ok((table.clone(), group))).collect()
+            }
+        }
+    });
+    let groups = read_ahead(jobs, CONNECTIONS, |job: Result<(RemoteParquet, usize)>| {
+        let (table, group) = job?;
+        table.group(group)
+    });
+    stop_at_error(flattened(groups).take(limit))
+}
+
+fn file_rows(repo: &DatasetRepo, file: &str) -> Result<Rows> {
+    if file.ends_with(".arrow") {
+        return arrow_rows(&repo.download(file)?);
+    }
+    let remote = repo.open(file)?;
+    let origin = PathBuf::from(remote.name());
+    let mut stream = remote.stream(0).map_err(|e| unreadable(&origin, e))?;
+    if file.ends_with(".txt") {
+        let mut text = String::new();
+        stream.read_to_string(&mut text).map_err(|e| unreadable(&origin, e))?;
+        let document = Document::Text(text);
+        return Ok(Box::new(std::iter::once(Ok(Row { document, pile_set: None }))));
+    }
+    Ok(json_rows(&origin, BufReader::new(unpacked(&origin, file, stream)?)))
+}
+
+/// A stream without its compression, which the end of its name tells.
+pub(super) fn unpacked(
+    origin: &Path,
+    name: &str,
+    stream: Box<dyn Read + Send>,
+) -> Result<Box<dyn Read + Send>> {
+    Ok(match name.rsplit('.').next() {
+        Some("zst") => Box::new(zstd::Decoder::new(stream).map_err(|e| unreadable(origin, e))?),
+        Some("gz") => Box::new(flate2::read::MultiGzDecoder::new(stream)),
+        _ => stream,
+    })
+}
+
+/// The rows of an Arrow file or stream.
+///
+/// # Errors
+/// If it cannot be read; for what comes later, as an item.
+pub(super) fn arrow_rows(path: &Path) -> Result<Rows> {
+    let damaged = |e: &dyn std::fmt::Display| {
+        Error::file(path, format!("the Arrow file is damaged or not readable: {}", first_line(e)))
+    };
+    let mut start = [0; MAGIC.len()];
+    let mut file = File::open(path).map_err(Error::io(path))?;
+    let is_file = file.read_exact(&mut start).is_ok() && start == MAGIC;
+    let file = BufReader::new(File::open(path).map_err(Error::io(path))?);
+    let mut batches: Box<dyn RecordBatchReader + Send> = guarded(path, || match is_file {
+        true => Ok(Box::new(FileReader::try_new(file, None).map_err(|e| damaged(&e))?) as _),
+        false => Ok(Box::new(StreamReader::try_new(file, None).map_err(|e| damaged(&e))?) as _),
+    })?;
+    super::rows::columns_of(path, &batches.schema())?;
+    let path = path.to_path_buf();
+    let mut first_row = 0;
+    let groups = std::iter::from_fn(move || {
+        let next = guarded(&path, || {
+            let damaged = |e| {
+                Error::file(&path, format!("the Arrow file is damaged or not readable: {}", first_line(e)))
+            };
+            let Some(batch) = batches.next() else { return Ok(None) };
+            rows_of(&path, first_row, &batch.map_err(damaged)?).map(Some)
+        });
+        first_row += next.as_ref().ok().and_then(|rows| rows.as_ref()).map_or(0, Vec::len);
+        next.transpose()
+    });
+    Ok(stop_at_error(flattened(groups)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_of_the_training_split() {
+        for (files, found) in [
+            (&["README.md", "b/train-1.parquet", "b/train-0.parquet", "b/test-0.parquet"][..], 2),
+            (&["train/00.jsonl.zst", "train/01.jsonl.zst", "val.jsonl.zst", "test.jsonl.zst"], 2),
+            (&["a.jsonl", "val.jsonl", "a.txt", ".gitattributes"], 1),
+            (&["dataset_info.json", "data-00000-of-00001.arrow"], 1),
+            (&["validation.parquet"], 0),
+            (&[], 0),
+        ] {
+            let files: Vec<String> = files.iter().map(|name| name.to_string()).collect();
+            assert_eq!(pick(&files).len(), found, "{files:?}");
+        }
+    }
+}

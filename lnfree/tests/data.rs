@@ -1,9 +1,22 @@
 //! Token files, texts, tokenizers, preparation and the order of training data.
 
+#[allow(dead_code)]
+#[path = "hub/faults.rs"]
+mod faults;
+#[path = "data/hub_sets.rs"]
+mod hub_sets;
+#[path = "data/hub_trouble.rs"]
+mod hub_trouble;
 #[path = "data/malformed.rs"]
 mod malformed;
 #[path = "data/order.rs"]
 mod order;
+#[allow(dead_code)]
+#[path = "hub/repo.rs"]
+mod repo;
+#[allow(dead_code)]
+#[path = "hub/server.rs"]
+mod server;
 #[path = "data/splits.rs"]
 mod splits;
 #[path = "data/texts.rs"]
@@ -12,6 +25,12 @@ mod texts;
 mod tokenizer;
 #[path = "data/tokens.rs"]
 mod tokens;
+#[allow(dead_code)]
+#[path = "hub/uploads.rs"]
+mod uploads;
+#[allow(dead_code)]
+#[path = "hub/wire.rs"]
+mod wire;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};

@@ -4,6 +4,8 @@
 //! seeded order ([`order`]). [`resolve()`] turns the names of data sets into token files.
 
 mod arrow_file;
+mod from_hub;
+mod info;
 pub mod numpy_rng;
 mod openwebtext;
 pub mod order;
@@ -28,9 +30,10 @@ use std::path::Path;
 
 use crate::{Error, Result};
 
+pub use info::{Info, info};
 pub use openwebtext::{OWT_DOCUMENTS, owt_split};
 pub use order::{Batches, DataOrder};
-pub use prepare::{ChunkScheme, Info, Prepared, info, prepare};
+pub use prepare::{ChunkScheme, Prepared, prepare};
 pub use prepared::{Provenance, Request, copy_prepared};
 pub use resolve::{DatasetOptions, Split, data_dir, open_dataset, open_dataset_with, resolve, resolve_with};
 pub use tokenizer::Tokenizer;

@@ -29,6 +29,9 @@ pub fn owt_split(n_documents: u32) -> TrainTest {
     train_test_split(n_documents, TEST_SIZE, SEED)
 }
 
+/// Documents of one file that are wanted: row groups, and rows in the file that are in each.
+type Wanted = Vec<(usize, Vec<usize>)>;
+
 /// A document of the validation split, as a line of a part.
 #[derive(Serialize, Deserialize)]
 struct Kept {
@@ -77,7 +80,7 @@ impl Tables {
     }
 
     /// The documents of one file, by row group: its index and their rows in the file.
-    fn wanted(&self, file: usize, documents: &[u32]) -> Vec<(usize, Vec<usize>)> {
+    fn wanted(&self, file: usize, documents: &[u32]) -> Wanted {
         let (first, end) = (self.starts[file], self.starts[file + 1]);
         let mut rows: Vec<usize> = documents
             .iter()
@@ -87,7 +90,7 @@ impl Tables {
             .collect();
         rows.sort_unstable();
         let starts = self.tables[file].starts();
-        let mut groups: Vec<(usize, Vec<usize>)> = Vec::new();
+        let mut groups = Wanted::new();
         for row in rows {
             let group = starts.partition_point(|start| *start <= row) - 1;
             match groups.last_mut() {
@@ -108,11 +111,11 @@ pub(super) fn validation(repo: &DatasetRepo, folder: &Path) -> Result<(Vec<Strin
     let tables = Tables::open(repo)?;
     let order = tables.split(repo)?.test;
     fs::create_dir_all(folder).map_err(Error::io(folder))?;
-    let missing: Vec<(usize, Vec<(usize, Vec<usize>)>)> = (0..tables.files.len())
+    let missing: Vec<(usize, Wanted)> = (0..tables.files.len())
         .map(|file| (file, tables.wanted(file, &order)))
         .filter(|(file, wanted)| !wanted.is_empty() && read_part(&part(folder, *file), wanted).is_none())
         .collect();
-    let cost = |(file, wanted): &(usize, Vec<(usize, Vec<usize>)>)| -> u64 {
+    let cost = |(file, wanted): &(usize, Wanted)| -> u64 {
         wanted.iter().map(|(group, _)| tables.tables[*file].bytes_of(*group)).sum()
     };
     let mut progress =
@@ -138,12 +141,7 @@ pub(super) fn validation(repo: &DatasetRepo, folder: &Path) -> Result<(Vec<Strin
 }
 
 /// The wanted documents of one source file.
-fn fetch(
-    tables: &Tables,
-    file: usize,
-    wanted: Vec<(usize, Vec<usize>)>,
-    progress: &mut Progress,
-) -> Result<Vec<Kept>> {
+fn fetch(tables: &Tables, file: usize, wanted: Wanted, progress: &mut Progress) -> Result<Vec<Kept>> {
     let table = tables.tables[file].clone();
     let origin = table.origin().to_path_buf();
     let bytes: Vec<u64> = wanted.iter().map(|(group, _)| table.bytes_of(*group)).collect();
@@ -180,7 +178,7 @@ fn write_part(path: &Path, kept: &[Kept]) -> Result<()> {
 }
 
 /// A part that is there, whole, and has exactly these rows.
-fn read_part(path: &Path, wanted: &[(usize, Vec<usize>)]) -> Option<Vec<Kept>> {
+fn read_part(path: &Path, wanted: &Wanted) -> Option<Vec<Kept>> {
     let mut text = String::new();
     zstd::Decoder::new(fs::File::open(path).ok()?).ok()?.read_to_string(&mut text).ok()?;
     let kept: Vec<Kept> = BufReader::new(text.as_bytes())

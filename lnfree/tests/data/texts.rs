@@ -241,5 +241,5 @@ fn embedded_data_sets_are_made_once_and_again_if_damaged() {
     }
     assert_eq!(resolve(path.to_str().unwrap(), 7).unwrap(), path);
     assert!(message(resolve("nano-own", 128)).contains("nano-train, nano-owt, nano-pile"));
-    assert!(message(open_dataset("openwebtext", 128)).contains("not available yet"));
+    assert!(message(resolve("nano-own", 128)).contains("pile-uncopyrighted and ORG/NAME"));
 }

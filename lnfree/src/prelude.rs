@@ -22,7 +22,7 @@
 pub use tch::{self, Device, Kind, Tensor};
 
 pub use crate::config::{Config, FloatType};
-pub use crate::data::{TokenFile, Tokenizer, open_dataset};
+pub use crate::data::{DatasetOptions, Split, TokenFile, Tokenizer, open_dataset, open_dataset_with};
 pub use crate::eval::{
     EvalOptions, EvalRecord, Evaluation, PairedDifference, Summary, evaluate, mean_interval,
 };

@@ -330,14 +330,10 @@ fn models_are_evaluated_and_trained_on_data_sets_by_name_with_their_own_tokenize
     let place = Place::new(&[("datasets/a/lines", Repo::new(&[("all.jsonl", jsonl.into())]))]);
     let all = ids(&texts);
     place.command(&["eval", "-m", "nano", "-d", "a/lines", "-n", "3", "-b", "2"]).assert().success();
-    let train = ["train", "--mode", "with_ln", "--config", "nano", "--data", "a/lines", "--out", "run"];
+    let train = ["pretrain", "--config", "nano_pretrain", "--data", "a/lines", "--out", "run"];
     let small = ["--set", "train.max_steps=2", "--set", "train.batch_size=2"];
-    let small = small.iter().chain(&[
-        "--set",
-        "train.gradient_accumulation_steps=1",
-        "--set",
-        "train.warmup_steps=0",
-    ]);
+    let small = small.iter().chain(&["--set", "train.warmup_steps=0"]);
+    let small = small.chain(&["--set", "train.gradient_accumulation_steps=1"]);
     let args: Vec<&str> = train.iter().chain(small).copied().collect();
     place.command(&args).assert().success();
     let tokens = place.home.path().join("lnfree/tokens");

@@ -34,6 +34,7 @@ study=$(mktemp -d)
 trap 'rm -rf "$study"' EXIT
 ./scripts/eval_all.sh --suite nano --out "$study"
 [ "$(grep -c '| reproduced |$' "$study/results.md")" -eq 6 ] || die "the study of the embedded models came out differently, see above"
+
 step "GPT-2's tokenizer"
 ./scripts/tests/gpt2_tokenizer.sh
 

@@ -1,10 +1,35 @@
 //! `bench`.
 
+use clap::Args;
 use lnfree::Error;
 use lnfree::bench::{BenchOptions, bench_eval, published_shape};
 use lnfree::model::Gpt2Config;
 
-use super::BenchArgs;
+use super::DeviceArgs;
+
+#[derive(Args)]
+pub(super) struct BenchArgs {
+    /// gpt2, gpt2-medium, gpt2-large, gpt2-xl, or LAYERS,HEADS,WIDTH,VOCABULARY.
+    #[arg(long, default_value = "gpt2")]
+    size: String,
+    /// Sequences in a batch.
+    #[arg(long, default_value_t = 8)]
+    batch_size: usize,
+    /// Tokens in a sequence.
+    #[arg(long, default_value_t = 1024)]
+    seq: usize,
+    /// Batches that are timed.
+    #[arg(long, default_value_t = 10)]
+    steps: usize,
+    /// Batches before these.
+    #[arg(long, default_value_t = 2)]
+    warmup: usize,
+    /// float32, tf32 (GPU) or bfloat16: what matrix products are computed in.
+    #[arg(long, default_value = "float32")]
+    dtype: lnfree::config::FloatType,
+    #[command(flatten)]
+    device: DeviceArgs,
+}
 
 pub(super) fn bench(args: BenchArgs) -> anyhow::Result<()> {
     let device = args.device.device()?;

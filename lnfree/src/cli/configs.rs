@@ -1,8 +1,36 @@
 //! `config` and `schedule`.
 
+use clap::{Args, Subcommand};
 use lnfree::config::{Config, PRESETS};
 
-use super::{ConfigCommand, ScheduleArgs};
+use super::Overrides;
+
+#[derive(Subcommand)]
+pub(super) enum ConfigCommand {
+    /// Names of the shipped configs.
+    List,
+    /// One config, every value resolved.
+    Show {
+        /// Name of a shipped config, or a TOML file.
+        config: String,
+        /// As JSON instead of TOML.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        set: Overrides,
+    },
+}
+
+#[derive(Args)]
+pub(super) struct ScheduleArgs {
+    /// Name of a shipped config, or a TOML file.
+    config: String,
+    /// As JSON: [{"step": 20, "kind": "ln2", "layer": 0}, …].
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    set: Overrides,
+}
 
 pub(super) fn config(command: ConfigCommand) -> anyhow::Result<()> {
     match command {

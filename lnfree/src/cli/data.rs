@@ -1,7 +1,8 @@
 //! `data`, `report` and `doctor`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use clap::{Args, Subcommand};
 use lnfree::data::{
     ChunkScheme, DatasetOptions, Provenance, Tokenizer, copy_prepared, info, prepare, resolve_with,
 };
@@ -9,7 +10,54 @@ use lnfree::hub::locate_tokenizer;
 use lnfree::model::Gpt2Config;
 use lnfree::report::{read_eval, results_table, write_html};
 
-use super::{DataCommand, ReportArgs};
+#[derive(Subcommand)]
+pub(super) enum DataCommand {
+    /// Tokenize a text file or data set and cut it into sequences.
+    Prepare {
+        /// A text file (Parquet, Arrow, jsonl, jsonl.zst, txt), the name of a data set, or ORG/NAME on the hub.
+        source: String,
+        /// Sequences at most, of a data set on the hub; of the Pile's also the rows that are read.
+        #[arg(short = 'n', long, default_value_t = 10_000)]
+        n_sequences: usize,
+        /// Tokenizer, a folder or a name on the hub; by default GPT-2's, and for the embedded texts their own.
+        #[arg(long)]
+        tokenizer: Option<String>,
+        /// Tokens in a sequence; by default 1024, of the embedded texts 128.
+        #[arg(long)]
+        block_size: Option<usize>,
+        /// Token file to write; by default in the cache, and its path is printed.
+        #[arg(long)]
+        out: Option<PathBuf>,
+    },
+    /// Counts, id range, a decoded sample and the provenance of a token file or data set.
+    Info {
+        /// A token file, a text, or the name of a data set.
+        data: String,
+        /// Sequences at most, where a data set is prepared on first use.
+        #[arg(short = 'n', long, default_value_t = 10_000)]
+        n_sequences: usize,
+        /// Tokenizer to decode the sample with, a folder or a name on the hub; by default the one that the tokens were made with, if
+        /// that is known, else that of the embedded model.
+        #[arg(long)]
+        tokenizer: Option<String>,
+        /// Tokens in a sequence, where a data set is cut on first use; by default 1024, of the embedded texts 128.
+        #[arg(long)]
+        block_size: Option<usize>,
+    },
+}
+
+#[derive(Args)]
+pub(super) struct ReportArgs {
+    /// Run directories.
+    #[arg(required = true)]
+    runs: Vec<PathBuf>,
+    /// Files that `eval --json` wrote, for the results table.
+    #[arg(long = "eval", value_name = "FILE", num_args = 1..)]
+    evals: Vec<PathBuf>,
+    /// The page to write.
+    #[arg(long, default_value = "report.html")]
+    out: PathBuf,
+}
 
 /// GPT-2's vocabulary, whose tokenizer is known without asking the model.
 const GPT2_VOCAB: i64 = 50257;

@@ -1,7 +1,9 @@
 //! `std` and `eval`.
 
+use std::path::PathBuf;
 use std::time::Instant;
 
+use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use lnfree::Error;
 use lnfree::atomic::write_text;
@@ -12,10 +14,74 @@ use lnfree::eval::{
 };
 use lnfree::hub::locate_tokenizer;
 use lnfree::model::LoadedModel;
+use lnfree::model::ModelFormat;
 use lnfree::tch::Kind;
 
 use super::data::options_for;
-use super::{EvalArgs, StdArgs, model_dir};
+use super::{DeviceArgs, model_dir};
+
+#[derive(Args)]
+pub(super) struct StdArgs {
+    /// Model: a folder, `nano`, or a name on the Hugging Face hub (gpt2-xl, ORG/NAME, ORG/NAME@REVISION).
+    #[arg(short, long)]
+    model: String,
+    /// A data set's name or a token file.
+    #[arg(short, long)]
+    data: String,
+    /// Sequences to measure on.
+    #[arg(short = 'n', long, default_value_t = 64)]
+    n_sequences: usize,
+    /// Sequences in one forward.
+    #[arg(short, long, default_value_t = 8)]
+    batch_size: usize,
+    /// Write the std file here, to be named in norm.init.
+    #[arg(long)]
+    out: Option<PathBuf>,
+    #[command(flatten)]
+    device: DeviceArgs,
+}
+
+#[derive(Args)]
+pub(super) struct EvalArgs {
+    /// Model: a folder, `nano`, or a name on the Hugging Face hub (gpt2-xl, ORG/NAME, ORG/NAME@REVISION).
+    #[arg(short, long)]
+    model: String,
+    /// transformers, fakeln_checkpoint, noLN_HF_model or folded; by default the directory says.
+    #[arg(short, long, value_parser = |s: &str| s.parse::<ModelFormat>())]
+    format: Option<ModelFormat>,
+    /// A data set's name or a token file; may be given many times, with --out.
+    #[arg(short, long, required = true)]
+    data: Vec<String>,
+    /// Sequences in one forward.
+    #[arg(short, long, default_value_t = 8)]
+    batch_size: usize,
+    /// Sequences evaluated at most.
+    #[arg(short = 'n', long, default_value_t = 10_000)]
+    n_sequences: usize,
+    /// Leave out a last batch that is not full, as the paper's code does.
+    #[arg(long)]
+    drop_last: bool,
+    /// float32, tf32 (GPU) or bfloat16: what matrix products are computed in.
+    #[arg(long, default_value = "float32")]
+    dtype: lnfree::config::FloatType,
+    /// What tables and figures call the model.
+    #[arg(long)]
+    label: Option<String>,
+    /// Write the result here as JSON.
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// Write the per-token losses here as Arrow, column `loss`.
+    #[arg(long)]
+    losses: Option<PathBuf>,
+    /// Write LABEL--DATA.json and LABEL--DATA.sequences.arrow (mean losses of sequences) of every data set into this folder.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["json", "losses"])]
+    out: Option<PathBuf>,
+    /// With --out: write LABEL--DATA.losses.arrow too, the per-token losses.
+    #[arg(long, requires = "out")]
+    keep_losses: bool,
+    #[command(flatten)]
+    device: DeviceArgs,
+}
 
 /// Tokens of GPT-2's vocabulary.
 const GPT2_VOCAB: i64 = 50257;

@@ -1,18 +1,67 @@
 //! `export` and `generate`.
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use clap::Args;
 use lnfree::checkpoint;
 use lnfree::data::Tokenizer;
+use lnfree::export::ExportFormat;
 use lnfree::export::{CardFacts, export as export_model};
 use lnfree::generate::{SampleOptions, generate as sample};
 use lnfree::hub::{Hub, PushOptions, Settings};
 use lnfree::model::LoadedModel;
 use lnfree::tch::Kind;
 
-use super::{ExportArgs, GenerateArgs, model_dir};
+use super::{DeviceArgs, model_dir};
+
+#[derive(Args)]
+pub(super) struct ExportArgs {
+    /// A checkpoint, or a run directory for its latest one.
+    checkpoint: PathBuf,
+    /// scaled keeps LN in name (the paper's format), folded has none.
+    #[arg(long, value_parser = |s: &str| s.parse::<ExportFormat>())]
+    format: ExportFormat,
+    /// Folder to write.
+    #[arg(long)]
+    out: PathBuf,
+    /// Use the standard deviation of other positions where position 0 still has its own.
+    #[arg(long)]
+    ignore_special: bool,
+    /// Then upload it to this model repository of the Hugging Face hub, which is made if there is none.
+    #[arg(long, value_name = "ORG/NAME")]
+    push: Option<String>,
+    /// Make that repository private, if it has to be made.
+    #[arg(long, requires = "push")]
+    private: bool,
+    #[command(flatten)]
+    device: DeviceArgs,
+}
+
+#[derive(Args)]
+pub(super) struct GenerateArgs {
+    /// Model: a folder, `nano`, or a name on the Hugging Face hub (gpt2-xl, ORG/NAME, ORG/NAME@REVISION).
+    #[arg(short, long)]
+    model: String,
+    /// Text to continue; without it the text begins after end-of-text.
+    #[arg(short, long, default_value = "")]
+    prompt: String,
+    /// Tokens to add at most.
+    #[arg(short = 'n', long, default_value_t = 100)]
+    max_new_tokens: usize,
+    /// 0 always takes the most likely token.
+    #[arg(short, long, default_value_t = 0.8)]
+    temperature: f64,
+    /// Draw from the k most likely tokens; 0 from all.
+    #[arg(short = 'k', long, default_value_t = 40)]
+    top_k: usize,
+    /// The same seed gives the same text.
+    #[arg(short, long, default_value_t = 0)]
+    seed: u64,
+    #[command(flatten)]
+    device: DeviceArgs,
+}
 
 pub(super) fn export(args: ExportArgs) -> anyhow::Result<()> {
     // What cannot be pushed is said before anything is computed.

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use clap::Args;
 use lnfree::atomic::{self, write_text};
 use lnfree::config::Config;
 use lnfree::data::{DatasetOptions, Split, TokenFile, open_dataset_with};
@@ -11,7 +12,59 @@ use lnfree::hub::locate_tokenizer;
 use lnfree::train::{Mode, StartOptions, Trainer, interrupt, lock_run, run};
 use lnfree::{Error, checkpoint};
 
-use super::{DeviceArgs, PretrainArgs, TrainArgs};
+use super::{DeviceArgs, Overrides};
+
+#[derive(Args)]
+pub(super) struct TrainArgs {
+    /// without_ln removes LayerNorm, with_ln is the control that keeps it.
+    #[arg(long, value_parser = parse_mode, required_unless_present = "resume")]
+    mode: Option<lnfree::train::Mode>,
+    /// Name of a shipped config, or a TOML file.
+    #[arg(long, required_unless_present = "resume")]
+    config: Option<String>,
+    /// Model: a folder, `nano`, or a name on the Hugging Face hub; by default the config's.
+    #[arg(long)]
+    model: Option<String>,
+    /// Training tokens: a data set's name or a token file; by default the config's.
+    #[arg(long)]
+    data: Option<String>,
+    /// Validation tokens, likewise; with --data, none unless given.
+    #[arg(long)]
+    eval_data: Option<String>,
+    /// Run directory; by default runs/CONFIG-MODE.
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// Continue the run in this directory, or from one of its checkpoints, or the latest run under runs/.
+    #[arg(long, value_name = "DIR|latest", conflicts_with_all = ["mode", "config", "model", "items", "out"])]
+    resume: Option<String>,
+    #[command(flatten)]
+    device: DeviceArgs,
+    #[command(flatten)]
+    set: Overrides,
+}
+
+#[derive(Args)]
+pub(super) struct PretrainArgs {
+    /// Name of a shipped config, or a TOML file.
+    #[arg(long, required_unless_present = "resume")]
+    config: Option<String>,
+    /// Tokenizer that the tokens were made with, a folder or a name on the hub; by default that of the config's model.
+    #[arg(long)]
+    tokenizer: Option<String>,
+    /// Training tokens: a data set's name or a token file; by default the config's.
+    #[arg(long)]
+    data: Option<String>,
+    /// Run directory; by default runs/CONFIG.
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// Continue the run in this directory, or from one of its checkpoints, or the latest run under runs/.
+    #[arg(long, value_name = "DIR|latest", conflicts_with_all = ["config", "items", "out", "tokenizer"])]
+    resume: Option<String>,
+    #[command(flatten)]
+    device: DeviceArgs,
+    #[command(flatten)]
+    set: Overrides,
+}
 
 /// Where run directories go by default.
 const RUNS: &str = "runs";
@@ -182,4 +235,12 @@ fn newest_run() -> anyhow::Result<PathBuf> {
         .filter(|path| checkpoint::has_any(path))
         .max_by_key(|path| path.join("metrics.jsonl").metadata().and_then(|m| m.modified()).ok())
         .with_context(|| format!("{RUNS}: no run to resume"))
+}
+
+fn parse_mode(s: &str) -> Result<lnfree::train::Mode, String> {
+    match s {
+        "without_ln" => Ok(lnfree::train::Mode::WithoutLn),
+        "with_ln" => Ok(lnfree::train::Mode::WithLn),
+        _ => Err("one of without_ln, with_ln".into()),
+    }
 }

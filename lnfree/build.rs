@@ -22,6 +22,8 @@ fn compile_native(lib: &Path) {
         .warnings(true)
         .flag_if_supported("-fno-math-errno")
         .flag_if_supported("-fno-trapping-math")
+        // A false alarm about libtorch's headers.
+        .flag_if_supported("-Wno-maybe-uninitialized")
         .flag("-isystem")
         .flag(headers.to_string_lossy().as_ref())
         .file("native/token_losses.cpp")

@@ -1,5 +1,7 @@
 // What libtorch has and tch does not reach. No exception leaves these functions: they would end the program.
 #include <ATen/Context.h>
+#include <ATen/TensorIterator.h>
+#include <ATen/ops/arange.h>
 #include <c10/core/CachingDeviceAllocator.h>
 
 #include <cstdint>
@@ -43,6 +45,25 @@ extern "C" int64_t lnfree_cuda_peak_memory(int device) {
 extern "C" int lnfree_reset_cuda_peak_memory(int device) {
     try {
         c10::getDeviceAllocator(c10::DeviceType::CUDA)->resetPeakStats(static_cast<c10::DeviceIndex>(device));
+        return 0;
+    } catch (...) {
+        return 1;
+    }
+}
+
+// Calls work(context, begin, end) for parts of 0..n on libtorch's own threads. Threads of ours would share the cores with
+// these, which spin for a while after every operation. Returns 0 if all was done.
+extern "C" int lnfree_parallel(int64_t n, void (*work)(void *, int64_t, int64_t), void *context) {
+    try {
+        const at::Tensor indices = at::arange(n, at::kLong);
+        const auto *first = indices.const_data_ptr<int64_t>();
+        auto iterator = at::TensorIteratorConfig().add_const_input(indices).build();
+        iterator.for_each(
+            [&](char **data, const int64_t *, int64_t count) {
+                const int64_t begin = reinterpret_cast<const int64_t *>(data[0]) - first;
+                work(context, begin, begin + count);
+            },
+            /*grain_size=*/1);
         return 0;
     } catch (...) {
         return 1;

@@ -1,5 +1,7 @@
 //! The functions of `native/`, made safe.
 
+use std::ffi::c_void;
+
 use tch::{Device, Kind, Tensor};
 
 use crate::{Error, Result};
@@ -53,73 +55,68 @@ unsafe extern "C" {
         targets: *const i64,
         sums: *mut TokenSums,
     );
+    fn lnfree_parallel(n: i64, work: extern "C" fn(*mut c_void, i64, i64), context: *mut c_void) -> i32;
     fn lnfree_allow_tf32(allow: bool) -> i32;
     fn lnfree_cuda_free_memory(device: i32) -> i64;
     fn lnfree_cuda_peak_memory(device: i32) -> i64;
     fn lnfree_reset_cuda_peak_memory(device: i32) -> i32;
 }
 
-/// Adds the logits of the tokens from `first` on to the sums of `n` positions, on `threads` threads.
+/// Adds the logits of the tokens from `first` on to the sums of `n` positions, on libtorch's threads.
 ///
 /// `logits` float32 or bfloat16 `[n, tokens]` on the CPU, rows without gaps; `targets` and `sums` of `n` positions.
 ///
 /// # Errors
 /// Logits of another type, shape or device.
-pub(crate) fn add_logits(
-    logits: &Tensor,
-    first: i64,
-    targets: &[i64],
-    sums: &mut [TokenSums],
-    threads: usize,
-) -> Result<()> {
+pub(crate) fn add_logits(logits: &Tensor, first: i64, targets: &[i64], sums: &mut [TokenSums]) -> Result<()> {
     let (kind, size, stride) = (logits.kind(), logits.size(), logits.stride());
     let known = matches!(kind, Kind::Float | Kind::BFloat16) && logits.device() == Device::Cpu;
     let fits = size.len() == 2 && size[0] as usize == targets.len() && targets.len() == sums.len();
     if !known || !fits || stride[1] != 1 {
         return Err(Error::invalid(format!("logits {size:?} ({kind:?}) of {} positions", targets.len())));
     }
-    let per_thread = targets.len().div_ceil(threads.max(1)).max(1);
-    let base = logits.data_ptr() as usize;
-    std::thread::scope(|scope| {
-        let mut parts = targets.chunks(per_thread).zip(sums.chunks_mut(per_thread)).enumerate();
-        let own = parts.next();
-        let part = |(i, (targets, sums)): (usize, (&[i64], &mut [TokenSums]))| {
-            let row = (i * per_thread) as isize * stride[0] as isize;
-            let block = Block { kind, base, row, n_cols: size[1], stride: stride[0], first };
-            block.add(targets, sums);
-        };
-        for other in parts {
-            scope.spawn(move || part(other));
-        }
-        own.into_iter().for_each(part);
-    });
-    Ok(())
+    let mut block = Block {
+        kind,
+        logits: logits.data_ptr(),
+        n_cols: size[1],
+        stride: stride[0],
+        first,
+        targets: targets.as_ptr(),
+        sums: sums.as_mut_ptr(),
+    };
+    // SAFETY: the block outlives the call, and every row is in one part only.
+    match unsafe { lnfree_parallel(size[0], add_rows, (&raw mut block).cast()) } {
+        0 => Ok(()),
+        _ => Err(Error::Torch("the threads of libtorch cannot be used".into())),
+    }
 }
 
-/// Rows of logits in memory.
+/// Logits, and what they are added to, by position.
 struct Block {
     kind: Kind,
-    base: usize,
-    /// The first element.
-    row: isize,
+    logits: *const c_void,
     n_cols: i64,
     stride: i64,
     first: i64,
+    targets: *const i64,
+    sums: *mut TokenSums,
 }
 
-impl Block {
-    fn add(&self, targets: &[i64], sums: &mut [TokenSums]) {
-        let &Block { n_cols, stride, first, .. } = self;
-        let (n, targets, sums) = (targets.len() as i64, targets.as_ptr(), sums.as_mut_ptr());
-        // SAFETY: add_logits holds the tensor whose rows these are, and there are as many targets and sums.
-        unsafe {
-            if self.kind == Kind::Float {
-                let logits = (self.base as *const f32).offset(self.row);
-                lnfree_add_logits_float32(logits, n, n_cols, stride, first, targets, sums);
-            } else {
-                let logits = (self.base as *const u16).offset(self.row);
-                lnfree_add_logits_bfloat16(logits, n, n_cols, stride, first, targets, sums);
-            }
+/// Adds rows `begin..end` of the [`Block`] at `context`.
+extern "C" fn add_rows(context: *mut c_void, begin: i64, end: i64) {
+    // SAFETY: add_logits passes a block that lives, of which this part has rows begin..end to itself; it checked that there are
+    // as many targets and sums.
+    unsafe {
+        let &Block { kind, logits, n_cols, stride, first, targets, sums } = &*context.cast::<Block>();
+        let (n, row) = (end - begin, begin as usize);
+        let (targets, sums) = (targets.add(row), sums.add(row));
+        let at = row * stride as usize;
+        if kind == Kind::Float {
+            let logits = logits.cast::<f32>().add(at);
+            lnfree_add_logits_float32(logits, n, n_cols, stride, first, targets, sums);
+        } else {
+            let logits = logits.cast::<u16>().add(at);
+            lnfree_add_logits_bfloat16(logits, n, n_cols, stride, first, targets, sums);
         }
     }
 }

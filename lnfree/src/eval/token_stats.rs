@@ -3,7 +3,6 @@
 use tch::{Device, Kind, Tensor};
 
 use super::memory::Chunk;
-use crate::device::threads;
 use crate::native::{TokenSums, add_logits};
 use crate::{Error, Result};
 
@@ -67,7 +66,7 @@ fn on_cpu(last: &Tensor, head: &Tensor, targets: &[i64], tokens: usize) -> Resul
     let mut sums = vec![TokenSums::NONE; targets.len()];
     for (first, len) in pieces(vocab_size, tokens) {
         let logits = last.linear::<Tensor>(&head.narrow(0, first, len), None);
-        add_logits(&logits, first, targets, &mut sums, threads())?;
+        add_logits(&logits, first, targets, &mut sums)?;
     }
     Ok(sums.iter().zip(targets).flat_map(|(sums, target)| sums.stats(*target)).collect())
 }

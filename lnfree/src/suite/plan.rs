@@ -15,8 +15,10 @@ use crate::plot::EvalRow;
 use crate::report::read_eval;
 use crate::{Error, Result};
 
-/// Numbers are stored and computed with in four bytes at most.
+/// Numbers are stored in four bytes at most, and loaded in four.
 const BYTES_PER_PARAMETER: u64 = 4;
+/// Bytes of the copy of a parameter that bfloat16 computes with.
+const BYTES_PER_COPY: u64 = 2;
 /// Beside the weights: libtorch itself, activations and a piece of the logits.
 const WORKING_MEMORY: u64 = 512 << 20;
 
@@ -95,10 +97,11 @@ impl Plan {
         self.to_do().filter_map(|job| job.download).sum()
     }
 
-    /// Memory that the largest model takes, and its label.
+    /// Memory that the largest model takes at least, and its label; batches are fitted to what is left.
     fn largest(&self) -> Option<(u64, &str)> {
-        let needs =
-            |job: &'_ Job| Some(job.model.shape?.parameters() * BYTES_PER_PARAMETER * 5 / 4 + WORKING_MEMORY);
+        let copy = if self.options.settings.dtype == "bfloat16" { BYTES_PER_COPY } else { 0 };
+        let bytes = BYTES_PER_PARAMETER * 5 / 4 + copy;
+        let needs = |job: &'_ Job| Some(job.model.shape?.parameters() * bytes + WORKING_MEMORY);
         self.to_do().filter_map(|job| Some((needs(job)?, job.model.label.as_str()))).max()
     }
 
@@ -119,7 +122,7 @@ impl Plan {
             && needed > there
         {
             return Err(Error::invalid(format!(
-                "{label} needs about {} of memory and {} are free: free some, or choose other models with --models",
+                "{label} needs at least {} of memory and {} are free: free some, or choose other models with --models",
                 BinaryBytes(needed),
                 BinaryBytes(there)
             )));
@@ -200,7 +203,7 @@ impl fmt::Display for Plan {
         }
         if let Some((needed, of)) = self.largest() {
             let there = self.memory().map_or("unknown".into(), |there| BinaryBytes(there).to_string());
-            writeln!(f, "  memory: about {} for {of}, free: {there}", BinaryBytes(needed))?;
+            writeln!(f, "  memory: at least {} for {of}, free: {there}", BinaryBytes(needed))?;
         }
         Ok(())
     }

@@ -7,6 +7,8 @@
 //! The method is that of "Transformers Don't Need LayerNorm at Inference Time" (arXiv 2507.02559).
 
 #![warn(missing_docs)]
+// Input must not end the program: only tests may unwrap.
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod atomic;
 pub mod bench;

@@ -1,5 +1,7 @@
 //! The `lnfree` command: `main` turns errors into exit codes, [`cli::run`] is one `match` over the subcommands.
 
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used))]
+
 mod cli;
 mod panics;
 

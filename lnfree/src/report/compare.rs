@@ -6,7 +6,7 @@ use crate::plot::EvalRow;
 
 /// How far a measured figure may lie from the published one, in nats, unless the reader says otherwise.
 ///
-/// Published figures have four decimals and were partly computed in lower precision; and 0.01 is less than nearly all of the
+/// Published figures have four decimals, and in which precision they were computed is not known; 0.01 is less than nearly all of the
 /// gaps between the paper's models, so that it still tells them apart.
 pub const TOLERANCE: f64 = 0.01;
 

@@ -69,7 +69,7 @@ impl Study {
     pub fn verdicts_explained(&self) -> String {
         format!(
             "`reproduced`: within {} nats of the figure beside it, which has four decimals and may have been computed in \
-             lower precision; `differs`: further away; `not comparable`: measured on another sample.",
+             another precision; `differs`: further away; `not comparable`: measured on another sample.",
             self.tolerance
         )
     }

@@ -136,18 +136,25 @@ inline void add_block(const T *logits, int64_t n_rows, int64_t n_cols, int64_t s
     }
 }
 
-} // namespace
-
-// Adds logits [n_rows, n_cols], rows `stride` apart, of the tokens from `first` on to the sums of n_rows positions, which begin as
-// {top -inf, best -1, rest 0}. A NaN among the logits ends up in `total`.
-extern "C" CLONES void lnfree_add_logits_float32(const float *logits, int64_t n_rows, int64_t n_cols, int64_t stride,
-                                                 int64_t first, const int64_t *targets, TokenSums *sums) {
+CLONES void add_float32(const float *logits, int64_t n_rows, int64_t n_cols, int64_t stride, int64_t first,
+                        const int64_t *targets, TokenSums *sums) {
     add_block(logits, n_rows, n_cols, stride, first, targets, sums);
 }
 
-// The same for bfloat16 logits.
-extern "C" CLONES void lnfree_add_logits_bfloat16(const uint16_t *logits, int64_t n_rows, int64_t n_cols,
-                                                  int64_t stride, int64_t first, const int64_t *targets,
-                                                  TokenSums *sums) {
+CLONES void add_bfloat16(const uint16_t *logits, int64_t n_rows, int64_t n_cols, int64_t stride, int64_t first,
+                         const int64_t *targets, TokenSums *sums) {
     add_block(logits, n_rows, n_cols, stride, first, targets, sums);
+}
+
+} // namespace
+
+// Adds logits [n_rows, n_cols] in bfloat16 or float32, rows `stride` apart, from row `row` on, of the tokens from `first` on to the
+// sums of n_rows positions, which begin as {top -inf, best -1, rest 0}. A NaN among the logits ends up in `total`.
+extern "C" void lnfree_add_logits(bool bfloat16, const void *logits, int64_t row, int64_t n_rows, int64_t n_cols,
+                                  int64_t stride, int64_t first, const int64_t *targets, TokenSums *sums) {
+    if (bfloat16) {
+        add_bfloat16(static_cast<const uint16_t *>(logits) + row * stride, n_rows, n_cols, stride, first, targets, sums);
+    } else {
+        add_float32(static_cast<const float *>(logits) + row * stride, n_rows, n_cols, stride, first, targets, sums);
+    }
 }

@@ -242,7 +242,15 @@ fn name_full_disk(path: &Path, error: Error) -> Error {
 /// # Errors
 /// As [`write_atomic`].
 pub fn write_text(path: &Path, text: &str) -> Result<()> {
-    write_atomic(path, |file| file.write_all(text.as_bytes()).map_err(Error::io(path)))
+    write_bytes(path, text.as_bytes())
+}
+
+/// [`write_atomic`] for bytes.
+///
+/// # Errors
+/// As [`write_atomic`].
+pub fn write_bytes(path: &Path, bytes: &[u8]) -> Result<()> {
+    write_atomic(path, |file| file.write_all(bytes).map_err(Error::io(path)))
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use crate::config::FloatType;
 use crate::data::{Layout, TokenFile, write_tokens};
 use crate::device::{device_name, peak_memory, reset_peak_memory};
 use crate::eval::{EvalOptions, evaluate};
-use crate::model::{Gpt2, Gpt2Config};
+use crate::model::{Gpt2, Gpt2Config, Shape};
 use crate::norm::LnState;
 use crate::{Error, Result};
 
@@ -51,7 +51,7 @@ pub struct BenchRecord {
     pub min_step_s: f64,
     /// By the median.
     pub tokens_per_s: f64,
-    /// Floating-point operations that the task needs, per second, by the median (see [`forward_flop`]).
+    /// Floating-point operations that the task needs, per second, by the median (see [`Shape::flop_per_token`]).
     pub flop_per_s: f64,
     /// The most that matrix products alone reach here ([`matrix_peak`]).
     pub matrix_peak: f64,
@@ -80,14 +80,6 @@ pub fn published_shape(name: &str, seq: usize) -> Result<Gpt2Config> {
         }
     };
     Gpt2Config::new(n_layer, n_head, n_embd, seq.max(1024) as i64, 50257)
-}
-
-/// Multiplications and additions of one forward over sequences of `seq` tokens, per token: 2 for each parameter of the blocks'
-/// matrices and of the unembedding, and 2 · n_embd · (seq + 1) a block for causal scores and their product with the values.
-pub fn forward_flop(config: &Gpt2Config, seq: usize) -> f64 {
-    let (layers, width, inner) = (config.n_layer as f64, config.n_embd as f64, config.mlp_width() as f64);
-    let matrices = layers * (4.0 * width * width + 2.0 * width * inner) + width * config.vocab_size as f64;
-    2.0 * matrices + layers * 2.0 * width * (seq as f64 + 1.0)
 }
 
 /// Operations per second of a large matrix product in `dtype`, the best of several.
@@ -133,7 +125,7 @@ pub fn bench_eval(config: Gpt2Config, device: Device, options: BenchOptions) -> 
     step_s.sort_by(f64::total_cmp);
     let median = step_s.get(step_s.len() / 2).copied().unwrap_or(f64::NAN);
     let tokens = (batch_size * seq) as f64;
-    let flop_per_s = tokens * forward_flop(&model.config, seq) / median;
+    let flop_per_s = tokens * Shape::of(&model.config).flop_per_token(seq as u64) / median;
     // Before and after: a machine is not equally fast all the time.
     let peak = peak.max(matrix_peak(dtype, device));
     Ok(BenchRecord {

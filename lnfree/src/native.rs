@@ -37,17 +37,10 @@ impl TokenSums {
 }
 
 unsafe extern "C" {
-    fn lnfree_add_logits_float32(
-        logits: *const f32,
-        n_rows: i64,
-        n_cols: i64,
-        stride: i64,
-        first: i64,
-        targets: *const i64,
-        sums: *mut TokenSums,
-    );
-    fn lnfree_add_logits_bfloat16(
-        logits: *const u16,
+    fn lnfree_add_logits(
+        bfloat16: bool,
+        logits: *const c_void,
+        row: i64,
         n_rows: i64,
         n_cols: i64,
         stride: i64,
@@ -108,16 +101,8 @@ extern "C" fn add_rows(context: *mut c_void, begin: i64, end: i64) {
     // as many targets and sums.
     unsafe {
         let &Block { kind, logits, n_cols, stride, first, targets, sums } = &*context.cast::<Block>();
-        let (n, row) = (end - begin, begin as usize);
-        let (targets, sums) = (targets.add(row), sums.add(row));
-        let at = row * stride as usize;
-        if kind == Kind::Float {
-            let logits = logits.cast::<f32>().add(at);
-            lnfree_add_logits_float32(logits, n, n_cols, stride, first, targets, sums);
-        } else {
-            let logits = logits.cast::<u16>().add(at);
-            lnfree_add_logits_bfloat16(logits, n, n_cols, stride, first, targets, sums);
-        }
+        let (n, targets, sums) = (end - begin, targets.add(begin as usize), sums.add(begin as usize));
+        lnfree_add_logits(kind == Kind::BFloat16, logits, begin, n, n_cols, stride, first, targets, sums);
     }
 }
 

@@ -85,26 +85,6 @@ pub(crate) fn files_in(folder: &Path) -> Result<Vec<std::path::PathBuf>> {
     Ok(files)
 }
 
-/// Writes a file beside its place, syncs it and renames it, so that a reader sees the old content or the new.
-pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
-    use std::io::Write;
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(Error::io(path))?;
-    file.write_all(bytes).map_err(Error::io(path))?;
-    persist(file, path)
-}
-
-/// Syncs a finished temporary file and renames it to `path`.
-pub(crate) fn persist(file: tempfile::NamedTempFile, path: &Path) -> Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    // Temporary files are private; what they become is as readable as other files.
-    let permissions = std::fs::Permissions::from_mode(0o644);
-    file.as_file().set_permissions(permissions).map_err(Error::io(path))?;
-    file.as_file().sync_all().map_err(Error::io(path))?;
-    file.persist(path).map_err(|e| Error::Io { path: path.to_path_buf(), source: e.error })?;
-    Ok(())
-}
-
 /// The first line of a library's message; some go on with a trace.
 pub(crate) fn first_line(error: impl std::fmt::Display) -> String {
     error.to_string().lines().next().unwrap_or_default().trim().to_string()

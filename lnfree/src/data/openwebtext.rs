@@ -12,7 +12,7 @@ use super::remote_parquet::RemoteParquet;
 use super::repository::{CONNECTIONS, rows, train_files};
 use super::rows::{Document, read_ahead};
 use super::shuffles::{TrainTest, train_test_split};
-use super::write_atomically;
+use crate::atomic::write_bytes;
 use crate::hub::DatasetRepo;
 use crate::{Error, Result};
 
@@ -174,7 +174,7 @@ fn write_part(path: &Path, kept: &[Kept]) -> Result<()> {
         lines.push(b'\n');
     }
     let packed = zstd::encode_all(lines.as_slice(), LEVEL).map_err(Error::io(path))?;
-    write_atomically(path, &packed)
+    write_bytes(path, &packed)
 }
 
 /// A part that is there, whole, and has exactly these rows.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::prepare::Prepared;
-use super::{TokenFile, hex, write_atomically};
+use super::{TokenFile, hex};
 use crate::{Error, Result, atomic};
 
 /// To be raised when the same source and tokenizer come to give another token file.
@@ -112,7 +112,7 @@ impl Provenance {
         (self.tokens, self.dropped) = (made.tokens, made.dropped);
         let mut text = serde_json::to_vec_pretty(self).map_err(Error::invalid)?;
         text.push(b'\n');
-        write_atomically(&beside(token_file), &text)
+        atomic::write_bytes(&beside(token_file), &text)
     }
 }
 
@@ -141,13 +141,11 @@ impl fmt::Display for Provenance {
 pub fn copy_prepared(token_file: &Path, out: &Path) -> Result<()> {
     let folder = out.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(folder).map_err(Error::io(folder))?;
-    let copy = tempfile::NamedTempFile::new_in(folder).map_err(Error::io(out))?;
     let mut source = File::open(token_file).map_err(Error::io(token_file))?;
-    std::io::copy(&mut source, &mut copy.as_file()).map_err(Error::io(out))?;
     if let Ok(json) = fs::read(beside(token_file)) {
-        write_atomically(&beside(out), &json)?;
+        atomic::write_bytes(&beside(out), &json)?;
     }
-    super::persist(copy, out)
+    atomic::write_atomic(out, |copy| std::io::copy(&mut source, copy).map(drop).map_err(Error::io(out)))
 }
 
 /// The JSON beside a token file.

@@ -159,7 +159,7 @@ impl Tokenizer {
         let dir = dir.as_ref();
         fs::create_dir_all(dir).map_err(Error::io(dir))?;
         for file in &self.files {
-            super::write_atomically(&dir.join(&file.name), &file.bytes)?;
+            crate::atomic::write_bytes(&dir.join(&file.name), &file.bytes)?;
         }
         Ok(())
     }

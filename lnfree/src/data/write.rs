@@ -1,6 +1,6 @@
 //! Writing token files.
 
-use std::io::BufWriter;
+use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -13,6 +13,7 @@ use arrow::record_batch::RecordBatch;
 
 use super::arrow_file::CHECKSUM_KEY;
 use super::sequences::{INPUT_IDS, Sequences};
+use crate::atomic::write_atomic;
 use crate::{Error, Result};
 
 /// Tokens in a record batch, about.
@@ -54,29 +55,33 @@ pub fn write_tokens(
     let path = path.as_ref();
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
-    let file = tempfile::NamedTempFile::new_in(folder).map_err(Error::io(path))?;
-    let mut table = Table::new(path, file, layout, vocab_size)?;
-    for row in rows {
-        table.push(row?)?;
-    }
-    table.finish()
+    let mut written = Written { sequences: 0, tokens: 0 };
+    write_atomic(path, |file| {
+        let mut table = Table::new(path, file, layout, vocab_size)?;
+        for row in rows {
+            table.push(row?)?;
+        }
+        written = table.finish()?;
+        Ok(())
+    })?;
+    Ok(written)
 }
 
 /// A token file in the making.
-struct Table<'a> {
+struct Table<'a, W: Write> {
     path: &'a Path,
     layout: Layout,
     vocab_size: usize,
     schema: Arc<Schema>,
-    writer: FileWriter<BufWriter<tempfile::NamedTempFile>>,
+    writer: FileWriter<W>,
     ids: Vec<u32>,
     lengths: Vec<usize>,
     checksum: u32,
     written: Written,
 }
 
-impl<'a> Table<'a> {
-    fn new(path: &'a Path, file: tempfile::NamedTempFile, layout: Layout, vocab_size: usize) -> Result<Self> {
+impl<'a, W: Write> Table<'a, W> {
+    fn new(path: &'a Path, file: W, layout: Layout, vocab_size: usize) -> Result<Self> {
         let id = match vocab_size <= 1 << 16 {
             true => DataType::UInt16,
             false => DataType::Int32,
@@ -90,7 +95,7 @@ impl<'a> Table<'a> {
             },
         };
         let schema = Arc::new(Schema::new(vec![Field::new(INPUT_IDS, list, false)]));
-        let writer = FileWriter::try_new_buffered(file, &schema).map_err(|e| failed(path, e))?;
+        let writer = FileWriter::try_new(file, &schema).map_err(|e| failed(path, e))?;
         let written = Written { sequences: 0, tokens: 0 };
         let (ids, lengths) = (Vec::new(), Vec::new());
         Ok(Self { path, layout, vocab_size, schema, writer, ids, lengths, checksum: 0, written })
@@ -164,9 +169,7 @@ impl<'a> Table<'a> {
         }
         self.flush()?;
         self.writer.write_metadata(CHECKSUM_KEY, format!("{:08x}", self.checksum));
-        let buffered = self.writer.into_inner().map_err(|e| failed(self.path, e))?;
-        let file = buffered.into_inner().map_err(|e| Error::io(self.path)(e.into_error()))?;
-        super::persist(file, self.path)?;
+        self.writer.finish().map_err(|e| failed(self.path, e))?;
         Ok(self.written)
     }
 }

@@ -39,34 +39,36 @@ impl Evaluation {
 
     /// Mean loss of every position, in float64; index 0 predicts from the first token alone.
     pub fn position_means(&self) -> Vec<f64> {
-        let longest = self.sequences.iter().map(|s| s.n_tokens).max().unwrap_or(0);
-        let (mut sums, mut counts) = (vec![0.0; longest], vec![0u64; longest]);
-        for (_, losses) in self.by_sequence() {
-            for (position, loss) in losses.iter().enumerate() {
-                sums[position] += f64::from(*loss);
-                counts[position] += 1;
-            }
-        }
-        sums.iter().zip(&counts).map(|(sum, n)| sum / *n as f64).collect()
+        self.over_ranges(&(1..=self.longest()).collect::<Vec<_>>()).iter().map(|range| range.mean).collect()
     }
 
     /// Mean loss by ranges of positions that double in length: 0, 1, 2–3, 4–7, …
     pub fn by_position(&self) -> Vec<PositionLoss> {
         let mut ends: Vec<usize> = Vec::new();
-        let longest = self.sequences.iter().map(|s| s.n_tokens).max().unwrap_or(0);
-        while ends.last().copied().unwrap_or(0) < longest {
-            ends.push((1usize << ends.len()).min(longest));
+        while ends.last().copied().unwrap_or(0) < self.longest() {
+            ends.push((1usize << ends.len()).min(self.longest()));
         }
+        self.over_ranges(&ends)
+    }
+
+    /// Predicted tokens of the longest sequence.
+    fn longest(&self) -> usize {
+        self.sequences.iter().map(|s| s.n_tokens).max().unwrap_or(0)
+    }
+
+    /// Mean loss of the ranges of positions that end at (before) `ends`, which ascend to the longest sequence.
+    fn over_ranges(&self, ends: &[usize]) -> Vec<PositionLoss> {
         let (mut sums, mut counts) = (vec![0.0; ends.len()], vec![0u64; ends.len()]);
         for (_, losses) in self.by_sequence() {
+            let mut range = 0;
             for (position, loss) in losses.iter().enumerate() {
-                let range = ends.partition_point(|end| *end <= position);
+                range += usize::from(ends[range] <= position);
                 sums[range] += f64::from(*loss);
                 counts[range] += 1;
             }
         }
         let froms = std::iter::once(0).chain(ends.iter().copied());
-        (froms.zip(&ends).zip(sums.iter().zip(&counts)))
+        (froms.zip(ends).zip(sums.iter().zip(&counts)))
             .map(|((from, &to), (sum, n))| PositionLoss { from, to, mean: sum / *n as f64 })
             .collect()
     }

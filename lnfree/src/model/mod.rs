@@ -8,6 +8,7 @@ mod layer_norm;
 mod load;
 pub mod names;
 mod parameters;
+mod shape;
 pub mod weights;
 
 use tch::{Kind, Tensor};
@@ -18,6 +19,7 @@ pub use hf_config::Gpt2Config;
 pub use layer_norm::LayerNorm;
 pub(crate) use layer_norm::sigma_of;
 pub use load::{LoadedModel, ModelFormat, state_tensors};
+pub use shape::Shape;
 
 use crate::hook::{Activation, Hook};
 use crate::norm::{LnSite, LnState};

@@ -2,9 +2,8 @@
 
 use std::path::Path;
 
-use super::Shape;
 use super::{nano, paper};
-use crate::model::{Gpt2Config, ModelFormat};
+use crate::model::{Gpt2Config, ModelFormat, Shape};
 use crate::report::Published;
 use crate::{Error, Result};
 

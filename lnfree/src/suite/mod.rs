@@ -13,11 +13,9 @@ mod paper;
 mod plan;
 mod progress;
 mod run;
-mod shape;
 
 pub use catalogue::{Suite, SuiteDataset, SuiteModel};
 pub use collect::{collect, write_results};
 pub use options::{SETTINGS, Settings, StudyOptions, remove_study};
 pub use plan::{Job, Plan};
 pub use run::run;
-pub use shape::Shape;

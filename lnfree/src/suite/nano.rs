@@ -1,7 +1,7 @@
 //! The study in small: the embedded models on the embedded texts, offline, on two CPU cores.
 
-use super::{Shape, Suite, SuiteDataset, SuiteModel};
-use crate::model::ModelFormat;
+use super::{Suite, SuiteDataset, SuiteModel};
+use crate::model::{ModelFormat, Shape};
 use crate::report::{Published, Statistic};
 
 /// As many as both texts have, and more.

@@ -1,7 +1,7 @@
 //! The results table of "Transformers Don't Need LayerNorm at Inference Time" (arXiv 2507.02559).
 
-use super::{Shape, Suite, SuiteDataset, SuiteModel};
-use crate::model::ModelFormat;
+use super::{Suite, SuiteDataset, SuiteModel};
+use crate::model::{ModelFormat, Shape};
 use crate::report::{Published, Statistic};
 
 /// Sequences of each data set that the paper evaluated at most.

@@ -79,7 +79,7 @@ impl Plan {
     pub fn work(&self, model: &SuiteModel, dataset: &SuiteDataset) -> (u64, f64) {
         let shape = model.shape.as_ref();
         let tokens = self.sequences(dataset) as u64 * shape.map_or(0, |shape| shape.block_size);
-        (tokens, tokens as f64 * shape.map_or(0.0, |shape| shape.flop_per_token()))
+        (tokens, tokens as f64 * shape.map_or(0.0, |shape| shape.flop_per_token(shape.block_size)))
     }
 
     /// Tokens and operations that are still to do.

@@ -1,6 +1,6 @@
 //! How large a GPT-2 is, and how much work its forward is.
 
-use crate::model::Gpt2Config;
+use super::Gpt2Config;
 
 /// The sizes that parameters and work follow from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,12 +42,12 @@ impl Shape {
         embedded * (1 + u64::from(self.untied)) + self.block_size * d + blocks + 2 * d
     }
 
-    /// Multiplications and additions for the forward of one token of a full sequence: two for each weight of a block and of
-    /// the unembedding, and attention to half of the positions on average.
-    pub fn flop_per_token(&self) -> f64 {
+    /// Multiplications and additions of a forward over sequences of `seq` tokens, per token: two for each weight of a block and of
+    /// the unembedding, and in each block 2 d (seq + 1) for causal scores and their product with the values.
+    pub fn flop_per_token(&self, seq: u64) -> f64 {
         let (d, layers) = (self.n_embd as f64, self.n_layer as f64);
         let weights = 12.0 * layers * d * d + self.vocab_size as f64 * d;
-        2.0 * weights + 2.0 * layers * self.block_size as f64 * d
+        2.0 * weights + 2.0 * layers * d * (seq as f64 + 1.0)
     }
 }
 

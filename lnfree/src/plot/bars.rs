@@ -5,6 +5,7 @@ use plotly::layout::{Axis, BarMode, HoverMode};
 use plotly::{Bar, Plot, Trace};
 
 use super::data::EvalRow;
+use super::figure::Figure;
 use super::names::{ModelName, Role, distinct_names};
 use super::series::shown;
 use super::theme;
@@ -28,7 +29,7 @@ struct Entry {
 ///
 /// Bars start at zero, so that lengths can be compared; each carries its figure. A data set is a place on the
 /// horizontal axis; where several families of models are compared, each family has places of its own.
-pub fn results_bars(rows: &[EvalRow]) -> Plot {
+pub fn results_bars(rows: &[EvalRow]) -> Figure {
     let losses = entries(rows);
     let gaps = gaps(&losses);
     let mut plot = Plot::new();
@@ -48,8 +49,7 @@ pub fn results_bars(rows: &[EvalRow]) -> Plot {
         layout = layout.y_axis2(axis.domain(&[0.0, 0.38]).range(gap_range(&gaps, gap_cut)).anchor("x"));
     }
     plot.set_layout(layout);
-    plot.set_configuration(theme::configuration());
-    plot
+    plot.into()
 }
 
 fn entries(rows: &[EvalRow]) -> Vec<Entry> {

@@ -7,6 +7,7 @@ use plotly::layout::{Annotation, Axis};
 use plotly::{Plot, Scatter, Trace};
 
 use super::data::RunMetrics;
+use super::figure::Figure;
 use super::series::{focus_range, shown, thin, trailing_mean};
 use super::theme;
 use crate::norm::RemovalKind;
@@ -22,7 +23,7 @@ const LOSS_AXIS: &str = "y2";
 ///
 /// Long runs are drawn twice: faintly as logged, strongly as a trailing mean. A few very high values, as at the
 /// start of a pretraining, do not set the vertical range; a note says how many lie above it.
-pub fn loss_curve(runs: &[RunMetrics]) -> Plot {
+pub fn loss_curve(runs: &[RunMetrics]) -> Figure {
     let mut plot = Plot::new();
     let mut values = Vec::new();
     let colors = theme::run_colors(runs);
@@ -47,8 +48,7 @@ pub fn loss_curve(runs: &[RunMetrics]) -> Plot {
         }
     }
     plot.set_layout(layout.y_axis2(loss_axis));
-    plot.set_configuration(theme::configuration());
-    plot
+    plot.into()
 }
 
 fn run_lines(run: &RunMetrics, color: &'static str, points: &[(usize, f64)]) -> Vec<Box<dyn Trace>> {

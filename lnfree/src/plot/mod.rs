@@ -1,4 +1,4 @@
-//! Figures as [`plotly::Plot`]s, drawn from plain data: the loss with its removal events, stds over time, results.
+//! Figures, drawn from plain data: the loss with its removal events, stds over time, results.
 //!
 //! All figures share one style: colours that stay apart under the common colour-vision deficiencies and against
 //! light and dark pages, transparent backgrounds, units on every axis. They are as wide as the page lets them be.
@@ -14,6 +14,8 @@
 
 mod bars;
 mod data;
+mod figure;
+mod image;
 mod loss;
 mod names;
 mod optimisation;
@@ -28,6 +30,7 @@ pub use crate::norm::RemovalKind;
 pub use crate::schedule::Removal;
 pub use bars::results_bars;
 pub use data::{EvalDetails, EvalRow, LnName, PositionLoss, RunInfo, RunMetrics, Step, WorstSequence};
+pub use figure::Figure;
 pub use loss::loss_curve;
 pub use names::{ModelName, Role, distinct_names};
 pub use optimisation::optimisation;

@@ -5,6 +5,7 @@ use plotly::layout::Axis;
 use plotly::{Plot, Trace};
 
 use super::data::{RunMetrics, Step};
+use super::figure::Figure;
 use super::loss::line;
 use super::theme;
 
@@ -24,7 +25,7 @@ const PANELS: [Panel; 3] = [
 
 /// Gradient norm before clipping, learning rate, and the auxiliary loss where a run has one, against step, one panel
 /// each for all runs.
-pub fn optimisation(runs: &[RunMetrics]) -> Plot {
+pub fn optimisation(runs: &[RunMetrics]) -> Figure {
     let has_values = |panel: &&Panel| {
         let mut values = runs.iter().flat_map(|run| &run.steps).map(panel.value);
         values.any(|v| v.is_finite() && v != 0.0)
@@ -47,8 +48,7 @@ pub fn optimisation(runs: &[RunMetrics]) -> Plot {
         };
     }
     plot.set_layout(layout);
-    plot.set_configuration(theme::configuration());
-    plot
+    plot.into()
 }
 
 fn panel_line(run: &RunMetrics, panel: &Panel, color: &'static str, at: usize) -> Box<dyn Trace> {

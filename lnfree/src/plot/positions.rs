@@ -5,6 +5,7 @@ use plotly::layout::HoverMode;
 use plotly::{Plot, Scatter};
 
 use super::data::{EvalRow, PositionLoss};
+use super::figure::Figure;
 use super::names::distinct_names;
 use super::series::shown;
 use super::theme;
@@ -19,7 +20,7 @@ const EXPLOSION_ABOVE: f64 = 5.0;
 ///
 /// Positions are on a logarithmic axis, for most of what context is worth comes from its first few tokens. Colours tell
 /// the part in the study, dashes the family of models. Means that have exploded do not set the vertical range.
-pub fn loss_by_position(rows: &[EvalRow]) -> Plot {
+pub fn loss_by_position(rows: &[EvalRow]) -> Figure {
     let names = distinct_names(rows);
     let mut groups: Vec<&str> = Vec::new();
     let mut plot = Plot::new();
@@ -62,8 +63,7 @@ pub fn loss_by_position(rows: &[EvalRow]) -> Plot {
             .x_axis(theme::log_axis("position in the sequence, from 1", 1.0, last))
             .y_axis(loss_axis),
     );
-    plot.set_configuration(theme::configuration());
-    plot
+    plot.into()
 }
 
 /// From the lowest mean to the highest that is no explosion, with a little air; `None` if none is finite.

@@ -8,6 +8,7 @@ use plotly::layout::{Axis, HoverMode};
 use plotly::{Plot, Scatter, Trace};
 
 use super::data::{LnName, RunMetrics};
+use super::figure::Figure;
 use super::loss::line;
 use super::series::thin;
 use super::theme;
@@ -22,7 +23,7 @@ const LOG_ABOVE: f64 = 12.0;
 ///
 /// A mark shows where an LN was removed: from there on its σ is the constant that replaces it. For ln_1 an open
 /// circle is the removal for queries and keys, a full one that for values.
-pub fn std_over_time(run: &RunMetrics) -> Plot {
+pub fn std_over_time(run: &RunMetrics) -> Figure {
     let mut plot = Plot::new();
     let n_layer = run.stds.keys().filter_map(LnName::layer).max().map_or(1, |last| last + 1);
     for (ln, points) in &run.stds {
@@ -47,8 +48,7 @@ pub fn std_over_time(run: &RunMetrics) -> Plot {
         .y_axis(upper)
         .y_axis2(lower);
     plot.set_layout(layout);
-    plot.set_configuration(theme::configuration());
-    plot
+    plot.into()
 }
 
 fn ln_line(ln: &LnName, points: &[(usize, f64)], n_layer: usize) -> Box<dyn Trace> {

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::*;
 
-fn json(plot: &plotly::Plot) -> Value {
+fn json(plot: &Figure) -> Value {
     serde_json::from_str(&plot.to_json()).unwrap()
 }
 

@@ -14,6 +14,10 @@ use crate::norm::RemovalKind;
 pub const TEXT: &str = "#7d828a";
 /// The reader's own interface font.
 const FAMILY: &str = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif";
+/// What a reader must not overlook, on white and on near-black alike.
+pub const CAPTION: &str = "#c2641a";
+/// Pixels below a figure, where its axis has its title.
+pub const MARGIN_BOTTOM: usize = 48;
 /// Grid lines, faint on any background.
 const GRID: &str = "rgba(128,128,128,0.22)";
 
@@ -95,17 +99,17 @@ pub fn layout(height: usize) -> Layout {
         .auto_size(true)
         .paper_background_color("rgba(0,0,0,0)")
         .plot_background_color("rgba(0,0,0,0)")
-        .font(
-            Font::new()
-                .family("system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif")
-                .size(13)
-                .color(TEXT),
-        )
-        .margin(Margin::new().left(64).right(16).top(16).bottom(48))
+        .font(Font::new().family(FAMILY).size(13).color(TEXT))
+        .margin(margin(MARGIN_BOTTOM))
         .hover_mode(HoverMode::XUnified)
         .hover_label(Label::new().font(Font::new().family(FAMILY).size(12)).name_length(-1))
         .mode_bar(ModeBar::new().background_color("rgba(0,0,0,0)").color(TEXT).active_color("#1f83c6"))
         .legend(legend())
+}
+
+/// The margins of every figure but for the one below it, in pixels.
+pub fn margin(bottom: usize) -> Margin {
+    Margin::new().left(64).right(16).top(16).bottom(bottom)
 }
 
 /// One or more rows above the figure: there it can grow without meeting an axis title.

@@ -1,0 +1,130 @@
+#!/usr/bin/env bash
+# Opens the notebooks in Jupyter Lab, with a Rust kernel that finds everything by itself. Installs and compiles what is missing
+# first: some twenty minutes the first time on two cores, half a minute after a change to the crate, else nothing.
+#
+#   ./scripts/notebook.sh [ARGUMENTS]      Jupyter Lab on notebooks/; arguments go to it
+#   ./scripts/notebook.sh --run [NAME…]    executes these notebooks, or all, without a browser, and stores what they print and draw
+#   ./scripts/notebook.sh --check [NAME…]  executes them and stores nothing; a cell that fails makes the exit code 1
+#   ./scripts/notebook.sh --setup          only installs and compiles
+#   ./scripts/notebook.sh --kernel         makes the kernel known to every Jupyter of this user (VS Code, a JupyterLab of your own)
+#
+# Jupyter, evcxr and Kaleido go into ${XDG_CACHE_HOME:-~/.cache}/lnfree, the builds of cells into .evcxr here.
+set -euo pipefail
+# shellcheck source=scripts/lib.sh
+. "$(dirname "$0")/lib.sh"
+cd "$ROOT"
+
+CACHE=${XDG_CACHE_HOME:-${HOME:?is not set: set it, or XDG_CACHE_HOME}/.cache}/lnfree
+STATE=$ROOT/.evcxr
+EVCXR_VERSION=0.22.0
+EVCXR=$CACHE/evcxr-$EVCXR_VERSION/bin/evcxr_jupyter
+JUPYTER=$CACHE/jupyter
+# plotly brings what Jupyter Lab draws figures with, Kaleido makes images of them.
+PACKAGES=(jupyterlab==4.6.6 nbconvert==7.17.1 'plotly>=6,<7' kaleido==0.2.1)
+
+# Two at a time would trip over each other.
+lock() {
+    mkdir -p "$CACHE" "$STATE"
+    have flock || die "flock is missing: apt-get install util-linux"
+    exec 9>"$CACHE/.notebook.lock"
+    flock --nonblock 9 || { say "another set-up is at work: waiting for it" && flock 9; }
+}
+
+install_jupyter() {
+    local pins="${PACKAGES[*]}"
+    [ "$(cat "$JUPYTER/complete" 2>/dev/null)" != "$pins" ] || return 0
+    have python3 || die "python3 is missing, and Jupyter needs it: apt-get install python3 python3-venv"
+    say "installing Jupyter Lab into $JUPYTER (550 MB)"
+    rm -rf "$JUPYTER"
+    python3 -m venv "$JUPYTER" 2>/dev/null || die "python3 cannot make an environment: apt-get install python3-venv"
+    PIP_REQUIRE_VIRTUALENV=0 "$JUPYTER/bin/python" -m pip install --quiet --disable-pip-version-check "${PACKAGES[@]}" ||
+        die "pip could not install Jupyter, see above (no network?): run again when it can"
+    printf '%s\n' "$pins" >"$JUPYTER/complete"
+}
+
+install_evcxr() {
+    [ ! -x "$EVCXR" ] || return 0
+    say "compiling the Rust kernel, evcxr_jupyter $EVCXR_VERSION (once; ten minutes and more on two cores)"
+    cargo install --quiet --locked --root "$CACHE/evcxr-$EVCXR_VERSION" --version "=$EVCXR_VERSION" evcxr_jupyter ||
+        die "evcxr_jupyter could not be compiled, see above: run again when that is mended"
+}
+
+# Writes the kernel into folder $1, below the folders that Jupyter looks into.
+write_kernel() {
+    local folder=$1/kernels/lnfree
+    mkdir -p "$folder" "$STATE/config"
+    # What the dependencies do is done in libtorch; what is hot in Rust is optimised by .cargo/config.toml. Offline, so that the
+    # crates that were compiled are the ones that are used.
+    printf '[evcxr]\nopt_level = "0"\noffline_mode = true\n' >"$STATE/config/evcxr.toml"
+    python3 - "$folder/kernel.json" "$ROOT/scripts/notebooks/kernel.sh" "$EVCXR" "${LIBTORCH:-}" <<'PY'
+import json, os, sys
+
+path, launcher, evcxr, libtorch = sys.argv[1:]
+spec = {
+    "argv": [launcher, evcxr, "{connection_file}"],
+    "display_name": "lnfree (Rust)",
+    "language": "rust",
+    # As a signal: the kernel's own way to interrupt kills the process that runs the cells, and with it all variables.
+    "interrupt_mode": "signal",
+    "env": {"LIBTORCH": libtorch} if libtorch else {},
+    "metadata": {"debugger": False},
+}
+with open(path + ".new", "w") as file:
+    json.dump(spec, file, indent=1)
+os.replace(path + ".new", path)
+PY
+}
+
+# What the compiled dependencies were made from.
+build_inputs() {
+    cargo --version
+    readlink -f "${LIBTORCH:-$ROOT/.libtorch}"
+    cat Cargo.lock .cargo/config.toml lnfree/Cargo.toml lnfree/build.rs | cksum
+    find lnfree/src lnfree/native -type f -exec cksum {} + | sort
+}
+
+# Compiles the crate and its dependencies the way cells need them, for all kernels to take over.
+warm_up() {
+    local inputs
+    inputs=$(build_inputs | cksum)
+    [ "$(head -n 1 "$STATE/warm/complete" 2>/dev/null)" != "$inputs" ] || return 0
+    say 'compiling lnfree for notebooks (minutes the first time, half a minute after a change)'
+    cargo fetch --locked --quiet || die 'the dependencies could not be downloaded, see above: run again when there is a network'
+    rm -f "$STATE/warm/complete"
+    LNFREE_WARM_UP=1 run_notebooks --warm-up >"$STATE/warm-up.log" 2>&1 ||
+        die "lnfree could not be compiled for notebooks: $(grep -m 1 . "$STATE/warm-up.log" || true), see $STATE/warm-up.log"
+    printf '%s\n%s\n' "$inputs" "$(date +%s.%N)" >"$STATE/warm/complete"
+}
+
+run_notebooks() {
+    JUPYTER_PATH=$STATE/jupyter "$JUPYTER/bin/python" scripts/notebooks/run.py "$@"
+}
+
+setup() {
+    "$ROOT/scripts/setup.sh"
+    lock
+    install_jupyter
+    install_evcxr
+    write_kernel "$STATE/jupyter"
+    warm_up
+    exec 9>&-
+}
+
+case ${1:-} in
+-h | --help) sed -n '2,11s/^# \{0,1\}//p' "$0" ;;
+--setup) setup ;;
+--kernel)
+    setup
+    write_kernel "${JUPYTER_DATA_DIR:-${XDG_DATA_HOME:-$HOME/.local/share}/jupyter}"
+    say "the kernel lnfree (Rust) is there for every Jupyter of $(id -un)"
+    ;;
+--run | --check)
+    setup
+    run_notebooks "$@"
+    ;;
+*)
+    setup
+    # The first address that the kernel's messages name is this one.
+    JUPYTER_PATH=$STATE/jupyter exec "$JUPYTER/bin/jupyter-lab" --notebook-dir="$ROOT/notebooks" "$@"
+    ;;
+esac

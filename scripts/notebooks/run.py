@@ -1,0 +1,155 @@
+"""Executes notebooks without a browser; what `scripts/notebook.sh --run` and `--check` run.
+
+A cell fails when it does not compile, panics, ends with an error or writes to stderr, unless its tag `raises-exception` says
+that it should. What is stored is what a reader needs: no times of execution, no widths of a terminal, so that running a
+notebook again changes what has changed.
+"""
+
+import argparse
+import pathlib
+import sys
+import time
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, DeadKernelError
+
+FOLDER = pathlib.Path(__file__).resolve().parents[2] / "notebooks"
+KERNEL = "lnfree"
+LARGEST = 2_000_000
+# What every notebook begins with; the variable makes the kernel load what it knows types by.
+WARM_UP = [
+    ':dep lnfree = { path = "../lnfree", default-features = false }\nuse lnfree::prelude::*;',
+    'let nano = LoadedModel::load(&locate_model("nano")?, None, Kind::Float, Device::Cpu)?;\n'
+    'println!("{} blocks", nano.model.h.len());',
+]
+
+
+def failure(cell):
+    """Why a cell has failed, or None."""
+    if "raises-exception" in cell.metadata.get("tags", []):
+        return None
+    for output in cell.get("outputs", []):
+        if output.output_type == "error":
+            return "\n".join(output.traceback) or output.evalue
+        if output.output_type == "stream" and output.name == "stderr":
+            return output.text
+    return None
+
+
+def execute(notebook, say=lambda text: None):
+    """Executes all cells; returns the reason of the first failure, or None, and the seconds each cell took."""
+    seconds = []
+    client = NotebookClient(
+        notebook, kernel_name=KERNEL, timeout=None, allow_errors=True, resources={"metadata": {"path": str(FOLDER)}}
+    )
+    started = time.monotonic()
+    with client.setup_kernel():
+        seconds.append(time.monotonic() - started)
+        for index, cell in enumerate(notebook.cells):
+            if cell.cell_type != "code":
+                continue
+            started = time.monotonic()
+            try:
+                client.execute_cell(cell, index)
+            except (CellExecutionError, DeadKernelError) as error:
+                return f"cell {index + 1}: {error}", seconds
+            seconds.append(time.monotonic() - started)
+            say(f"  cell {index + 1}: {seconds[-1]:.1f} s")
+            why = failure(cell)
+            if why:
+                return f"cell {index + 1}:\n{cell.source}\n{why}", seconds
+    return None, seconds
+
+
+def tidy(notebook):
+    """Leaves only what a reader needs, the same for the same outputs."""
+    notebook.metadata = nbformat.from_dict(
+        {
+            "kernelspec": {"display_name": "lnfree (Rust)", "language": "rust", "name": KERNEL},
+            "language_info": {"name": "rust", "file_extension": ".rs", "mimetype": "text/rust", "codemirror_mode": "rust"},
+        }
+    )
+    count = 0
+    for number, cell in enumerate(notebook.cells, 1):
+        cell.id = f"cell-{number:02}"
+        cell.metadata = {"tags": cell.metadata["tags"]} if cell.metadata.get("tags") else {}
+        if cell.cell_type != "code":
+            continue
+        count += 1
+        cell.execution_count = count
+        merged = []
+        for output in cell.outputs:
+            if output.output_type == "execute_result":
+                output.execution_count = count
+                output.metadata = {}
+            if output.output_type == "stream" and merged and merged[-1].get("name") == output.name:
+                merged[-1].text += output.text
+            else:
+                merged.append(output)
+        cell.outputs = merged
+
+
+def warm_up():
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in WARM_UP])
+    why, seconds = execute(notebook)
+    if why:
+        sys.exit(why)
+    print("kernel, first cell, first variable: " + ", ".join(f"{s:.1f} s" for s in seconds))
+
+
+def chosen(names):
+    """The notebooks of these names, with or without folder and ending; all without names."""
+    there = {path.stem: path for path in sorted(FOLDER.glob("*.ipynb"))}
+    if not names:
+        return list(there.values())
+    stems = [pathlib.Path(name).stem for name in names]
+    for name, stem in zip(names, stems):
+        if stem not in there:
+            sys.exit(f"notebook {name}: there are {', '.join(there)}")
+    return [there[stem] for stem in stems]
+
+
+def run(paths, store):
+    failed = []
+    for path in paths:
+        notebook = nbformat.read(path, as_version=4)
+        print(f"{path.stem}:", flush=True)
+        started = time.monotonic()
+        why, seconds = execute(notebook, say=lambda text: print(text, flush=True))
+        total = time.monotonic() - started
+        if why:
+            failed.append(path.stem)
+            print(f"{path.stem} failed after {total:.0f} s, {why}", file=sys.stderr, flush=True)
+            continue
+        tidy(notebook)
+        text = nbformat.writes(notebook, version=4)
+        size = len(text.encode())
+        if size > LARGEST:
+            failed.append(path.stem)
+            print(f"{path.stem}: {size / 1e6:.1f} MB, more than {LARGEST / 1e6:.0f}", file=sys.stderr, flush=True)
+            continue
+        if store:
+            path.with_suffix(".new").write_text(text + "\n")
+            path.with_suffix(".new").replace(path)
+        print(f"{path.stem}: done in {total:.0f} s, {size / 1e3:.0f} kB", flush=True)
+    if failed:
+        sys.exit(f"failed: {', '.join(failed)}")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--run", action="store_true", help="store the outputs")
+    what.add_argument("--check", action="store_true", help="store nothing")
+    what.add_argument("--warm-up", action="store_true", help="compile what every notebook needs")
+    parser.add_argument("names", nargs="*", metavar="NAME")
+    arguments = parser.parse_args()
+    if arguments.warm_up:
+        warm_up()
+    else:
+        run(chosen(arguments.names), store=arguments.run)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,8 +1,9 @@
 //! Where heads look.
 
-use plotly::common::{Anchor, Font};
+use plotly::common::{Anchor, Font, TickMode};
 use plotly::layout::{
-    Annotation, Axis, AxisType, GridPattern, HoverMode, LayoutGrid, LayoutTemplate, RowOrder, Template,
+    Annotation, Axis, AxisType, GridDomain, GridPattern, HoverMode, LayoutGrid, LayoutTemplate, RowOrder,
+    Template,
 };
 use plotly::{HeatMap, Layout, Plot, Trace};
 use tch::{Kind, Tensor};
@@ -14,7 +15,7 @@ use crate::{Error, Result};
 /// More heads than this go on in another row.
 const MAX_COLUMNS: usize = 8;
 /// Pixels of all panels of a row together, on an ordinary page, and from row to row.
-const WIDTH: usize = 720;
+const WIDTH: usize = 660;
 const GAP: usize = 44;
 /// Pixels that a token's text needs, and the number of tokens above which there is never room.
 const TOKEN: usize = 10;
@@ -158,7 +159,7 @@ fn layout(rows: usize, columns: usize, size: usize, tokens: &[String]) -> Layout
         .x_gap(0.1)
         .y_gap(GAP as f64 / (size + GAP) as f64)
         // The first row's headings stand above it.
-        .domain(plotly::layout::GridDomain::new().y(vec![0.0, 1.0 - (GAP - 8) as f64 / inner as f64]));
+        .domain(GridDomain::new().y(vec![0.0, 1.0 - (GAP - 8) as f64 / inner as f64]));
     theme::layout(inner + 80).hover_mode(HoverMode::Closest).template(template).grid(grid)
 }
 
@@ -171,9 +172,10 @@ fn token_axis(title: &str, tokens: &[String], size: usize) -> Axis {
     let title = if written { format!("{title} token") } else { format!("{title} position") };
     theme::axis(&title)
         .type_(AxisType::Category)
-        .tick_mode(plotly::common::TickMode::Array)
+        .tick_mode(TickMode::Array)
         .tick_values(at.iter().map(|at| *at as f64).collect())
         .tick_text(at.into_iter().map(label).collect::<Vec<_>>())
         .tick_font(Font::new().size(if written { 10 } else { 11 }))
+        .tick_color(theme::GRID)
         .show_grid(false)
 }

@@ -58,20 +58,15 @@ pub fn data_needed(points: &[SizePoint]) -> Figure {
 
 fn series(name: &str, points: &[&SizePoint]) -> Box<dyn Trace> {
     let published = name == "published";
-    // Labels on either side of the marks: the two series lie close together.
-    let (color, mode, symbol, position) = match published {
-        true => (
-            theme::role_color(Role::Original, 0),
-            Mode::LinesMarkersText,
-            MarkerSymbol::Circle,
-            Position::TopCenter,
-        ),
-        false => (
-            theme::role_color(Role::LnFree, 0),
-            Mode::MarkersText,
-            MarkerSymbol::CircleOpen,
-            Position::BottomCenter,
-        ),
+    let (color, mode, symbol) = match published {
+        true => (theme::role_color(Role::Original, 0), Mode::LinesMarkersText, MarkerSymbol::Circle),
+        false => (theme::role_color(Role::LnFree, 0), Mode::MarkersText, MarkerSymbol::CircleOpen),
+    };
+    // Neighbours' labels alternate, own ones keep to the side where the published line does not go on.
+    let position = |i: usize| match (published, i % 2) {
+        (true, 0) => Position::TopCenter,
+        (true, _) => Position::BottomCenter,
+        (false, _) => Position::MiddleLeft,
     };
     let label = |p: &&SizePoint| format!("{}<br>{} steps", theme::escape(&p.name), p.steps);
     let hover = |p: &&SizePoint| {
@@ -87,7 +82,7 @@ fn series(name: &str, points: &[&SizePoint]) -> Box<dyn Trace> {
     .line(Line::new().color(color).width(1.5))
     .marker(Marker::new().symbol(symbol).size(11).color(color).line(Line::new().color(color).width(2.2)))
     .text_array(points.iter().map(label).collect::<Vec<_>>())
-    .text_position(position)
+    .text_position_array((0..points.len()).map(position).collect())
     .text_font(Font::new().size(11).color(theme::TEXT))
     .hover_text_array(points.iter().map(hover).collect::<Vec<_>>())
     .hover_template("%{hovertext}<extra></extra>")
@@ -100,6 +95,6 @@ fn axis(title: &str, values: impl Iterator<Item = f64>) -> Axis {
         return theme::axis(title);
     }
     let (low_log, high_log) = (low.log10(), high.log10());
-    let air = 0.12 * (high_log - low_log) + 0.15;
+    let air = 0.13 * (high_log - low_log) + 0.2;
     theme::log_count_axis(title, low, high).range(vec![low_log - air, high_log + air])
 }

@@ -59,7 +59,8 @@ pub(super) fn forest(panels: &[Panel], x_axis: Axis, title: &str, legend: Vec<Bo
     let n = panels.len().max(1);
     let inner = n * (ROW * lines + GAP);
     let mut plot = Plot::new();
-    let mut layout = layout(inner, n, lines, x_axis).x_axis(theme::axis(title));
+    let titled = x_axis.clone().title(theme::axis_title(title));
+    let mut layout = layout(inner, n, lines, x_axis).x_axis(titled);
     // From the last to the first: the lowest panel has the axes without a number, which alone can have a title.
     for (at, panel) in panels.iter().rev().enumerate() {
         let number = if at == 0 { String::new() } else { (at + 1).to_string() };
@@ -118,8 +119,10 @@ fn dot(row: &Row, number: &str) -> Box<dyn Trace> {
     )
 }
 
+/// A diamond is drawn around the dot that it may stand on.
 fn marker(symbol: MarkerSymbol, color: &'static str) -> Marker {
-    Marker::new().symbol(symbol).size(9).color(color).line(Line::new().color(color).width(1.6))
+    let size = if matches!(symbol, MarkerSymbol::DiamondOpen) { 14 } else { 8 };
+    Marker::new().symbol(symbol).size(size).color(color).line(Line::new().color(color).width(1.6))
 }
 
 /// What a symbol means, for the legend.

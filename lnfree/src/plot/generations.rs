@@ -11,7 +11,7 @@ const LINE: usize = 17;
 const PADDING: usize = 12;
 /// Pixels of a table and of one of its letters, on an ordinary page.
 const TABLE_WIDTH: usize = 770;
-const LETTER: f64 = 7.4;
+const LETTER: f64 = 7.0;
 
 /// How a model continues a prompt.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -51,13 +51,13 @@ pub fn generations(rows: &[Generation]) -> Figure {
         cells[column][line] = format!("<b>{}</b>{}", flat(&row.prompt), flat(continuation));
         let n = row.prompt.chars().count() + continuation.chars().count();
         // Words are not cut: lines are not quite full.
-        height[line] = height[line].max((1.1 * n as f64 / letters as f64).ceil() as usize);
+        height[line] = height[line].max((1.05 * n as f64 / letters as f64).ceil() as usize);
     }
     let headings = models.iter().map(|model| format!("<b>{}</b>", theme::escape(model))).collect();
     let rows: usize = height.iter().map(|n| n * LINE + PADDING).sum();
     let mut plot = Plot::new();
     plot.add_trace(table(headings, cells));
-    plot.set_layout(theme::layout(rows + 110));
+    plot.set_layout(theme::layout(rows + 28 + 16 + theme::MARGIN_BOTTOM));
     plot.into()
 }
 

@@ -1,7 +1,6 @@
 //! Results and differences with what resampling says of their certainty.
 
 use plotly::common::MarkerSymbol;
-use plotly::layout::{Axis, RangeMode};
 
 use super::bars::{CUT_LOSS_ABOVE, cut, signed};
 use super::data::{EvalRow, last_component};
@@ -86,8 +85,15 @@ pub fn paired_differences(rows: &[Difference]) -> Figure {
     for row in rows {
         panel(&mut panels, last_component(&row.dataset)).rows.push(difference(row));
     }
-    let zero = |axis: Axis| axis.zero_line(true).zero_line_color(theme::TEXT).zero_line_width(2);
-    let axis = zero(value_axis()).range_mode(RangeMode::ToZero).matches("x");
+    let values = rows.iter().flat_map(|row| row.difference.interval.into_iter().chain([row.difference.mean]));
+    let (low, high) =
+        values.filter(|v| v.is_finite()).fold((0.0f64, 0.0f64), |(low, high), v| (low.min(v), high.max(v)));
+    let air = (0.06 * (high - low)).max(1e-4);
+    let axis = value_axis()
+        .zero_line(true)
+        .zero_line_color(theme::TEXT)
+        .zero_line_width(2)
+        .range(vec![low - air, high + air]);
     forest(&panels, axis, "difference in mean loss, nats per token", Vec::new())
 }
 

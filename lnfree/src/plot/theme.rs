@@ -120,7 +120,7 @@ pub fn depth_scale() -> ColorScale {
 /// A colour bar on the right.
 pub fn color_bar(title: &str) -> ColorBar {
     ColorBar::new()
-        .title(Title::with_text(title))
+        .title(Title::with_text(title).font(Font::new().size(12)))
         .thickness(12)
         .thickness_mode(ThicknessMode::Pixels)
         .outline_width(0)
@@ -160,11 +160,12 @@ pub fn legend() -> Legend {
 
 /// An axis with a title, a faint grid and no zero line.
 pub fn axis(title: &str) -> Axis {
-    Axis::new()
-        .title(Title::with_text(title).font(Font::new().size(13)))
-        .grid_color(GRID)
-        .zero_line(false)
-        .auto_margin(true)
+    Axis::new().title(axis_title(title)).grid_color(GRID).zero_line(false).auto_margin(true)
+}
+
+/// The title of an axis.
+pub fn axis_title(title: &str) -> Title {
+    Title::with_text(title).font(Font::new().size(13))
 }
 
 /// The step axis, from the first to the last step of `runs` with a little air.

@@ -62,11 +62,12 @@ fn series(name: &str, points: &[&SizePoint]) -> Box<dyn Trace> {
         true => (theme::role_color(Role::Original, 0), Mode::LinesMarkersText, MarkerSymbol::Circle),
         false => (theme::role_color(Role::LnFree, 0), Mode::MarkersText, MarkerSymbol::CircleOpen),
     };
-    // Neighbours' labels alternate, own ones keep to the side where the published line does not go on.
+    // The published line rises: above on the left and below on the right its neighbours' labels do not meet it, nor
+    // those of own runs beside it.
     let position = |i: usize| match (published, i % 2) {
-        (true, 0) => Position::TopCenter,
-        (true, _) => Position::BottomCenter,
-        (false, _) => Position::MiddleLeft,
+        (true, 0) => Position::BottomRight,
+        (true, _) => Position::TopLeft,
+        (false, _) => Position::BottomLeft,
     };
     let label = |p: &&SizePoint| format!("{}<br>{} steps", theme::escape(&p.name), p.steps);
     let hover = |p: &&SizePoint| {
@@ -95,6 +96,6 @@ fn axis(title: &str, values: impl Iterator<Item = f64>) -> Axis {
         return theme::axis(title);
     }
     let (low_log, high_log) = (low.log10(), high.log10());
-    let air = 0.13 * (high_log - low_log) + 0.2;
+    let air = 0.13 * (high_log - low_log) + 0.3;
     theme::log_count_axis(title, low, high).range(vec![low_log - air, high_log + air])
 }

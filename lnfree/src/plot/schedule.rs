@@ -28,7 +28,7 @@ pub fn removal_schedule(
     max_steps: usize,
     tokens_per_step: usize,
 ) -> Figure {
-    let due = schedule.states_at(max_steps.saturating_sub(1));
+    let due = max_steps.checked_sub(1).map_or(&[][..], |last| schedule.states_at(last));
     let mut plot = Plot::new();
     for kind in RemovalKind::ALL {
         let of_kind: Vec<&Removal> = due.iter().filter(|r| r.kind == kind).collect();

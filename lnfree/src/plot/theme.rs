@@ -193,7 +193,7 @@ pub fn steps_axis(first: f64, last: f64) -> Axis {
 pub fn block_axis(n_layer: usize, ln_f: bool, air: [f64; 2]) -> Axis {
     let every = [1, 2, 4, 8].into_iter().find(|every| n_layer / every <= 14).unwrap_or(n_layer / 12);
     // The last number must not run into ln_f.
-    let numbered = (0..n_layer).step_by(every).filter(|l| l + every.div_ceil(2) <= n_layer);
+    let numbered = (0..n_layer).step_by(every).filter(|l| n_layer - l >= every.div_ceil(2));
     let mut ticks: Vec<(f64, String)> = numbered.map(|l| (l as f64, l.to_string())).collect();
     if ln_f {
         ticks.push((n_layer as f64, "ln_f".into()));

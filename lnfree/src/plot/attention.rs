@@ -148,9 +148,15 @@ fn above(text: &str, [x, y]: &[String; 2]) -> Annotation {
 fn layout(rows: usize, columns: usize, size: usize, tokens: &[String]) -> Layout {
     let last = tokens.len() as f64 - 0.5;
     let keys = token_axis("key", tokens, size).range(vec![-0.5, last]);
-    let queries = token_axis("query", tokens, size).range(vec![last, -0.5]);
-    let template = Template::new().layout(LayoutTemplate::new().x_axis(keys).y_axis(queries));
+    let mut queries = token_axis("query", tokens, size).range(vec![last, -0.5]);
     let inner = rows * (size + GAP);
+    // The first row's headings stand above it.
+    let height = [0.0, 1.0 - (GAP - 8) as f64 / inner as f64];
+    // plotly passes over a grid of one.
+    if rows * columns == 1 {
+        queries = queries.domain(&height);
+    }
+    let template = Template::new().layout(LayoutTemplate::new().x_axis(keys).y_axis(queries));
     let grid = LayoutGrid::new()
         .rows(rows)
         .columns(columns)
@@ -158,8 +164,7 @@ fn layout(rows: usize, columns: usize, size: usize, tokens: &[String]) -> Layout
         .row_order(RowOrder::TopToBottom)
         .x_gap(0.1)
         .y_gap(GAP as f64 / (size + GAP) as f64)
-        // The first row's headings stand above it.
-        .domain(GridDomain::new().y(vec![0.0, 1.0 - (GAP - 8) as f64 / inner as f64]));
+        .domain(GridDomain::new().y(height.to_vec()));
     theme::layout(inner + 80).hover_mode(HoverMode::Closest).template(template).grid(grid)
 }
 

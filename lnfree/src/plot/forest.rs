@@ -78,21 +78,25 @@ pub(super) fn forest(panels: &[Panel], x_axis: Axis, title: &str, legend: Vec<Bo
 }
 
 /// Panels of equal height. Their number is not bounded, but the axes that plotly's types have is: a template styles all.
-fn layout(inner: usize, n: usize, lines: usize, x_axis: Axis) -> Layout {
-    let y_axis = theme::axis("")
+fn layout(inner: usize, n: usize, lines: usize, mut x_axis: Axis) -> Layout {
+    let mut y_axis = theme::axis("")
         .type_(AxisType::Category)
         .range(vec![lines as f64 - 0.5, -0.5])
         .show_grid(false)
         .fixed_range(true);
+    let (x, y) = ([0.0, 1.0 - WRITTEN], [0.0, 1.0 - (GAP / 2) as f64 / inner as f64]);
+    // plotly passes over a grid of one.
+    if n == 1 {
+        (x_axis, y_axis) = (x_axis.domain(&x), y_axis.domain(&y));
+    }
     let template = Template::new().layout(LayoutTemplate::new().x_axis(x_axis).y_axis(y_axis));
-    let heading = (GAP / 2) as f64 / inner as f64;
     let grid = LayoutGrid::new()
         .rows(n)
         .columns(1)
         .pattern(GridPattern::Independent)
         .row_order(RowOrder::BottomToTop)
         .y_gap(GAP as f64 / (ROW * lines + GAP) as f64)
-        .domain(GridDomain::new().x(vec![0.0, 1.0 - WRITTEN]).y(vec![0.0, 1.0 - heading]));
+        .domain(GridDomain::new().x(x.to_vec()).y(y.to_vec()));
     theme::layout(inner + 60).hover_mode(HoverMode::Closest).template(template).grid(grid)
 }
 

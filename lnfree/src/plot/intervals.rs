@@ -58,7 +58,13 @@ pub fn results_with_intervals(rows: &[EvalRow], references: &[Reference]) -> Fig
         let name = name_of(&reference.label);
         let nth = names.iter().position(|n| *n == name);
         let color = nth.map_or(theme::role_color(name.role, 0), |i| color(&names, i));
-        panel(&mut panels, last_component(&reference.dataset)).rows.push(published(reference, &name, color));
+        let panel = panel(&mut panels, last_component(&reference.dataset));
+        let mut row = published(reference, &name, color);
+        // Beside a mean of our own, that one's figure is written.
+        if !panel.rows.iter().any(|other| other.label == row.label) {
+            row.written = format!("{:.4}", row.value);
+        }
+        panel.rows.push(row);
     }
     panels.iter_mut().for_each(|panel| cut_explosions(panel, top));
     let keys = [

@@ -30,7 +30,7 @@ fn annotations(plot: &Value) -> Vec<&str> {
 #[test]
 fn means_have_their_intervals_and_published_ones_stand_beside_them() {
     let rows = [row("original", "owt", 3.1), row("LN-free", "owt", 3.15), row("LN-free", "data/pile", 4.0)];
-    let references = [reference("LN-free", "owt", 3.14), reference("paper LN-free", "pile", 4.1)];
+    let references = [reference("LN-free", "owt", 3.13), reference("paper LN-free", "pile", 4.1)];
     let plot = json(&results_with_intervals(&rows, &references));
     let marks = on_line(&plot, "LN-free");
     let of_owt: Vec<_> = marks.iter().filter(|t| t["xaxis"] == "x2").collect();
@@ -38,12 +38,13 @@ fn means_have_their_intervals_and_published_ones_stand_beside_them() {
     assert_eq!(of_owt[0]["error_x"]["array"], serde_json::json!([0.02]));
     assert_eq!(of_owt[0]["error_x"]["arrayminus"], serde_json::json!([0.01]));
     assert_eq!(of_owt[0]["marker"]["color"], theme::role_color(Role::LnFree, 0));
-    assert_eq!((&of_owt[1]["marker"]["symbol"], &of_owt[1]["x"][0]), (&"diamond-open".into(), &3.14.into()));
+    assert_eq!((&of_owt[1]["marker"]["symbol"], &of_owt[1]["x"][0]), (&"diamond-open".into(), &3.13.into()));
     assert_eq!(of_owt[1]["error_x"], Value::Null);
     let unknown = on_line(&plot, "paper LN-free");
     assert_eq!((unknown.len(), &unknown[0]["xaxis"]), (1, &"x".into()));
     assert_eq!(legend(&plot), ["mean and 95% interval", "published mean"]);
     assert!(annotations(&plot).contains(&"<b>pile</b>") && annotations(&plot).contains(&"3.1500"));
+    assert!(annotations(&plot).contains(&"4.1000") && !annotations(&plot).contains(&"3.1300"));
     assert_eq!(plot["layout"]["xaxis"]["title"]["text"], "mean loss, nats per token");
 }
 
@@ -66,6 +67,14 @@ fn more_data_sets_than_plotly_has_axes() {
     assert_eq!(traces(&plot).last().unwrap()["xaxis"], "x12");
     assert_eq!(plot["layout"]["grid"]["rows"], 12);
     assert!(plot["layout"]["height"].as_u64().unwrap() >= 12 * 40);
+}
+
+#[test]
+fn one_panel_leaves_room_for_its_heading_and_its_figures() {
+    let plot = json(&results_with_intervals(&[row("original", "owt", 3.0)], &[]));
+    let axes = &plot["layout"]["template"]["layout"];
+    assert!(axes["xaxis"]["domain"][1].as_f64().unwrap() < 0.9);
+    assert!(axes["yaxis"]["domain"][1].as_f64().unwrap() < 0.8);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use super::series::shown;
 use super::theme;
 
 /// A mean this many times the median of all is an explosion: its bar is cut and its figure written on top.
-const CUT_LOSS_ABOVE: f64 = 3.0;
+pub(super) const CUT_LOSS_ABOVE: f64 = 3.0;
 /// The same for gaps, which differ much more among healthy models.
 const CUT_GAP_ABOVE: f64 = 50.0;
 
@@ -33,9 +33,9 @@ pub fn results_bars(rows: &[EvalRow]) -> Figure {
     let losses = entries(rows);
     let gaps = gaps(&losses);
     let mut plot = Plot::new();
-    let (loss_cut, gap_cut) = (cut(&losses, CUT_LOSS_ABOVE), cut(&gaps, CUT_GAP_ABOVE));
+    let (loss_cut, gap_cut) = (cut(values(&losses), CUT_LOSS_ABOVE), cut(values(&gaps), CUT_GAP_ABOVE));
     plot.add_traces(bars(&losses, "y", loss_cut, |v| format!("{v:.3}")));
-    plot.add_traces(bars(&gaps, "y2", gap_cut, |v| format!("{v:+.3}").replace('-', "−")));
+    plot.add_traces(bars(&gaps, "y2", gap_cut, |v| signed(v, 3)));
     let split = if gaps.is_empty() { 0.0 } else { 0.46 };
     let mut layout = theme::layout(if gaps.is_empty() { 380 } else { 560 })
         .bar_mode(BarMode::Group)
@@ -114,13 +114,24 @@ fn bars(entries: &[Entry], axis: &str, top: f64, label: fn(f64) -> String) -> Ve
     distinct.iter().enumerate().map(trace).collect()
 }
 
-/// The height at which bars are cut: above the largest value that is not an explosion.
-fn cut(entries: &[Entry], factor: f64) -> f64 {
-    let mut values: Vec<f64> = entries.iter().map(|e| e.value.abs()).filter(|v| v.is_finite()).collect();
+fn values(entries: &[Entry]) -> impl Iterator<Item = f64> {
+    entries.iter().map(|e| e.value)
+}
+
+/// The value above which the others are explosions: somewhat more than the largest that is none.
+pub(super) fn cut(values: impl Iterator<Item = f64>, factor: f64) -> f64 {
+    let mut values: Vec<f64> = values.map(f64::abs).filter(|v| v.is_finite()).collect();
     values.sort_by(f64::total_cmp);
-    let Some(median) = values.get(values.len() / 2).copied() else { return f64::INFINITY };
+    let Some(last) = values.len().checked_sub(1) else { return f64::INFINITY };
+    // Of two values the lower is the usual one.
+    let median = values[last / 2];
     let usual = values.iter().rev().find(|v| **v <= factor * median).copied().unwrap_or(median);
-    if values.last().is_some_and(|v| *v > factor * median) { 1.15 * usual } else { f64::INFINITY }
+    if values[last] > factor * median { 1.15 * usual } else { f64::INFINITY }
+}
+
+/// A difference with its sign.
+pub(super) fn signed(value: f64, digits: usize) -> String {
+    format!("{value:+.digits$}").replace('-', "−")
 }
 
 /// From zero to a little above the highest bar, so that its figure has room.

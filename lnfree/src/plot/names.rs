@@ -41,7 +41,7 @@ impl ModelName {
     /// The name of an evaluated model, from its label or else from its path and format.
     pub fn of(row: &EvalRow) -> ModelName {
         match row.label.as_deref().map(str::trim) {
-            Some(label) if !label.is_empty() => split(label),
+            Some(label) if !label.is_empty() => name_of(label),
             _ => from_model(row),
         }
     }
@@ -106,6 +106,11 @@ fn from_model(row: &EvalRow) -> ModelName {
         name.group = "gpt2-small".into();
     }
     name
+}
+
+/// The name of what is only called something.
+pub(super) fn name_of(label: &str) -> ModelName {
+    split(label.trim())
 }
 
 /// Splits a name at the first spelling of a role: group before it, variant behind it.

@@ -1,9 +1,6 @@
 //! The running average σ of every LN over time.
 
-use plotly::common::{
-    ColorBar, ColorScale, ColorScaleElement, DashType, HoverInfo, Line, Marker, MarkerSymbol, Mode,
-    ThicknessMode, Title,
-};
+use plotly::common::{DashType, HoverInfo, Line, Marker, Mode};
 use plotly::layout::{Axis, HoverMode};
 use plotly::{Plot, Scatter, Trace};
 
@@ -16,8 +13,6 @@ use crate::norm::RemovalKind;
 
 /// A hundred lines of this many points each still draw quickly.
 const MAX_POINTS: usize = 600;
-/// A larger ratio between the largest and the smallest σ is shown on a logarithmic axis.
-const LOG_ABOVE: f64 = 12.0;
 
 /// Running average σ of each LN against step, one line per LN, coloured by depth: above ln_1, below ln_2 and ln_f.
 ///
@@ -29,13 +24,8 @@ pub fn std_over_time(run: &RunMetrics) -> Figure {
     for (ln, points) in &run.stds {
         plot.add_trace(ln_line(ln, points, n_layer));
     }
-    for (kind, symbol) in [
-        (RemovalKind::Ln1Qk, MarkerSymbol::CircleOpen),
-        (RemovalKind::Ln1V, MarkerSymbol::Circle),
-        (RemovalKind::Ln2, MarkerSymbol::Square),
-        (RemovalKind::LnF, MarkerSymbol::Diamond),
-    ] {
-        plot.add_traces(removal_marks(run, kind, symbol, n_layer).into_iter().collect());
+    for kind in RemovalKind::ALL {
+        plot.add_traces(removal_marks(run, kind, n_layer).into_iter().collect());
     }
     if n_layer > 1 {
         plot.add_trace(depth_bar(n_layer));
@@ -77,12 +67,7 @@ fn panel(ln: &LnName) -> &'static str {
 }
 
 /// Marks of one kind, one trace a panel, each on the line of the LN that it is about.
-fn removal_marks(
-    run: &RunMetrics,
-    kind: RemovalKind,
-    symbol: MarkerSymbol,
-    n_layer: usize,
-) -> Option<Box<dyn Trace>> {
+fn removal_marks(run: &RunMetrics, kind: RemovalKind, n_layer: usize) -> Option<Box<dyn Trace>> {
     let (mut x, mut y, mut colors, mut text, mut on) = (vec![], vec![], vec![], vec![], "y");
     for removal in run.removals.iter().filter(|r| r.kind == kind) {
         let Some((ln, points)) = run.stds.iter().find(|(ln, _)| is_about(kind, removal.layer, ln)) else {
@@ -109,7 +94,7 @@ fn removal_marks(
             .y_axis(on)
             .marker(
                 Marker::new()
-                    .symbol(symbol)
+                    .symbol(theme::kind_symbol(kind))
                     .size(if n_layer > 16 { 6 } else { 8 })
                     .color_array(colors)
                     .line(line),
@@ -138,17 +123,10 @@ fn value_at(points: &[(usize, f64)], step: usize) -> Option<f64> {
 
 /// A trace without a point that carries the colour bar.
 fn depth_bar(n_layer: usize) -> Box<dyn Trace> {
-    let scale = theme::depth_scale().into_iter().map(|(at, color)| ColorScaleElement(at, color)).collect();
-    let bar = ColorBar::new()
-        .title(Title::with_text("layer"))
-        .thickness(12)
-        .thickness_mode(ThicknessMode::Pixels)
-        .outline_width(0)
-        .n_ticks(n_layer.min(13))
-        .tick_format("d");
+    let bar = theme::color_bar("layer").n_ticks(n_layer.min(13)).tick_format("d");
     let marker = Marker::new()
         .color_array(vec![0.0])
-        .color_scale(ColorScale::Vector(scale))
+        .color_scale(theme::depth_scale())
         .cmin(0.0)
         .cmax((n_layer - 1) as f64)
         .show_scale(true)
@@ -160,9 +138,7 @@ fn depth_bar(n_layer: usize) -> Box<dyn Trace> {
         .hover_info(HoverInfo::Skip)
 }
 
-/// The same scale for both panels: logarithmic if the σ of the model differ much.
+/// The same scale for both panels.
 fn sigma_axis(title: &str, run: &RunMetrics) -> Axis {
-    let values = run.stds.values().flatten().map(|p| p.1).filter(|v| v.is_finite());
-    let (low, high) = values.fold((f64::INFINITY, 0.0f64), |(low, high), v| (low.min(v), high.max(v)));
-    if low > 0.0 && high > LOG_ABOVE * low { theme::log_axis(title, low, high) } else { theme::axis(title) }
+    theme::sigma_axis(title, run.stds.values().flatten().map(|p| p.1))
 }

@@ -1,6 +1,9 @@
 //! Colours and layout shared by all figures.
 
-use plotly::common::{Anchor, DashType, Font, Label, Orientation, TickMode, Title};
+use plotly::common::{
+    Anchor, ColorBar, ColorScale, ColorScaleElement, DashType, Font, Label, MarkerSymbol, Orientation,
+    ThicknessMode, TickMode, Title,
+};
 use plotly::configuration::{DisplayModeBar, ModeBarButtonName};
 use plotly::layout::{Axis, AxisType, HoverMode, ItemSizing, Legend, Margin, ModeBar};
 use plotly::{Configuration, Layout};
@@ -19,21 +22,30 @@ pub const CAPTION: &str = "#c2641a";
 /// Pixels below a figure, where its axis has its title.
 pub const MARGIN_BOTTOM: usize = 48;
 /// Grid lines, faint on any background.
-const GRID: &str = "rgba(128,128,128,0.22)";
+pub const GRID: &str = "rgba(128,128,128,0.22)";
+
+/// A fill that sets a part of a figure off, on any background.
+pub const FAINT: &str = "rgba(128,128,128,0.12)";
 
 /// Run colours: the Okabe-Ito palette ("Color Universal Design", 2008) less its black and yellow, each at a middle
 /// lightness.
 const RUNS: [&str; 6] = ["#0f9d78", "#b0609a", "#1f83c6", "#d9601a", "#5fb0e0", "#c98a00"];
 
-/// One colour a run: those of its role in the study, then, for further runs, the palette's others.
+/// One colour a run: that of its role in the study, then, for further runs, the palette's others.
 pub fn run_colors(runs: &[RunMetrics]) -> Vec<&'static str> {
+    let role = |run: &RunMetrics| match run.info.mode.as_str() {
+        "without_ln" => Role::LnFree,
+        "with_ln" => Role::Vanilla,
+        _ => Role::Other,
+    };
+    line_colors(runs.iter().map(role))
+}
+
+/// One colour a line, no two the same while the palette lasts: that of its role, then the palette's others.
+pub fn line_colors(roles: impl Iterator<Item = Role>) -> Vec<&'static str> {
     let mut colors: Vec<&'static str> = Vec::new();
-    for run in runs {
-        let own = match run.info.mode.as_str() {
-            "without_ln" => Some(role_color(Role::LnFree, 0)),
-            "with_ln" => Some(role_color(Role::Vanilla, 0)),
-            _ => None,
-        };
+    for role in roles {
+        let own = (role != Role::Other).then(|| role_color(role, 0));
         let free = own.into_iter().chain(RUNS).find(|color| !colors.contains(color));
         colors.push(free.unwrap_or(RUNS[colors.len() % RUNS.len()]));
     }
@@ -65,13 +77,25 @@ pub fn kind_rgb(kind: RemovalKind) -> [u8; 3] {
     }
 }
 
+/// The mark of a kind of removal: who cannot tell the colours tells the shapes.
+pub fn kind_symbol(kind: RemovalKind) -> MarkerSymbol {
+    match kind {
+        RemovalKind::Ln2 => MarkerSymbol::Square,
+        RemovalKind::Ln1Qk => MarkerSymbol::CircleOpen,
+        RemovalKind::Ln1V => MarkerSymbol::Circle,
+        RemovalKind::LnF => MarkerSymbol::Diamond,
+        RemovalKind::Eot => MarkerSymbol::TriangleUp,
+        RemovalKind::Bos => MarkerSymbol::X,
+    }
+}
+
 /// A CSS colour from red, green, blue and opacity.
 pub fn rgba([r, g, b]: [u8; 3], opacity: f64) -> String {
     format!("rgba({r},{g},{b},{opacity})")
 }
 
 /// The depth scale, shallow to deep: viridis (van der Walt and Smith, 2015) without its darkest and lightest ends,
-/// which vanish on dark and on white pages.
+/// which vanish on dark and on white pages. Its steps in lightness are equal, so it serves for amounts, too.
 const DEPTH: [[u8; 3]; 5] = [[86, 82, 160], [49, 120, 170], [31, 158, 137], [74, 190, 100], [190, 200, 40]];
 
 /// The colour of `layer` among `n_layer`.
@@ -86,10 +110,20 @@ pub fn depth_color(layer: usize, n_layer: usize) -> String {
     rgba([mix(0), mix(1), mix(2)], 1.0)
 }
 
-/// The depth scale for a colour bar.
-pub fn depth_scale() -> Vec<(f64, String)> {
+/// The depth scale as plotly takes it.
+pub fn depth_scale() -> ColorScale {
     let last = (DEPTH.len() - 1) as f64;
-    DEPTH.iter().enumerate().map(|(i, rgb)| (i as f64 / last, rgba(*rgb, 1.0))).collect()
+    let element = |(i, rgb): (usize, &[u8; 3])| ColorScaleElement(i as f64 / last, rgba(*rgb, 1.0));
+    ColorScale::Vector(DEPTH.iter().enumerate().map(element).collect())
+}
+
+/// A colour bar on the right.
+pub fn color_bar(title: &str) -> ColorBar {
+    ColorBar::new()
+        .title(Title::with_text(title).font(Font::new().size(12)))
+        .thickness(12)
+        .thickness_mode(ThicknessMode::Pixels)
+        .outline_width(0)
 }
 
 /// The layout that every figure starts from, `height` in pixels.
@@ -126,17 +160,23 @@ pub fn legend() -> Legend {
 
 /// An axis with a title, a faint grid and no zero line.
 pub fn axis(title: &str) -> Axis {
-    Axis::new()
-        .title(Title::with_text(title).font(Font::new().size(13)))
-        .grid_color(GRID)
-        .zero_line(false)
-        .auto_margin(true)
+    Axis::new().title(axis_title(title)).grid_color(GRID).zero_line(false).auto_margin(true)
+}
+
+/// The title of an axis.
+pub fn axis_title(title: &str) -> Title {
+    Title::with_text(title).font(Font::new().size(13))
 }
 
 /// The step axis, from the first to the last step of `runs` with a little air.
 pub fn step_axis(runs: &[RunMetrics]) -> Axis {
     let steps = runs.iter().flat_map(|run| &run.steps).map(|s| s.step as f64);
     let (first, last) = steps.fold((f64::INFINITY, 0.0f64), |(a, b), s| (a.min(s), b.max(s)));
+    steps_axis(first, last)
+}
+
+/// The step axis from `first` to `last`; as plotly likes where `first` is not finite.
+pub fn steps_axis(first: f64, last: f64) -> Axis {
     let axis = axis("optimizer step")
         .separate_thousands(true)
         .spike_color(TEXT)
@@ -148,21 +188,71 @@ pub fn step_axis(runs: &[RunMetrics]) -> Axis {
     if first.is_finite() { axis.range(vec![first - air, last + air]) } else { axis }
 }
 
+/// An axis over blocks, from 0 to beyond `ln_f` above the last; not every block has its number where there are many.
+/// Without `ln_f`, the place above the last has no label.
+pub fn block_axis(n_layer: usize, ln_f: bool, air: [f64; 2]) -> Axis {
+    let every = [1, 2, 4, 8].into_iter().find(|every| n_layer / every <= 14).unwrap_or(n_layer / 12);
+    // The last number must not run into ln_f.
+    let numbered = (0..n_layer).step_by(every).filter(|l| n_layer - l >= every.div_ceil(2));
+    let mut ticks: Vec<(f64, String)> = numbered.map(|l| (l as f64, l.to_string())).collect();
+    if ln_f {
+        ticks.push((n_layer as f64, "ln_f".into()));
+    }
+    let (at, labels): (Vec<f64>, Vec<String>) = ticks.into_iter().unzip();
+    let range = vec![-air[0], n_layer as f64 + air[1]];
+    axis("block").tick_mode(TickMode::Array).tick_values(at).tick_text(labels).range(range)
+}
+
+/// A larger ratio between the largest and the smallest σ is shown on a logarithmic axis.
+const LOG_SIGMA_ABOVE: f64 = 12.0;
+
+/// An axis for standard deviations: logarithmic if they differ much.
+pub fn sigma_axis(title: &str, stds: impl Iterator<Item = f64>) -> Axis {
+    let stds = stds.filter(|v| v.is_finite());
+    let (low, high) = stds.fold((f64::INFINITY, 0.0f64), |(low, high), v| (low.min(v), high.max(v)));
+    if low > 0.0 && high > LOG_SIGMA_ABOVE * low { log_axis(title, low, high) } else { axis(title) }
+}
+
 /// A logarithmic value axis for values from `low` to `high`, both above zero.
 ///
 /// Labelled in full at 1, 2 and 5 times the powers of ten, or at these alone over many decades: plotly on its own
 /// writes single digits, of which a reader has to find the power.
 pub fn log_axis(title: &str, low: f64, high: f64) -> Axis {
+    let full = |v: f64| {
+        if (1e-4..1e5).contains(&v) { shown(v).unwrap_or(v).to_string() } else { format!("{v:.0e}") }
+    };
+    log_axis_labelled(title, low, high, full)
+}
+
+/// The same for counts, written as `200M`.
+pub fn log_count_axis(title: &str, low: f64, high: f64) -> Axis {
+    log_axis_labelled(title, low, high, count)
+}
+
+fn log_axis_labelled(title: &str, low: f64, high: f64, label: impl Fn(f64) -> String) -> Axis {
     let (first, last) = (low.log10().floor() as i32, high.log10().ceil() as i32);
     let digits: &[f64] = if last - first > 4 { &[1.0] } else { &[1.0, 2.0, 5.0] };
     let every = ((last - first) / 6).max(1) as usize;
     let decades = (first..=last).step_by(if digits.len() == 1 { every } else { 1 });
     let ticks: Vec<f64> = decades.flat_map(|d| digits.iter().map(move |m| m * 10f64.powi(d))).collect();
-    let label = |v: &f64| {
-        if (1e-4..1e5).contains(v) { shown(*v).unwrap_or(*v).to_string() } else { format!("{v:.0e}") }
-    };
-    let labels: Vec<String> = ticks.iter().map(label).collect();
+    let labels: Vec<String> = ticks.iter().map(|v| label(*v)).collect();
     axis(title).type_(AxisType::Log).tick_mode(TickMode::Array).tick_values(ticks).tick_text(labels)
+}
+
+/// A count to three digits with its unit of thousands: `355M`, `1.56B`, `12.6k`.
+pub fn count(n: f64) -> String {
+    let units = [(1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")];
+    // What rounds up to a thousand of one unit is one of the next.
+    let found = units.into_iter().find(|(unit, _)| n.abs() >= 0.9995 * unit);
+    let (unit, name) = found.unwrap_or((1.0, ""));
+    let digits = match n.abs() / unit {
+        scaled if scaled < 9.995 => 2,
+        scaled if scaled < 99.95 => 1,
+        _ => 0,
+    };
+    let text = format!("{:.digits$}", n / unit);
+    let text = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
+    format!("{text}{name}")
 }
 
 /// Fits the page's width; of plotly's buttons only those that are of use here.

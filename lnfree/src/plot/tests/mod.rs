@@ -4,6 +4,10 @@ use serde_json::Value;
 
 use super::*;
 
+mod certainty;
+mod models;
+mod plan;
+
 fn json(plot: &Figure) -> Value {
     serde_json::from_str(&plot.to_json()).unwrap()
 }

@@ -52,13 +52,16 @@ pub enum Error {
         last_good: Option<PathBuf>,
     },
     /// A signal asked the run to stop, and it stopped after saving.
-    #[error("interrupted after step {step}; continue with --resume {}", run.display())]
+    #[error("interrupted after step {step}; {}", go_on(run))]
     Interrupted {
         /// The last finished optimizer step.
         step: usize,
         /// The run directory.
         run: PathBuf,
     },
+    /// A notebook's stop button ended work that leaves nothing behind.
+    #[error("interrupted; run the cell again to do it from the start")]
+    Cancelled,
     /// A signal asked a study to stop; what was finished is kept.
     #[error("stopped; what is finished is in {}: the same command goes on from there", kept.display())]
     Stopped {
@@ -85,6 +88,14 @@ impl Error {
     /// An [`Error::Invalid`].
     pub fn invalid(message: impl std::fmt::Display) -> Error {
         Error::Invalid(message.to_string())
+    }
+}
+
+/// How a run that has saved itself goes on.
+fn go_on(run: &Path) -> String {
+    match crate::console::in_notebook() {
+        true => format!("it is saved in {}: run the cell again to go on", run.display()),
+        false => format!("continue with --resume {}", run.display()),
     }
 }
 

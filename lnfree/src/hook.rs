@@ -1,6 +1,10 @@
 //! How caching, patching, ablation and losses on activations see a forward.
 
+use std::collections::BTreeMap;
+
 use tch::Tensor;
+
+use crate::{Error, Result};
 
 /// A named activation of a forward, in TransformerLens' vocabulary. Layers are 0-based.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -58,6 +62,55 @@ impl Hook for NoHook {
     #[inline(always)]
     fn on(&mut self, _activation: Activation, value: Tensor) -> Tensor {
         value
+    }
+}
+
+/// Keeps the activations that it was asked for, as TransformerLens' `run_with_cache` does.
+///
+/// ```
+/// use lnfree::prelude::*;
+///
+/// # fn main() -> Result<()> {
+/// let nano = LoadedModel::load(&locate_model("nano")?, None, Kind::Float, Device::Cpu)?;
+/// let mut cache = Capture::of([Activation::Pattern(0), Activation::ResidPost(5)]);
+/// nano.model.forward(&Tensor::from_slice(&[5i64, 9, 2]).unsqueeze(0), &nano.ln, Compute::default(), &mut cache)?;
+/// assert_eq!(cache.get(Activation::Pattern(0))?.size(), [1, 4, 3, 3]);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Default)]
+pub struct Capture {
+    kept: BTreeMap<Activation, Option<Tensor>>,
+}
+
+impl Capture {
+    /// Keeps these.
+    pub fn of(wanted: impl IntoIterator<Item = Activation>) -> Capture {
+        Capture { kept: wanted.into_iter().map(|activation| (activation, None)).collect() }
+    }
+
+    /// What the last forward made of it.
+    ///
+    /// # Errors
+    /// When it was not asked for, or no forward has had it.
+    pub fn get(&self, activation: Activation) -> Result<&Tensor> {
+        let kept = self.kept.get(&activation).and_then(Option::as_ref);
+        kept.ok_or_else(|| {
+            Error::invalid(format!("{activation:?} was not kept: ask for it and run a forward"))
+        })
+    }
+}
+
+impl Hook for Capture {
+    fn on(&mut self, activation: Activation, value: Tensor) -> Tensor {
+        if let Some(kept) = self.kept.get_mut(&activation) {
+            *kept = Some(value.detach());
+        }
+        value
+    }
+
+    fn wants_pattern(&self) -> bool {
+        self.kept.keys().any(|a| matches!(a, Activation::Pattern(_) | Activation::AttnScores(_)))
     }
 }
 

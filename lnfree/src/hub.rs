@@ -19,6 +19,7 @@ mod settings;
 
 use std::path::{Path, PathBuf};
 
+use crate::console::say;
 use crate::data::data_dir;
 use crate::model::Gpt2Config;
 use crate::{Error, Result};
@@ -175,7 +176,10 @@ impl Hub {
         match (self.download(&id, want), found) {
             (Ok(folder), _) => Ok(folder),
             (Err(failure), Some((folder, Has::Enough))) if failure.kind != Kind::Final => {
-                eprintln!("{}: using the cache, which has no tokenizer for it ({})", id.id, failure.message);
+                say(&format!(
+                    "{}: using the cache, which has no tokenizer for it ({})",
+                    id.id, failure.message
+                ));
                 Ok(folder)
             }
             (Err(failure), _) => Err(failure.into()),

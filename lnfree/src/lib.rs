@@ -2,7 +2,7 @@
 //!
 //! Data flows one way:
 //! [`config`] → [`data`] · [`hub`] → ([`norm`], [`hook`]) → [`model`] → ([`schedule`], [`loss`], [`optim`]) → [`checkpoint`] →
-//! [`train`] → [`eval`] · [`export`] · [`generate`] → [`plot`] · [`report`] → [`suite`] → the command line.
+//! [`train`] → [`eval`] · [`export`] · [`generate`] → [`plot`] · [`report`] → [`suite`] → [`walk`] · the command line.
 //!
 //! The method is that of "Transformers Don't Need LayerNorm at Inference Time" (arXiv 2507.02559).
 
@@ -14,6 +14,7 @@ pub mod atomic;
 pub mod bench;
 pub mod checkpoint;
 pub mod config;
+pub mod console;
 pub mod data;
 pub mod device;
 pub mod doctor;
@@ -23,6 +24,7 @@ pub mod export;
 pub mod generate;
 pub mod hook;
 pub mod hub;
+pub mod interrupt;
 pub mod loss;
 pub mod model;
 mod native;
@@ -35,6 +37,7 @@ pub mod schedule;
 pub mod stds;
 pub mod suite;
 pub mod train;
+pub mod walk;
 
 pub use error::{Error, Result};
 /// The libtorch bindings that this crate is built on, so that a notebook needs no second dependency.

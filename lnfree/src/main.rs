@@ -21,7 +21,7 @@ fn main() -> ExitCode {
             panics::say(&describe(&error));
             match error.downcast_ref::<lnfree::Error>() {
                 Some(lnfree::Error::Interrupted { .. } | lnfree::Error::Stopped { .. }) => {
-                    ExitCode::from(lnfree::train::interrupt::exit_code())
+                    ExitCode::from(lnfree::interrupt::exit_code())
                 }
                 Some(lnfree::Error::Diverged { .. }) => ExitCode::from(3),
                 _ => ExitCode::from(1),

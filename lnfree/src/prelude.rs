@@ -19,20 +19,34 @@
 //! # }
 //! ```
 
-pub use tch::{self, Device, Kind, Tensor};
+pub use std::path::{Path, PathBuf};
 
+pub use tch::{self, Device, IndexOp, Kind, Tensor};
+
+pub use crate::checkpoint::locate_model;
 pub use crate::config::{Config, FloatType};
-pub use crate::data::{DatasetOptions, Split, TokenFile, Tokenizer, open_dataset, open_dataset_with};
-pub use crate::eval::{
-    EvalOptions, EvalRecord, Evaluation, PairedDifference, Summary, evaluate, mean_interval,
+pub use crate::data::{
+    DatasetOptions, Split, TokenFile, Tokenizer, open_dataset, open_dataset_with, prepare,
 };
-pub use crate::export::{CardFacts, ExportFormat, export};
+pub use crate::device::{parse_device, peak_memory};
+pub use crate::eval::{
+    EvalOptions, EvalRecord, Evaluation, Evaluator, PairedDifference, Summary, evaluate, mean_interval,
+};
+pub use crate::export::{CardFacts, ExportFormat, Proof, compare, export};
 pub use crate::generate::{SampleOptions, generate};
-pub use crate::hook::{Activation, Hook, NoHook};
-pub use crate::hub::{locate_model, locate_tokenizer};
-pub use crate::model::{Compute, Gpt2, LoadedModel, ModelFormat};
+pub use crate::hook::{Activation, Capture, Hook, NoHook};
+pub use crate::hub::{PushOptions, locate_tokenizer, push};
+pub use crate::model::{Compute, Gpt2, LoadedModel, ModelFormat, Shape};
 pub use crate::norm::{LnMode, LnSite, LnState, NormSettings, RemovalKind};
+pub use crate::plot::{
+    Difference, EvalRow, Figure, Generation, Reference, RunMetrics, SizePoint, attention_patterns,
+    data_needed, generations, loss_by_position, loss_curve, optimisation, paired_differences,
+    removal_schedule, results_bars, results_with_intervals, std_over_depth, std_over_time,
+};
+pub use crate::report::{differences, read_eval, read_run, results_table};
 pub use crate::schedule::{Schedule, ScheduleConfig};
 pub use crate::stds::{StdDict, measure};
-pub use crate::train::{Mode, StartOptions, Trainer, run};
+pub use crate::suite::Suite;
+pub use crate::train::{Mode, StartOptions, Trainer, run, start_or_resume};
+pub use crate::walk::Walk;
 pub use crate::{Error, Result};

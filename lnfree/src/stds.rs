@@ -11,6 +11,7 @@ use tch::{Kind, Tensor};
 
 use crate::data::TokenFile;
 use crate::hook::{Activation, Hook};
+use crate::interrupt;
 use crate::model::{Compute, Gpt2};
 use crate::norm::LnState;
 use crate::{Error, Result};
@@ -117,7 +118,7 @@ impl Hook for MomentsHook {
 /// Measures the residual stream over the first `max_sequences` sequences of `tokens`, `batch_size` at a time.
 ///
 /// # Errors
-/// When a sequence is shorter than two tokens, too long for the model, or unreadable.
+/// When a sequence is shorter than two tokens, too long for the model, or unreadable, or a notebook's stop button.
 pub fn measure(
     model: &Gpt2,
     ln: &LnState,
@@ -128,7 +129,9 @@ pub fn measure(
     let _guard = tch::no_grad_guard();
     let n = tokens.n_sequences().min(max_sequences);
     let mut hook = MomentsHook::default();
+    let listening = interrupt::listen();
     for start in (0..n).step_by(batch_size.max(1)) {
+        listening.check()?;
         let rows: Vec<usize> = (start..(start + batch_size.max(1)).min(n)).collect();
         let batch = tokens.batch(&rows)?.to_device(model.device());
         if batch.size()[1] < 2 {

@@ -34,9 +34,10 @@ if [ -e "$STATE/warm/complete" ] && ! cmp -s "$STATE/warm/complete" "$EVCXR_TMPD
     cp -a --reflink=auto "$STATE/warm" "$EVCXR_TMPDIR"
 fi
 # What cells of the last kernel left; a library of the same name would be taken for the new one.
-rm -f "$EVCXR_TMPDIR"/target/*/debug/deps/libcode_*
+rm -f "$EVCXR_TMPDIR"/target/*/debug/libcode_*
 
 # Jupyter's interrupt is a SIGINT for the kernel and for the process that runs the cells. evcxr must outlive it, and does when it
 # is ignored; lnfree's long functions install a handler of their own, stop at the next step, and say so.
 trap '' INT
-exec "$evcxr" --control_file "$connection"
+# What evcxr itself says is no output of a cell; Jupyter would put it into the terminal.
+exec "$evcxr" --control_file "$connection" >"$EVCXR_TMPDIR.log" 2>&1

@@ -127,6 +127,18 @@ pub fn has_any(run: &Path) -> bool {
     numbered(&run.join("checkpoints")).is_ok_and(|found| !found.is_empty())
 }
 
+/// A model's folder by path or name (see [`crate::hub::locate_model`]); a run directory stands for its latest checkpoint.
+///
+/// # Errors
+/// When there is no such model, or the run has no checkpoint.
+pub fn locate_model(name_or_path: &str) -> Result<PathBuf> {
+    let dir = crate::hub::locate_model(name_or_path)?;
+    match dir.join("checkpoints").is_dir() && !dir.join("config.json").is_file() {
+        true => latest(&dir),
+        false => Ok(dir),
+    }
+}
+
 /// Run directory and checkpoint that `path` means: a run directory for its latest checkpoint, or one of its checkpoints.
 ///
 /// # Errors

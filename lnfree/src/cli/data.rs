@@ -7,7 +7,6 @@ use lnfree::data::{
     ChunkScheme, DatasetOptions, Provenance, Tokenizer, copy_prepared, info, prepare, resolve_with,
 };
 use lnfree::hub::locate_tokenizer;
-use lnfree::model::Gpt2Config;
 use lnfree::report::{read_eval, results_table, write_html};
 
 #[derive(Subcommand)]
@@ -59,17 +58,8 @@ pub(super) struct ReportArgs {
     out: PathBuf,
 }
 
-/// GPT-2's vocabulary, whose tokenizer is known without asking the model.
-const GPT2_VOCAB: i64 = 50257;
 /// Tokens in a sequence of the embedded data sets, and of all others.
 const BLOCK_SIZES: (usize, usize) = (128, 1024);
-
-/// How data sets are prepared for a model in this folder: with GPT-2's tokenizer if it has GPT-2's vocabulary, else with its own.
-pub(super) fn options_for(model: &Path, block_size: usize) -> DatasetOptions {
-    let is_gpt2 = Gpt2Config::read(model).is_ok_and(|config| config.vocab_size == GPT2_VOCAB);
-    let tokenizer = (!is_gpt2).then(|| model.to_string_lossy().into_owned());
-    DatasetOptions { tokenizer, ..DatasetOptions::new(block_size) }
-}
 
 fn load_tokenizer(name: &str) -> lnfree::Result<Tokenizer> {
     Tokenizer::from_dir(locate_tokenizer(name)?)

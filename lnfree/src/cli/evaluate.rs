@@ -1,24 +1,18 @@
 //! `std` and `eval`.
 
 use std::path::PathBuf;
-use std::time::Instant;
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use lnfree::Error;
 use lnfree::atomic::write_text;
-use lnfree::data::{DatasetOptions, TokenFile, Tokenizer, open_dataset_with};
-use lnfree::device::{device_name, peak_memory, reset_peak_memory};
-use lnfree::eval::{
-    EvalOptions, EvalRecord, Evaluation, RunFacts, evaluate, result_name, write_losses, write_sequences,
-};
-use lnfree::hub::locate_tokenizer;
-use lnfree::model::LoadedModel;
-use lnfree::model::ModelFormat;
+use lnfree::checkpoint::locate_model;
+use lnfree::data::open_dataset_with;
+use lnfree::eval::{EvalOptions, EvalRecord, Evaluator, write_losses, write_result};
+use lnfree::model::{LoadedModel, ModelFormat, dataset_options};
 use lnfree::tch::Kind;
 
-use super::data::options_for;
-use super::{DeviceArgs, model_dir};
+use super::DeviceArgs;
 
 #[derive(Args)]
 pub(super) struct StdArgs {
@@ -83,9 +77,6 @@ pub(super) struct EvalArgs {
     device: DeviceArgs,
 }
 
-/// Tokens of GPT-2's vocabulary.
-const GPT2_VOCAB: i64 = 50257;
-
 /// Batches and samples of nothing are refused rather than understood as something else.
 fn check_counts(batch_size: usize, n_sequences: usize) -> lnfree::Result<()> {
     match (batch_size, n_sequences) {
@@ -98,9 +89,10 @@ fn check_counts(batch_size: usize, n_sequences: usize) -> lnfree::Result<()> {
 pub(super) fn std(args: StdArgs) -> anyhow::Result<()> {
     check_counts(args.batch_size, args.n_sequences)?;
     let device = args.device.device()?;
-    let dir = model_dir(&args.model)?;
+    let dir = locate_model(&args.model)?;
     let loaded = LoadedModel::load(&dir, None, Kind::Float, device)?;
-    let tokens = open_dataset_with(&args.data, &options_for(&dir, loaded.model.config.block_size as usize))?;
+    let tokens =
+        open_dataset_with(&args.data, &dataset_options(&dir, loaded.model.config.block_size as usize))?;
     tokens.check_vocab(loaded.model.config.vocab_size as usize)?;
     let stds = lnfree::stds::measure(&loaded.model, &loaded.ln, &tokens, args.n_sequences, args.batch_size)?;
     let names = lnfree::norm::ln_names(loaded.model.h.len());
@@ -122,18 +114,15 @@ pub(super) fn eval(args: EvalArgs) -> anyhow::Result<()> {
     }
     let device = args.device.device()?;
     args.dtype.prepare(device)?;
-    let dir = model_dir(&args.model)?;
-    let loaded = LoadedModel::load(&dir, args.format, Kind::Float, device)?;
-    let tokenizer = Tokenizer::from_dir(&dir).or_else(|_| data_tokenizer(&loaded)).ok();
-    let options = options_for(&dir, loaded.model.config.block_size as usize);
-    let study = Study { args: &args, loaded, tokenizer, options };
+    let label = args.label.as_deref().unwrap_or(&args.model);
+    let evaluator = Evaluator::load(label, &args.model, args.format, device)?;
     if let [data] = args.data.as_slice() {
-        return study.data_set(data);
+        return eval_one(&evaluator, data, &args);
     }
     // What one data set lacks must not cost the others.
     let mut failed = 0;
     for data in &args.data {
-        if let Err(error) = study.data_set(data) {
+        if let Err(error) = eval_one(&evaluator, data, &args) {
             eprintln!("error: {data}: {error:#}");
             failed += 1;
         }
@@ -142,96 +131,34 @@ pub(super) fn eval(args: EvalArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The tokenizer that GPT-2s without one of their own were made with.
-fn data_tokenizer(loaded: &LoadedModel) -> lnfree::Result<Tokenizer> {
-    let name = if loaded.model.config.vocab_size == GPT2_VOCAB { "gpt2" } else { "nano" };
-    let tokenizer = Tokenizer::from_dir(locate_tokenizer(name)?)?;
-    match tokenizer.vocab_size() as i64 == loaded.model.config.vocab_size {
-        true => Ok(tokenizer),
-        false => Err(Error::invalid("no tokenizer of this vocabulary")),
+fn eval_one(evaluator: &Evaluator, data: &str, args: &EvalArgs) -> anyhow::Result<()> {
+    let options = EvalOptions {
+        batch_size: args.batch_size,
+        max_sequences: args.n_sequences,
+        drop_last: args.drop_last,
+        dtype: args.dtype,
+    };
+    let bar = bar();
+    let (record, evaluation) = evaluator.evaluate(data, options, |done, total| {
+        bar.set_length(total as u64);
+        bar.set_position(done as u64);
+    })?;
+    bar.finish_and_clear();
+    print(&record);
+    if let Some(path) = &args.losses {
+        write_losses(path, &evaluation.losses)?;
     }
+    if let Some(path) = &args.json {
+        write_text(path, &serde_json::to_string_pretty(&record)?)?;
+    }
+    if let Some(folder) = &args.out {
+        write_result(folder, &record, &evaluation, args.keep_losses)?;
+    }
+    Ok(())
 }
 
-/// One model, to be evaluated on some data sets.
-struct Study<'a> {
-    args: &'a EvalArgs,
-    loaded: LoadedModel,
-    tokenizer: Option<Tokenizer>,
-    /// How data sets are prepared for it.
-    options: DatasetOptions,
-}
-
-impl Study<'_> {
-    fn data_set(&self, data: &str) -> anyhow::Result<()> {
-        let (args, config) = (self.args, &self.loaded.model.config);
-        let options = DatasetOptions { max_sequences: args.n_sequences, ..self.options.clone() };
-        let tokens = open_dataset_with(data, &options)?;
-        tokens.check_vocab(config.vocab_size as usize)?;
-        let (evaluation, mut run) = self.evaluate(&tokens)?;
-        run.data_sha256 = tokens.fingerprint()?;
-        let label = args.label.clone().unwrap_or_else(|| args.model.clone());
-        let names = (args.model.clone(), self.loaded.format.to_string(), data.to_string());
-        let record = EvalRecord::new(label, names, &evaluation, &tokens, self.tokenizer.as_ref(), run)?;
-        print(&record);
-        self.write(&record, &evaluation)
-    }
-
-    fn evaluate(&self, tokens: &TokenFile) -> lnfree::Result<(Evaluation, RunFacts)> {
-        let args = self.args;
-        let options = EvalOptions {
-            batch_size: args.batch_size,
-            max_sequences: args.n_sequences,
-            drop_last: args.drop_last,
-            dtype: args.dtype,
-        };
-        let bar = bar(tokens.n_sequences().min(args.n_sequences));
-        let device = self.loaded.model.device();
-        reset_peak_memory(device);
-        let started = Instant::now();
-        let progress = |done| bar.set_position(done as u64);
-        let evaluation = evaluate(&self.loaded.model, &self.loaded.ln, tokens, options, progress)?;
-        let seconds = started.elapsed().as_secs_f64();
-        bar.finish_and_clear();
-        let read: usize = evaluation.sequences.iter().map(|s| s.n_tokens + 1).sum();
-        let run = RunFacts {
-            dtype: args.dtype.name().into(),
-            device: device_name(device),
-            batch_size: args.batch_size,
-            max_sequences: args.n_sequences,
-            drop_last: args.drop_last,
-            data_sha256: String::new(),
-            seconds,
-            tokens_per_s: read as f64 / seconds,
-            peak_memory: peak_memory(device),
-        };
-        Ok((evaluation, run))
-    }
-
-    fn write(&self, record: &EvalRecord, evaluation: &Evaluation) -> anyhow::Result<()> {
-        let json = serde_json::to_string_pretty(record)?;
-        if let Some(path) = &self.args.losses {
-            write_losses(path, &evaluation.losses)?;
-        }
-        if let Some(path) = &self.args.json {
-            write_text(path, &json)?;
-        }
-        if let Some(folder) = &self.args.out {
-            std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
-            let name = result_name(&record.label, &record.dataset);
-            let path = |end: &str| folder.join(format!("{name}.{end}"));
-            if self.args.keep_losses {
-                write_losses(&path("losses.arrow"), &evaluation.losses)?;
-            }
-            write_sequences(&path("sequences.arrow"), &evaluation.sequences)?;
-            // Last: where it is, the others are.
-            write_text(&path("json"), &json)?;
-        }
-        Ok(())
-    }
-}
-
-fn bar(n_sequences: usize) -> ProgressBar {
-    let bar = ProgressBar::new(n_sequences as u64);
+fn bar() -> ProgressBar {
+    let bar = ProgressBar::new(0);
     if let Ok(style) = ProgressStyle::with_template("{bar:24} {pos}/{len} sequences  (left {eta})") {
         bar.set_style(style);
     }

@@ -14,7 +14,7 @@ use lnfree::hub::{Hub, PushOptions, Settings};
 use lnfree::model::LoadedModel;
 use lnfree::tch::Kind;
 
-use super::{DeviceArgs, model_dir};
+use super::DeviceArgs;
 
 #[derive(Args)]
 pub(super) struct ExportArgs {
@@ -121,7 +121,7 @@ pub(super) fn generate(args: GenerateArgs) -> anyhow::Result<()> {
     };
     options.check()?;
     let device = args.device.device()?;
-    let dir = model_dir(&args.model)?;
+    let dir = lnfree::checkpoint::locate_model(&args.model)?;
     let tokenizer = Tokenizer::from_dir(&dir)?;
     let loaded = LoadedModel::load(&dir, None, Kind::Float, device)?;
     let mut prompt = tokenizer.encode(&args.prompt)?;

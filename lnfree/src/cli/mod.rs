@@ -9,8 +9,6 @@ mod push;
 mod suite;
 mod train;
 
-use std::path::PathBuf;
-
 use clap::{Args, Parser, Subcommand};
 
 use self::bench::BenchArgs;
@@ -96,15 +94,6 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Report(args) => data::report(args),
         Command::Doctor => data::doctor(),
         Command::Bench(args) => bench::bench(args),
-    }
-}
-
-/// A model's folder by path or name; a run directory stands for its latest checkpoint.
-fn model_dir(name_or_path: &str) -> anyhow::Result<PathBuf> {
-    let dir = lnfree::hub::locate_model(name_or_path)?;
-    match dir.join("checkpoints").is_dir() && !dir.join("config.json").is_file() {
-        true => Ok(lnfree::checkpoint::latest(&dir)?),
-        false => Ok(dir),
     }
 }
 

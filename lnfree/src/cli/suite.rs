@@ -4,10 +4,11 @@ use std::path::PathBuf;
 
 use clap::Args;
 use lnfree::Error;
+use lnfree::interrupt;
 use lnfree::report::{TOLERANCE, Verdict, results_table};
 use lnfree::suite::{Plan, Settings, StudyOptions, Suite, collect, remove_study, run, write_results};
 use lnfree::tch::Device;
-use lnfree::train::{interrupt, lock_run};
+use lnfree::train::lock_run;
 
 use super::DeviceArgs;
 

@@ -10,6 +10,7 @@ use super::recipes::{Order, Recipe, documents};
 use super::resolve::{DatasetOptions, GPT2, Split};
 use super::rows::Document;
 use super::{TokenFile, Tokenizer};
+use crate::console::say;
 use crate::hub::{self, DatasetRepo};
 use crate::{Error, Result};
 
@@ -40,7 +41,7 @@ pub(super) fn from_hub(
     // Prepared once, it needs neither the hub nor the tokenizer.
     from_hub_now(recipe, &request).or_else(|error| match find(&request, None, MadeWith::Name) {
         Some(found) => {
-            eprintln!("{name}: using what was prepared before, {} ({error})", found.0.display());
+            say(&format!("{name}: using what was prepared before, {} ({error})", found.0.display()));
             Ok(found)
         }
         None => Err(error),

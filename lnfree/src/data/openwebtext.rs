@@ -13,6 +13,7 @@ use super::repository::{CONNECTIONS, rows, train_files};
 use super::rows::{Document, read_ahead};
 use super::shuffles::{TrainTest, train_test_split};
 use crate::atomic::write_bytes;
+use crate::console::say;
 use crate::hub::DatasetRepo;
 use crate::{Error, Result};
 
@@ -69,10 +70,10 @@ impl Tables {
     fn split(&self, repo: &DatasetRepo) -> Result<TrainTest> {
         let n = self.starts[self.tables.len()];
         if n != OWT_DOCUMENTS {
-            eprintln!(
+            say(&format!(
                 "{}: {n} documents where the published split is of {OWT_DOCUMENTS}: this is another split",
                 repo.id()
-            );
+            ));
         }
         let n = u32::try_from(n)
             .map_err(|_| Error::invalid(format!("data set {}: too many documents", repo.id())))?;

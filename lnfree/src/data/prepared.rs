@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::prepare::Prepared;
 use super::{TokenFile, hex};
+use crate::console::say;
 use crate::{Error, Result, atomic};
 
 /// To be raised when the same source and tokenizer come to give another token file.
@@ -202,7 +203,7 @@ pub(super) fn lock(dataset: &str) -> Result<File> {
             break;
         }
         if !std::mem::replace(&mut told, true) {
-            eprintln!("{dataset}: waiting for another process that prepares it");
+            say(&format!("{dataset}: waiting for another process that prepares it"));
         }
         std::thread::sleep(Duration::from_millis(200));
     }

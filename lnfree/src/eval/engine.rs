@@ -10,6 +10,7 @@ use super::token_stats::{Stats, token_stats};
 use crate::config::FloatType;
 use crate::data::TokenFile;
 use crate::hook::NoHook;
+use crate::interrupt;
 use crate::loss::{predicting, targets};
 use crate::model::{Compute, Gpt2};
 use crate::norm::LnState;
@@ -52,7 +53,7 @@ pub struct Evaluation {
 /// Evaluates `model` on `tokens`; `progress` is told how many sequences are done.
 ///
 /// # Errors
-/// When the data cannot be read or does not fit the model, or a [`FloatType`] that the device cannot do.
+/// When the data cannot be read or does not fit the model, a [`FloatType`] that the device cannot do, or a notebook's stop button.
 pub fn evaluate(
     model: &Gpt2,
     ln: &LnState,
@@ -61,6 +62,7 @@ pub fn evaluate(
     progress: impl FnMut(usize),
 ) -> Result<Evaluation> {
     let _guard = tch::no_grad_guard();
+    let listening = interrupt::listen();
     options.dtype.prepare(model.device())?;
     let model = model.for_inference(options.dtype.kind());
     let mut engine = Engine {
@@ -73,7 +75,10 @@ pub fn evaluate(
         waiting: None,
         progress,
     };
-    for_each_batch(tokens, options, model.device(), |batch| engine.take(batch))?;
+    for_each_batch(tokens, options, model.device(), |batch| {
+        listening.check()?;
+        engine.take(batch)
+    })?;
     engine.settle()?;
     engine.sums.finish(tokens, options)
 }

@@ -12,6 +12,7 @@ use super::fetch::Fetch;
 use super::names::RepoId;
 use super::remote::RemoteFile;
 use super::settings::Settings;
+use crate::console::say;
 use crate::{Error, Result};
 
 /// A data set repository at one commit; clones share everything.
@@ -70,7 +71,7 @@ impl DatasetRepo {
             Err(failure) if failure.kind == Kind::Final => Err(failure.into()),
             Err(failure) => match cached(failure.message.clone()) {
                 Some(repo) => {
-                    eprintln!("{}: using what the cache has of it ({})", id.id, failure.message);
+                    say(&format!("{}: using what the cache has of it ({})", id.id, failure.message));
                     Ok(repo)
                 }
                 None => {

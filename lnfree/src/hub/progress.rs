@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use crate::console::say;
+
 /// Seconds between lines where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(10);
 /// Smaller files are there before anybody has read their name.
@@ -46,7 +48,7 @@ impl Progress {
             bar.reset_eta();
         } else if self.size >= WORTH_TELLING {
             let from = if had > 0 { format!(", from {}", HumanBytes(had)) } else { String::new() };
-            eprintln!("{}: {}{from}", self.name, HumanBytes(self.size));
+            say(&format!("{}: {}{from}", self.name, HumanBytes(self.size)));
         }
     }
 
@@ -58,22 +60,22 @@ impl Progress {
             self.last_line = Instant::now();
             let seconds = self.started.elapsed().as_secs_f64().max(1e-3);
             let rate = (self.done - self.had) as f64 / seconds;
-            eprintln!(
+            say(&format!(
                 "{}: {} of {}, {}/s, left {:.0} s",
                 self.name,
                 HumanBytes(self.done),
                 HumanBytes(self.size),
                 HumanBytes(rate as u64),
                 self.size.saturating_sub(self.done) as f64 / rate.max(1.0)
-            );
+            ));
         }
     }
 
     /// Says something without breaking the bar.
     pub(super) fn note(&self, text: &str) {
         match &self.bar {
-            Some(bar) => bar.suspend(|| eprintln!("{text}")),
-            None => eprintln!("{text}"),
+            Some(bar) => bar.suspend(|| say(text)),
+            None => say(text),
         }
     }
 
@@ -81,7 +83,7 @@ impl Progress {
         match &self.bar {
             Some(bar) => bar.finish_and_clear(),
             None if self.size >= WORTH_TELLING => {
-                eprintln!("{}: done in {:.0} s", self.name, self.started.elapsed().as_secs_f64());
+                say(&format!("{}: done in {:.0} s", self.name, self.started.elapsed().as_secs_f64()));
             }
             None => {}
         }

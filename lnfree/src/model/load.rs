@@ -8,8 +8,19 @@ use tch::{Device, Kind};
 
 use super::weights::{Weights, read_weights};
 use super::{Gpt2, Gpt2Config};
+use crate::data::DatasetOptions;
 use crate::norm::{LnMode, LnState, NormSettings, SpecialAxis, ln_names};
 use crate::{Error, Result};
+
+/// Tokens of GPT-2's vocabulary, whose tokenizer is known without asking the model.
+pub const GPT2_VOCAB: i64 = 50257;
+
+/// How data sets are prepared for a model in this folder: with GPT-2's tokenizer if it has GPT-2's vocabulary, else with its own.
+pub fn dataset_options(dir: &Path, block_size: usize) -> DatasetOptions {
+    let is_gpt2 = Gpt2Config::read(dir).is_ok_and(|config| config.vocab_size == GPT2_VOCAB);
+    let tokenizer = (!is_gpt2).then(|| dir.to_string_lossy().into_owned());
+    DatasetOptions { tokenizer, ..DatasetOptions::new(block_size) }
+}
 
 /// How a model directory stores what became of its LNs. The names are the paper's code's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

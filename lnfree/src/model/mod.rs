@@ -18,7 +18,7 @@ pub use block::{Block, Conv1d, Mlp};
 pub use hf_config::Gpt2Config;
 pub use layer_norm::LayerNorm;
 pub(crate) use layer_norm::sigma_of;
-pub use load::{LoadedModel, ModelFormat, state_tensors};
+pub use load::{GPT2_VOCAB, LoadedModel, ModelFormat, dataset_options, state_tensors};
 pub use shape::Shape;
 
 use crate::hook::{Activation, Hook};

@@ -8,6 +8,8 @@ use super::figure::Figure;
 use super::forest::{Panel, Row, forest, key, value_axis};
 use super::names::{ModelName, Role, distinct_names, name_of};
 use super::theme;
+use serde::Serialize;
+
 use crate::eval::PairedDifference;
 
 /// A published figure to see an evaluation beside.
@@ -22,13 +24,14 @@ pub struct Reference {
 }
 
 /// How much more one model loses than another.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Difference {
     /// What is compared: `LN-free − original`.
     pub label: String,
     /// The data set's name.
     pub dataset: String,
     /// First less second.
+    #[serde(flatten)]
     pub difference: PairedDifference,
 }
 

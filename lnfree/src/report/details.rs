@@ -3,9 +3,9 @@
 use std::fmt::Write as _;
 
 use super::page::{escape, figure, thousands};
-use super::pairs::Difference;
 use super::study::StudyModel;
 use super::text::{self, Cell};
+use crate::plot::Difference;
 use crate::plot::{self, EvalRow};
 
 /// Headings and rows as a table that scrolls in itself; the first `n_texts` columns are texts, the others numbers.

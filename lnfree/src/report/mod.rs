@@ -24,9 +24,9 @@ mod text;
 
 pub use compare::{Comparison, Published, Statistic, TOLERANCE, Verdict, compare};
 pub use html::write_html;
-pub use pairs::{Difference, differences};
+pub use pairs::differences;
 pub use read::{read_eval, read_run};
 pub use study::{Failure, Study, StudyModel};
 pub use table::{Column, Table, TableRow, results_table};
 
-pub use crate::plot::{EvalRow, RunMetrics};
+pub use crate::plot::{Difference, EvalRow, RunMetrics};

@@ -1,25 +1,8 @@
 //! Differences between models on the same tokens, sequence by sequence, with intervals.
 
-use serde::Serialize;
-
 use crate::device::cores;
 use crate::eval::paired_difference;
-use crate::plot::{EvalRow, ModelName, Role, distinct_names};
-
-/// How much higher one model's loss is than another's on the same sequences.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Difference {
-    /// `a − b`.
-    pub label: String,
-    /// The data set's name.
-    pub dataset: String,
-    /// Mean difference, nats per token.
-    pub mean: f64,
-    /// Bootstrap 95% interval over sequences.
-    pub interval: [f64; 2],
-    /// Sequences that both were evaluated on.
-    pub n_sequences: usize,
-}
+use crate::plot::{Difference, EvalRow, ModelName, Role, distinct_names};
 
 /// An evaluation and the name that its model goes by.
 type Named<'a> = (&'a EvalRow, ModelName);
@@ -89,12 +72,6 @@ fn difference(a: &Named, b: &Named) -> Result<Option<Difference>, String> {
     {
         return Err(cannot("they were evaluated on different tokens"));
     }
-    let found = paired_difference(of_a, of_b).map_err(|error| cannot(&error.to_string()))?;
-    Ok(Some(Difference {
-        dataset: a.0.dataset.clone(),
-        mean: found.mean,
-        interval: found.interval,
-        n_sequences: found.n_sequences,
-        label,
-    }))
+    let difference = paired_difference(of_a, of_b).map_err(|error| cannot(&error.to_string()))?;
+    Ok(Some(Difference { label, dataset: a.0.dataset.clone(), difference }))
 }

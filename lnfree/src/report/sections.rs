@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use super::details;
 use super::page::{escape, figure, thousands};
-use super::pairs::Difference;
 use super::table::results_table;
+use crate::plot::Difference;
 use crate::plot::{self, EvalRow, RunMetrics, Step};
 
 /// The last loss of a run is the mean over this many of its last steps.

@@ -9,10 +9,10 @@ use super::compare::Comparison;
 use super::details;
 use super::html;
 use super::page::escape;
-use super::pairs::Difference;
 use super::text;
 use super::{results_table, sections};
 use crate::Result;
+use crate::plot::Difference;
 use crate::plot::EvalRow;
 
 /// What a suite of evaluations came to. Its JSON is `results.json`.

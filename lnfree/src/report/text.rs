@@ -2,8 +2,9 @@
 
 use super::compare::{Comparison, Statistic, Verdict};
 use super::page::thousands;
-use super::pairs::Difference;
 use super::study::StudyModel;
+use crate::eval::PairedDifference;
+use crate::plot::Difference;
 use crate::plot::{EvalRow, distinct_names};
 
 /// One cell of a table.
@@ -92,10 +93,10 @@ pub fn comparisons(comparisons: &[Comparison], source: &'static str) -> Cells {
 /// Paired differences with intervals.
 pub fn differences(differences: &[Difference]) -> Cells {
     let row = |d: &Difference| {
-        let [low, high] = d.interval;
+        let PairedDifference { mean, interval: [low, high], n_sequences } = d.difference;
         let interval = format!("{} to {}", gap(low), gap(high));
-        let n = thousands(d.n_sequences as u64);
-        vec![d.label.clone().into(), d.dataset.clone().into(), gap(d.mean).into(), interval.into(), n.into()]
+        let n = thousands(n_sequences as u64);
+        vec![d.label.clone().into(), d.dataset.clone().into(), gap(mean).into(), interval.into(), n.into()]
     };
     (
         vec!["models", "data set", "difference", "95% interval", "sequences"],

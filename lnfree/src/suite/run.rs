@@ -7,8 +7,8 @@ use super::plan::{finished, result_path};
 use super::progress::Progress;
 use super::{Job, Plan, StudyOptions, SuiteDataset};
 use crate::atomic::remove_leftovers;
+use crate::interrupt;
 use crate::report::{Failure, compare};
-use crate::train::interrupt;
 use crate::{Error, Result};
 
 /// How often a running evaluation is looked after.

@@ -5,7 +5,7 @@
 mod backward;
 mod begin;
 mod fit;
-pub mod interrupt;
+mod launch;
 mod lock;
 mod metrics;
 mod progress;
@@ -17,12 +17,13 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub use backward::{BackwardRecipe, Losses, backward};
+pub use launch::{Launch, Sources, override_data, start_or_resume};
 pub use lock::{RunLock, lock_run};
 pub use metrics::{Event, StepRecord};
 pub use trainer::{StartOptions, Trainer};
 
 use crate::eval::{EvalOptions, Summary, evaluate};
-use crate::{Error, Result, checkpoint};
+use crate::{Error, Result, checkpoint, interrupt};
 use metrics::MetricsLog;
 use progress::Progress;
 
@@ -53,6 +54,7 @@ pub struct Outcome {
 /// [`Error::Diverged`] when the loss is not finite, [`Error::Interrupted`] when a signal asked to stop (after saving), and
 /// whatever keeps files from being read or written.
 pub fn run(trainer: &mut Trainer, dir: &Path) -> Result<Outcome> {
+    let _listening = interrupt::listen();
     checkpoint::clean(dir)?;
     let mut log = MetricsLog::open(dir, trainer)?;
     let mut progress = Progress::new(trainer);

@@ -1,11 +1,12 @@
 //! What a person sees while a run goes on: a bar on a terminal, plain lines elsewhere (notebooks, logs).
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::{StepRecord, Trainer};
+use crate::console::say;
 
 /// Seconds between lines where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(5);
@@ -52,21 +53,16 @@ impl Progress {
             self.last_line = Instant::now();
             let per_step = self.started.elapsed().as_secs_f64() / (done - self.first_step) as f64;
             let left = per_step * (max_steps - done) as f64;
-            self.say(&format!("step {done}/{max_steps}  {message}  left {left:.0} s"));
+            say(&format!("step {done}/{max_steps}  {message}  left {left:.0} s"));
         }
     }
 
     /// Says something without breaking the bar.
     pub(super) fn note(&self, text: &str) {
         match &self.bar {
-            Some(bar) => bar.suspend(|| self.say(text)),
-            None => self.say(text),
+            Some(bar) => bar.suspend(|| say(text)),
+            None => say(text),
         }
-    }
-
-    /// A run goes on when nobody listens any more.
-    fn say(&self, line: &str) {
-        let _ = writeln!(std::io::stderr(), "{line}");
     }
 
     pub(super) fn finish(&self) {

@@ -1,0 +1,147 @@
+//! A model with all that its evaluations on named data sets need, and the files of their results.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use tch::{Device, Kind};
+
+use super::{EvalOptions, EvalRecord, Evaluation, RunFacts, evaluate, files};
+use crate::atomic::write_text;
+use crate::checkpoint::locate_model;
+use crate::console::say;
+use crate::data::{DatasetOptions, TokenFile, Tokenizer, open_dataset_with};
+use crate::device::{device_name, peak_memory, reset_peak_memory};
+use crate::hub::locate_tokenizer;
+use crate::model::{GPT2_VOCAB, LoadedModel, ModelFormat, dataset_options};
+use crate::{Error, Result};
+
+/// Time between lines of progress.
+const LINE_EVERY: Duration = Duration::from_secs(10);
+
+/// A model to be evaluated.
+pub struct Evaluator {
+    /// What tables and figures call it.
+    pub label: String,
+    /// Path or hub name.
+    pub name: String,
+    /// The model itself.
+    pub loaded: LoadedModel,
+    /// For the text of its worst sequences; `None` where none fits.
+    pub tokenizer: Option<Tokenizer>,
+    /// How data sets are prepared for it.
+    pub data: DatasetOptions,
+}
+
+impl Evaluator {
+    /// A model by path or name, in float32; a run directory stands for its latest checkpoint. Without `format` its folder says what
+    /// it is stored as.
+    ///
+    /// # Errors
+    /// When there is no such model, or it cannot be read.
+    pub fn load(label: &str, name: &str, format: Option<ModelFormat>, device: Device) -> Result<Evaluator> {
+        let dir = locate_model(name)?;
+        let loaded = LoadedModel::load(&dir, format, Kind::Float, device)?;
+        let tokenizer = Tokenizer::from_dir(&dir).or_else(|_| data_tokenizer(&loaded)).ok();
+        let data = dataset_options(&dir, loaded.model.config.block_size as usize);
+        Ok(Evaluator { label: label.into(), name: name.into(), loaded, tokenizer, data })
+    }
+
+    /// Evaluates it on a data set, by name or path; `progress` is told how many sequences of how many are done.
+    ///
+    /// # Errors
+    /// When the data cannot be read or does not fit the model, and as [`evaluate`].
+    pub fn evaluate(
+        &self,
+        data: &str,
+        options: EvalOptions,
+        mut progress: impl FnMut(usize, usize),
+    ) -> Result<(EvalRecord, Evaluation)> {
+        let wish = DatasetOptions { max_sequences: options.max_sequences, ..self.data.clone() };
+        let tokens = open_dataset_with(data, &wish)?;
+        tokens.check_vocab(self.loaded.model.config.vocab_size as usize)?;
+        let total = tokens.n_sequences().min(options.max_sequences);
+        let device = self.loaded.model.device();
+        reset_peak_memory(device);
+        let started = Instant::now();
+        let evaluation =
+            evaluate(&self.loaded.model, &self.loaded.ln, &tokens, options, |done| progress(done, total))?;
+        let run = self.facts(&tokens, &evaluation, options, started.elapsed().as_secs_f64())?;
+        let names = (self.name.clone(), self.loaded.format.to_string(), data.to_string());
+        let record =
+            EvalRecord::new(self.label.clone(), names, &evaluation, &tokens, self.tokenizer.as_ref(), run)?;
+        Ok((record, evaluation))
+    }
+
+    /// Evaluates it on a data set, telling lines of progress, and writes the result into `folder` as [`write_result`] does; returns
+    /// the path of the JSON file.
+    ///
+    /// # Errors
+    /// As [`Evaluator::evaluate`], and when the files cannot be written.
+    pub fn evaluate_into(&self, folder: &Path, data: &str, options: EvalOptions) -> Result<PathBuf> {
+        let mut last_line = Instant::now();
+        let (record, evaluation) = self.evaluate(data, options, |done, total| {
+            if last_line.elapsed() >= LINE_EVERY {
+                last_line = Instant::now();
+                say(&format!("{} on {data}: {done} of {total} sequences", self.label));
+            }
+        })?;
+        write_result(folder, &record, &evaluation, false)
+    }
+
+    fn facts(
+        &self,
+        tokens: &TokenFile,
+        evaluation: &Evaluation,
+        options: EvalOptions,
+        seconds: f64,
+    ) -> Result<RunFacts> {
+        let device = self.loaded.model.device();
+        let read: usize = evaluation.sequences.iter().map(|s| s.n_tokens + 1).sum();
+        Ok(RunFacts {
+            dtype: options.dtype.name().into(),
+            device: device_name(device),
+            batch_size: options.batch_size,
+            max_sequences: options.max_sequences,
+            drop_last: options.drop_last,
+            data_sha256: tokens.fingerprint()?,
+            seconds,
+            tokens_per_s: read as f64 / seconds,
+            peak_memory: peak_memory(device),
+        })
+    }
+}
+
+/// Writes LABEL--DATA.json, LABEL--DATA.sequences.arrow, and with `keep_losses` LABEL--DATA.losses.arrow into `folder`; returns the
+/// path of the first.
+///
+/// # Errors
+/// When a file cannot be written.
+pub fn write_result(
+    folder: &Path,
+    record: &EvalRecord,
+    evaluation: &Evaluation,
+    keep_losses: bool,
+) -> Result<PathBuf> {
+    std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
+    let name = files::result_name(&record.label, &record.dataset);
+    let path = |end: &str| folder.join(format!("{name}.{end}"));
+    if keep_losses {
+        files::write_losses(&path("losses.arrow"), &evaluation.losses)?;
+    }
+    files::write_sequences(&path("sequences.arrow"), &evaluation.sequences)?;
+    // Last: where it is, the others are.
+    let json = path("json");
+    let text = serde_json::to_string_pretty(record).map_err(|e| Error::file(&json, e))?;
+    write_text(&json, &text)?;
+    Ok(json)
+}
+
+/// The tokenizer that GPT-2s without one of their own were made with.
+fn data_tokenizer(loaded: &LoadedModel) -> Result<Tokenizer> {
+    let name = if loaded.model.config.vocab_size == GPT2_VOCAB { "gpt2" } else { "nano" };
+    let tokenizer = Tokenizer::from_dir(locate_tokenizer(name)?)?;
+    match tokenizer.vocab_size() as i64 == loaded.model.config.vocab_size {
+        true => Ok(tokenizer),
+        false => Err(Error::invalid("no tokenizer of this vocabulary")),
+    }
+}

@@ -185,7 +185,7 @@ fn adamw_is_libtorchs() {
             ((w - step as f64 * 0.1).square() * Tensor::from_slice(&[1f32, 2., 3., 4.])).sum(Kind::Float)
         };
         loss(&ours).backward();
-        optimizer.step(0.01, &Tensor::from(1f32));
+        optimizer.step(0.01, &Tensor::from(1f32)).unwrap();
         reference.backward_step(&loss(&theirs));
     }
     assert!(max_abs(&ours.detach(), &theirs.detach()) < 1e-6);

@@ -4,7 +4,10 @@
 //! [`evaluate`](crate::eval::evaluate) goes over a token file.
 
 mod evaluation;
+mod table;
 mod training;
+
+pub use table::bench_table;
 
 use std::str::FromStr;
 use std::time::Instant;
@@ -152,17 +155,9 @@ struct Timed {
 /// # Errors
 /// Another name than gpt2, gpt2-medium, gpt2-large and gpt2-xl.
 pub fn published_shape(name: &str, seq: usize) -> Result<Gpt2Config> {
-    let (n_layer, n_head, n_embd) = match name {
-        "gpt2" | "gpt2-small" => (12, 12, 768),
-        "gpt2-medium" => (24, 16, 1024),
-        "gpt2-large" => (36, 20, 1280),
-        "gpt2-xl" => (48, 25, 1600),
-        _ => {
-            return Err(Error::invalid(format!(
-                "size {name}: there are gpt2, gpt2-medium, gpt2-large and gpt2-xl"
-            )));
-        }
-    };
+    let (n_layer, n_head, n_embd) = Shape::published(name).ok_or_else(|| {
+        Error::invalid(format!("size {name}: there are gpt2, gpt2-medium, gpt2-large and gpt2-xl"))
+    })?;
     Gpt2Config::new(n_layer, n_head, n_embd, seq.max(1024) as i64, 50257)
 }
 

@@ -1,8 +1,11 @@
 //! `bench`.
 
+use std::io::Write;
+use std::path::PathBuf;
+
 use clap::Args;
 use lnfree::Error;
-use lnfree::bench::{BenchLn, BenchOptions, Task, bench, published_shape};
+use lnfree::bench::{BenchLn, BenchOptions, Task, bench, bench_table, published_shape};
 use lnfree::model::Gpt2Config;
 
 use super::DeviceArgs;
@@ -42,11 +45,21 @@ pub(super) struct BenchArgs {
     /// In training, the weight of the auxiliary loss; 0 leaves it out.
     #[arg(long, default_value_t = 0.0)]
     aux_weight: f64,
+    /// Run nothing: show the results that scripts/bench.sh gathered in this file.
+    #[arg(long, value_name = "FILE")]
+    table: Option<PathBuf>,
+    /// Show them as a table for a document.
+    #[arg(long, requires = "table")]
+    markdown: bool,
     #[command(flatten)]
     device: DeviceArgs,
 }
 
 pub(super) fn run(args: BenchArgs) -> anyhow::Result<()> {
+    if let Some(path) = &args.table {
+        let _ = writeln!(std::io::stdout(), "{}", bench_table(path, args.markdown)?);
+        return Ok(());
+    }
     let device = args.device.device()?;
     if [args.batch_size, args.accum, args.steps].contains(&0) || args.seq < 2 {
         let message = "--batch-size, --accum and --steps must be at least 1, --seq at least 2";

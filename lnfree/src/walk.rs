@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::device::{available_memory, parse_device};
 use crate::model::Shape;
 use crate::norm::RemovalKind;
+use crate::plan::TRAINING_BYTES_PER_PARAMETER;
 use crate::plot::{Figure, Reference};
 use crate::report::Published;
 use crate::schedule::ScheduleConfig;
@@ -26,9 +27,6 @@ const SIZES: [(&str, &str, &str); 4] = [
     ("gpt2-large", "gpt2-large_aux", "Large"),
     ("gpt2-xl", "gpt2-xl_aux", "XL"),
 ];
-
-/// Bytes of a parameter in training: the float32 weight, its gradient, and Adam's two moments.
-pub const TRAINING_BYTES_PER_PARAMETER: u64 = 16;
 
 /// One size, and what stands in for it where it has to.
 #[derive(Debug, Clone)]

@@ -1,49 +1,83 @@
 //! `bench`.
 
+use std::io::Write;
+use std::path::PathBuf;
+
 use clap::Args;
 use lnfree::Error;
-use lnfree::bench::{BenchOptions, bench_eval, published_shape};
+use lnfree::bench::{BenchLn, BenchOptions, Task, bench, bench_table, published_shape};
 use lnfree::model::Gpt2Config;
 
 use super::DeviceArgs;
 
 #[derive(Args)]
 pub(super) struct BenchArgs {
+    /// train: whole optimizer steps; eval: batches of an evaluation.
+    #[arg(long, default_value = "eval")]
+    task: Task,
+    /// real: LayerNorm kept; fake: every one replaced, as in a run after its last removal; folded: the export without any (eval).
+    #[arg(long, default_value = "real")]
+    ln: BenchLn,
     /// gpt2, gpt2-medium, gpt2-large, gpt2-xl, or LAYERS,HEADS,WIDTH,VOCABULARY.
     #[arg(long, default_value = "gpt2")]
     size: String,
-    /// Sequences in a batch.
+    /// Sequences in a batch; in training, in a micro-batch.
     #[arg(long, default_value_t = 8)]
     batch_size: usize,
+    /// Micro-batches in an optimizer step.
+    #[arg(long, default_value_t = 1)]
+    accum: usize,
     /// Tokens in a sequence.
     #[arg(long, default_value_t = 1024)]
     seq: usize,
-    /// Batches that are timed.
+    /// Steps, or batches, that are timed.
     #[arg(long, default_value_t = 10)]
     steps: usize,
-    /// Batches before these.
+    /// Those before.
     #[arg(long, default_value_t = 2)]
     warmup: usize,
     /// float32, tf32 (GPU) or bfloat16: what matrix products are computed in.
     #[arg(long, default_value = "float32")]
     dtype: lnfree::config::FloatType,
+    /// In training, compute blocks again for their gradients instead of keeping what is inside of them.
+    #[arg(long)]
+    checkpointing: bool,
+    /// In training, the weight of the auxiliary loss; 0 leaves it out.
+    #[arg(long, default_value_t = 0.0)]
+    aux_weight: f64,
+    /// Run nothing: show the results that scripts/bench.sh gathered in this file.
+    #[arg(long, value_name = "FILE")]
+    table: Option<PathBuf>,
+    /// Show them as a table for a document.
+    #[arg(long, requires = "table")]
+    markdown: bool,
     #[command(flatten)]
     device: DeviceArgs,
 }
 
-pub(super) fn bench(args: BenchArgs) -> anyhow::Result<()> {
+pub(super) fn run(args: BenchArgs) -> anyhow::Result<()> {
+    if let Some(path) = &args.table {
+        let _ = writeln!(std::io::stdout(), "{}", bench_table(path, args.markdown)?);
+        return Ok(());
+    }
     let device = args.device.device()?;
-    if args.batch_size == 0 || args.steps == 0 || args.seq < 2 {
-        return Err(Error::invalid("--batch-size and --steps must be at least 1, --seq at least 2").into());
+    if [args.batch_size, args.accum, args.steps].contains(&0) || args.seq < 2 {
+        let message = "--batch-size, --accum and --steps must be at least 1, --seq at least 2";
+        return Err(Error::invalid(message).into());
     }
     let options = BenchOptions {
+        task: args.task,
+        ln: args.ln,
         batch_size: args.batch_size,
+        accumulation: args.accum,
         seq: args.seq,
         steps: args.steps,
         warmup: args.warmup,
         dtype: args.dtype,
+        checkpointing: args.checkpointing,
+        aux_weight: args.aux_weight,
     };
-    let record = bench_eval(shape(&args.size, args.seq)?, device, options)?;
+    let record = bench(shape(&args.size, args.seq)?, device, options)?;
     println!("{}", serde_json::to_string(&record)?);
     Ok(())
 }

@@ -56,7 +56,7 @@ enum Command {
     Report(ReportArgs),
     /// Say what this machine has, and what to do about what it lacks.
     Doctor,
-    /// Time the evaluation of a model's shape with random weights; prints one JSON object.
+    /// Time training or evaluation of a model's shape with random weights; prints one JSON object.
     Bench(BenchArgs),
 }
 
@@ -93,7 +93,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Data(command) => data::data(command),
         Command::Report(args) => data::report(args),
         Command::Doctor => data::doctor(),
-        Command::Bench(args) => bench::bench(args),
+        Command::Bench(args) => bench::run(args),
     }
 }
 

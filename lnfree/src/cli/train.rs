@@ -7,6 +7,7 @@ use anyhow::Context;
 use clap::Args;
 use lnfree::config::Config;
 use lnfree::hub::locate_tokenizer;
+use lnfree::plan::RunPlan;
 use lnfree::train::{Launch, Mode, Sources, override_data};
 use lnfree::{Error, checkpoint, interrupt};
 
@@ -35,6 +36,9 @@ pub(super) struct TrainArgs {
     /// Continue the run in this directory, or from one of its checkpoints, or the latest run under runs/.
     #[arg(long, value_name = "DIR|latest", conflicts_with_all = ["mode", "config", "model", "items", "out"])]
     resume: Option<String>,
+    /// Start nothing and download nothing: say what the run will need on this device, and whether it fits.
+    #[arg(long, conflicts_with = "resume")]
+    plan: bool,
     #[command(flatten)]
     device: DeviceArgs,
     #[command(flatten)]
@@ -80,6 +84,11 @@ pub(super) fn train(args: TrainArgs) -> anyhow::Result<()> {
         config.model.name = model;
     }
     override_data(&mut config, sources);
+    if args.plan {
+        let plan = RunPlan::new(&config, mode, args.device.device()?)?;
+        let _ = writeln!(std::io::stdout(), "{plan}");
+        return Ok(plan.check()?);
+    }
     let model_dir = checkpoint::locate_model(&config.model.name)?;
     let mode_name = if mode == Mode::WithLn { "with_ln" } else { "without_ln" };
     let out = args.out.unwrap_or_else(|| default_out(name, Some(mode_name)));

@@ -23,6 +23,17 @@ impl Shape {
         Shape { n_layer, n_embd, block_size: 1024, vocab_size: 50_257, untied: false }
     }
 
+    /// Blocks, heads and width of a released size, by its name on the hub, with or without its owner.
+    pub fn published(name: &str) -> Option<(i64, i64, i64)> {
+        match name.strip_prefix("openai-community/").unwrap_or(name) {
+            "gpt2" | "gpt2-small" => Some((12, 12, 768)),
+            "gpt2-medium" => Some((24, 16, 1024)),
+            "gpt2-large" => Some((36, 20, 1280)),
+            "gpt2-xl" => Some((48, 25, 1600)),
+            _ => None,
+        }
+    }
+
     /// The shape that a `config.json` describes.
     pub fn of(config: &Gpt2Config) -> Shape {
         let size = |n: i64| n.unsigned_abs();

@@ -11,16 +11,13 @@ use super::{StudyOptions, SuiteDataset, SuiteModel};
 use crate::device::{disk_free, driver, memory};
 use crate::eval::result_name;
 use crate::hub::{Hub, Settings, embedded_model};
+use crate::plan::evaluation_bytes;
 use crate::plot::EvalRow;
 use crate::report::read_eval;
 use crate::{Error, Result};
 
-/// Numbers are stored in four bytes at most, and loaded in four.
+/// Numbers are stored in four bytes at most.
 const BYTES_PER_PARAMETER: u64 = 4;
-/// Bytes of the copy of a parameter that bfloat16 computes with.
-const BYTES_PER_COPY: u64 = 2;
-/// Beside the weights: libtorch itself, activations and a piece of the logits.
-const WORKING_MEMORY: u64 = 512 << 20;
 
 /// One model and what is to be done with it.
 #[derive(Debug, Clone)]
@@ -99,9 +96,8 @@ impl Plan {
 
     /// Memory that the largest model takes at least, and its label; batches are fitted to what is left.
     fn largest(&self) -> Option<(u64, &str)> {
-        let copy = if self.options.settings.dtype == "bfloat16" { BYTES_PER_COPY } else { 0 };
-        let bytes = BYTES_PER_PARAMETER * 5 / 4 + copy;
-        let needs = |job: &'_ Job| Some(job.model.shape?.parameters() * bytes + WORKING_MEMORY);
+        let dtype = self.options.settings.dtype.parse().unwrap_or_default();
+        let needs = |job: &'_ Job| Some(evaluation_bytes(&job.model.shape?, dtype));
         self.to_do().filter_map(|job| Some((needs(job)?, job.model.label.as_str()))).max()
     }
 

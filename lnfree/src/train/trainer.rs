@@ -82,6 +82,15 @@ impl Trainer {
         Trainer::assemble(config, start, model, ln)
     }
 
+    /// A run at step 0 of a model that is there already, in the LN state `ln`; `start.model_dir` is not read.
+    ///
+    /// # Errors
+    /// Data or a config that does not fit the model.
+    pub fn of_model(config: Config, start: StartOptions, model: Gpt2, ln: LnState) -> Result<Trainer> {
+        check_fit(&config, &model, &start)?;
+        Trainer::assemble(config, start, model, ln)
+    }
+
     /// A run where its newest checkpoint left it; `start.model_dir` is not read.
     ///
     /// # Errors

@@ -73,4 +73,38 @@ fn the_bench_counts_what_the_shape_needs() {
     assert!((record["loss"].as_f64().unwrap() - 501f64.ln()).abs() < 0.1, "{record}");
     place.fails(&["bench", "--size", "gpt3"], &["size gpt3", "gpt2-xl"]);
     place.fails(&["bench", "--steps", "0"], &["--steps"]);
+    place.fails(&["bench", "--task", "train", "--ln", "folded"], &["folded", "--task eval"]);
+}
+
+#[test]
+fn the_bench_times_training_with_and_without_ln() {
+    let place = Place::new();
+    let size = [
+        "bench",
+        "--task",
+        "train",
+        "--size",
+        "2,2,32,501",
+        "--batch-size",
+        "2",
+        "--accum",
+        "3",
+        "--seq",
+        "16",
+    ];
+    let run = |more: &[&str]| -> serde_json::Value {
+        let args = [size.as_slice(), &["--steps", "2", "--warmup", "1"], more].concat();
+        serde_json::from_str(&place.ok(&args)).unwrap()
+    };
+    let number = |record: &serde_json::Value, key: &str| record[key].as_f64().unwrap();
+    let real = run(&["--ln", "real"]);
+    let flop = 3.0 * (2.0 * (2.0 * 12.0 * 32.0 * 32.0 + 32.0 * 501.0) + 2.0 * 2.0 * 32.0 * 17.0);
+    let of_a_step = number(&real, "flop_per_s") * number(&real, "median_step_s");
+    assert!((of_a_step / (3.0 * 32.0 * flop) - 1.0).abs() < 1e-9, "{real}");
+    assert!((number(&real, "loss") - 501f64.ln()).abs() < 0.2, "{real}");
+    // The same steps, but for what is kept of them.
+    let fake = run(&["--ln", "fake", "--aux-weight", "0.1"]);
+    let again = run(&["--ln", "fake", "--aux-weight", "0.1", "--checkpointing"]);
+    assert!((number(&fake, "loss") - number(&again, "loss")).abs() < 1e-4, "{fake} {again}");
+    assert_ne!(number(&fake, "loss"), number(&real, "loss"));
 }

@@ -1,0 +1,66 @@
+//! Optimizer steps.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use tch::Device;
+
+use super::{BenchLn, BenchOptions, Timed, all_removed, random_tokens};
+use crate::Result;
+use crate::config::Config;
+use crate::device::reset_peak_memory;
+use crate::model::{Gpt2, Gpt2Config};
+use crate::norm::LnState;
+use crate::train::{Mode, StartOptions, Trainer};
+
+/// Times [`Trainer::train_step`].
+pub(super) fn time(config: Gpt2Config, device: Device, options: BenchOptions) -> Result<Timed> {
+    let BenchOptions { batch_size, accumulation, seq, steps, warmup, .. } = options;
+    // Enough that no step has the sequences of the one before.
+    let (_folder, tokens) = random_tokens(2 * batch_size * accumulation, seq, config.vocab_size)?;
+    let model = Gpt2::init(config, 0, device)?;
+    let run = run_config(&model.config, options)?;
+    let (mode, ln) = match options.ln {
+        BenchLn::Real => (Mode::WithLn, LnState::plain(model.h.len(), device)),
+        _ => (Mode::WithoutLn, all_removed(&model, &tokens, run.norm.clone())?),
+    };
+    let start = StartOptions { mode, model_dir: PathBuf::new(), tokens, eval_tokens: None, device };
+    let mut trainer = Trainer::of_model(run, start, model, ln)?;
+    reset_peak_memory(device);
+    let mut timed = Timed { step_s: Vec::with_capacity(steps), loss: f64::NAN };
+    for step in 0..warmup + steps {
+        let started = Instant::now();
+        // Reads the losses back, and so waits for a GPU.
+        timed.loss = trainer.train_step()?.loss;
+        if step >= warmup {
+            timed.step_s.push(started.elapsed().as_secs_f64());
+        }
+    }
+    Ok(timed)
+}
+
+/// The config of such a run: nothing is removed any more, and nothing dropped out.
+fn run_config(model: &Gpt2Config, options: BenchOptions) -> Result<Config> {
+    let BenchOptions {
+        batch_size, accumulation, seq, steps, warmup, dtype, checkpointing, aux_weight, ..
+    } = options;
+    let text = format!(
+        "model = {{ name = 'random', n_layer = {} }}\n\
+         data = {{ train = 'random', block_size = {seq} }}\n\
+         [train]\n\
+         batch_size = {batch_size}\n\
+         gradient_accumulation_steps = {accumulation}\n\
+         max_steps = {}\n\
+         learning_rate = 1e-5\n\
+         min_lr = 1e-5\n\
+         warmup_steps = 0\n\
+         dtype = '{}'\n\
+         gradient_checkpointing = {checkpointing}\n\
+         aux_loss_weight = {aux_weight:?}\n\
+         dropout = 0.0\n",
+        model.n_layer,
+        steps + warmup,
+        dtype.name(),
+    );
+    Config::parse(&text, "bench", &[])
+}

@@ -64,7 +64,7 @@ pub fn evaluate(
     let _guard = tch::no_grad_guard();
     let listening = interrupt::listen();
     options.dtype.prepare(model.device())?;
-    let model = model.for_inference(options.dtype.kind());
+    let model = model.for_inference(ln, options.dtype.kind())?;
     let mut engine = Engine {
         model: &model,
         ln,

@@ -64,9 +64,9 @@ impl LayerNorm {
         if !apart && let Divisor::Uniform(std) = &divisor {
             return self.centered(input) * (&self.weight / std) + &self.bias;
         }
-        let mut std = divisor.broadcast(pos, n_embd);
+        let mut std = divisor.broadcast(pass.start, pos, n_embd);
         if apart {
-            let at_eot = pass.ln.divisor(site, true, observed).broadcast(pos, n_embd);
+            let at_eot = pass.ln.divisor(site, true, observed).broadcast(pass.start, pos, n_embd);
             std = at_eot.where_self(&pass.is_eot, &std);
         }
         self.centered(input) / std * &self.weight + &self.bias

@@ -2,6 +2,8 @@
 
 mod attention;
 mod block;
+mod cache;
+mod fold;
 pub mod hf_config;
 mod inference;
 mod layer_norm;
@@ -15,6 +17,8 @@ use tch::{Kind, Tensor};
 
 pub use attention::Attention;
 pub use block::{Block, Conv1d, Mlp};
+pub use cache::KvCache;
+pub(crate) use fold::Folded;
 pub use hf_config::Gpt2Config;
 pub use layer_norm::LayerNorm;
 pub(crate) use layer_norm::sigma_of;
@@ -67,6 +71,8 @@ pub struct Pass<'a> {
     pub ln: &'a LnState,
     /// How to compute.
     pub compute: Compute,
+    /// Position of the first token; 0 unless a [`KvCache`] holds what came before.
+    pub start: i64,
     /// Positions of end-of-text tokens, bool `[batch, pos, 1]`.
     pub is_eot: Tensor,
     /// What the LNs saw, `[2]` each, in the order of [`crate::norm::ln_names`].
@@ -112,6 +118,7 @@ impl Gpt2 {
         Ok(Pass {
             ln,
             compute,
+            start: 0,
             is_eot: input_ids.eq(eot).unsqueeze(-1),
             observed: (0..n_ln).map(|_| None).collect(),
         })
@@ -150,7 +157,7 @@ impl Gpt2 {
         }
         let pos = input_ids.size()[1];
         let tokens = Tensor::embedding(&self.wte, input_ids, -1, false, false);
-        let x = (tokens + self.wpe.narrow(0, 0, pos)).to_kind(Kind::Float);
+        let x = (tokens + self.wpe.narrow(0, pass.start, pos)).to_kind(Kind::Float);
         hook.on(Activation::Embed, pass.dropout(x, self.config.embd_pdrop))
     }
 

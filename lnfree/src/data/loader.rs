@@ -77,7 +77,7 @@ impl Loader {
         let reader = match self.reader.take() {
             Some(reader) if reader.batch_size == batch_size => reader,
             other => {
-                other.map(Reader::stop);
+                other.into_iter().for_each(Reader::stop);
                 Reader::start(self.batches.clone(), batch_size, self.device)?
             }
         };
@@ -112,14 +112,14 @@ impl Loader {
 
     /// Goes on at a position that [`Loader::position`] gave.
     pub fn seek(&mut self, position: u64) {
-        self.reader.take().map(Reader::stop);
+        self.reader.take().into_iter().for_each(Reader::stop);
         self.batches.seek(position);
     }
 }
 
 impl Drop for Loader {
     fn drop(&mut self) {
-        self.reader.take().map(Reader::stop);
+        self.reader.take().into_iter().for_each(Reader::stop);
     }
 }
 

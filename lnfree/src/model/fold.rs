@@ -29,7 +29,7 @@ impl Folded {
     /// In float32, those LNs of `model` that are linear; `None` if there are none (any more).
     pub(crate) fn linear(model: &Gpt2, ln: &LnState) -> Result<Option<Folded>> {
         let is_there = |row: usize| match model.h.get(row / 2) {
-            Some(block) if row % 2 == 0 => block.ln_1.is_some(),
+            Some(block) if row.is_multiple_of(2) => block.ln_1.is_some(),
             Some(block) => block.ln_2.is_some(),
             None => model.ln_f.is_some(),
         };
@@ -96,7 +96,7 @@ impl Folded {
 fn constants(ln: &LnState) -> Result<Vec<Option<f64>>> {
     let n_layer = ln.n_layer();
     let fake = |row: usize| match ln.blocks.get(row / 2) {
-        Some(block) if row % 2 == 0 => block.ln1_qk.is_fake() && block.ln1_v.is_fake(),
+        Some(block) if row.is_multiple_of(2) => block.ln1_qk.is_fake() && block.ln1_v.is_fake(),
         Some(block) => block.ln2 == LnMode::Fake,
         None => ln.lnf.is_fake(),
     };

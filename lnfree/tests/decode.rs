@@ -8,13 +8,16 @@ use lnfree::hook::NoHook;
 use lnfree::model::{Compute, Gpt2, KvCache, LoadedModel};
 use lnfree::norm::{LnMode, LnState, NormSettings, SpecialAxis};
 use lnfree::prelude::{FloatType, locate_model};
-use lnfree::tch::{Device, Kind, Tensor, no_grad_guard};
+use lnfree::tch::{self, Device, Kind, Tensor, no_grad_guard};
 
 fn tiny() -> LoadedModel {
+    // Several tests at once with two threads each would wait for each other most of the time.
+    tch::set_num_threads(1);
     LoadedModel::load(&vector("tiny-a"), None, Kind::Float, Device::Cpu).unwrap()
 }
 
 fn nano(name: &str) -> LoadedModel {
+    tch::set_num_threads(1);
     LoadedModel::load(&locate_model(name).unwrap(), None, Kind::Float, Device::Cpu).unwrap()
 }
 

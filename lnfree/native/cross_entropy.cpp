@@ -27,13 +27,13 @@ inline void rows_to_gradient(T *logits, int64_t n_rows, int64_t n, const int64_t
             const int64_t end = std::min(n - LANES, i + BLOCK - LANES);
             float sums[LANES] = {};
             for (; i <= end; i += LANES) {
-                for (int l = 0; l < LANES; l++) sums[l] += exp_negative(larger(to_float(row[i + l]) - top, LOWEST));
+                for (int l = 0; l < LANES; l++) sums[l] += exp_in_range(larger(to_float(row[i + l]) - top, LOWEST));
             }
             for (int l = 0; l < LANES; l++) total += sums[l];
         }
-        for (; i < n; i++) total += exp_negative(larger(to_float(row[i]) - top, LOWEST));
+        for (; i < n; i++) total += exp_in_range(larger(to_float(row[i]) - top, LOWEST));
         const float scale = coefficient / static_cast<float>(total);
-        for (i = 0; i < n; i++) store(row + i, scale * exp_negative(larger(to_float(row[i]) - top, LOWEST)));
+        for (i = 0; i < n; i++) store(row + i, scale * exp_in_range(larger(to_float(row[i]) - top, LOWEST)));
         const float p = std::exp(target - top) / static_cast<float>(total);
         store(row + targets[r], coefficient * (p - 1.0f));
         losses[r] = static_cast<float>(std::log(total) - (static_cast<double>(target) - top));

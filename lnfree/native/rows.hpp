@@ -26,8 +26,8 @@ inline float to_float(uint16_t bfloat16) {
     return x;
 }
 
-// e^x for LOWEST <= x <= 0: 2^n times a polynomial on [-ln2/2, ln2/2] (Cephes' expf), relative error about 1e-7.
-inline float exp_negative(float x) {
+// e^x for LOWEST <= x <= -LOWEST: 2^n times a polynomial on [-ln2/2, ln2/2] (Cephes' expf), relative error about 1e-7.
+inline float exp_in_range(float x) {
     constexpr float ROUND = 12582912.0f; // 1.5 * 2^23: adding it rounds to an integer, kept in the low bits
     const float shifted = x * 1.44269504088896341f + ROUND;
     const float n = shifted - ROUND;

@@ -32,7 +32,7 @@ template <typename T> inline void row_sums(const T *row, int64_t n, float top, d
         for (; i <= end; i += LANES) {
             for (int l = 0; l < LANES; l++) {
                 const float x = larger(to_float(row[i + l]) - top, LOWEST);
-                const float e = exp_negative(x);
+                const float e = exp_in_range(x);
                 sums[l] += e;
                 products[l] += x * e;
             }
@@ -44,7 +44,7 @@ template <typename T> inline void row_sums(const T *row, int64_t n, float top, d
     }
     for (; i < n; i++) {
         const float x = larger(to_float(row[i]) - top, LOWEST);
-        const float e = exp_negative(x);
+        const float e = exp_in_range(x);
         total += e;
         weighted += x * e;
     }

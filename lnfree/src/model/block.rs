@@ -43,6 +43,11 @@ impl Conv1d {
     }
 }
 
+/// GPT-2's GELU, x/2 · (1 + tanh(√(2/π) (x + 0.044715 x³))), of float32 or bfloat16 of any shape; differentiable.
+pub fn gelu(x: &Tensor) -> Tensor {
+    native::must(native::gelu(x))
+}
+
 /// The two-layer perceptron of a block, with tanh-GELU between.
 #[derive(Debug)]
 pub struct Mlp {
@@ -86,7 +91,7 @@ impl Block {
             None => x.shallow_clone(),
         };
         let pre = hook.on(Activation::MlpPre(layer), self.mlp.c_fc.forward(&normed, pass));
-        let post = hook.on(Activation::MlpPost(layer), pre.gelu("tanh"));
+        let post = hook.on(Activation::MlpPost(layer), gelu(&pre));
         let mlp_out = pass.dropout(self.mlp.c_proj.forward(&post, pass), self.resid_pdrop);
         let mlp_out = hook.on(Activation::MlpOut(layer), mlp_out);
         hook.on(Activation::ResidPost(layer), x + mlp_out.to_kind(Kind::Float))

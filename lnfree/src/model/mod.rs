@@ -17,7 +17,7 @@ pub mod weights;
 use tch::{Kind, Tensor};
 
 pub use attention::Attention;
-pub use block::{Block, Conv1d, Mlp};
+pub use block::{Block, Conv1d, Mlp, gelu};
 pub use cache::KvCache;
 pub(crate) use fold::Folded;
 pub use hf_config::Gpt2Config;

@@ -63,7 +63,12 @@ impl<'a> StepModel<'a> {
         Ok(StepModel { model, head, parameters, folds })
     }
 
-    /// The parameters' own gradients.
+    /// How many LNs, or faces of one, are in a matrix.
+    pub fn n_folded(&self) -> usize {
+        self.folds.len()
+    }
+
+    /// The parameters, whose gradients gather what is found.
     pub(crate) fn parameters(&self) -> &Gpt2 {
         self.parameters
     }

@@ -17,6 +17,7 @@ unsafe extern "C" {
     ) -> *mut C_tensor;
     fn lnfree_product(a: *const C_tensor, b: *const C_tensor) -> *mut C_tensor;
     fn lnfree_add_product(into: *mut C_tensor, a: *const C_tensor, b: *const C_tensor) -> i32;
+    fn lnfree_gelu(x: *const C_tensor) -> *mut C_tensor;
     fn lnfree_sigma(x: *const C_tensor, eps: f64) -> *mut C_tensor;
     fn lnfree_logits_to_gradient(
         logits: *mut C_tensor,
@@ -79,6 +80,15 @@ pub(crate) fn product(a: &Tensor, b: &Tensor) -> Result<Tensor> {
 pub(crate) fn add_product(into: &mut Tensor, a: &Tensor, b: &Tensor) -> Result<()> {
     // SAFETY: as in `linear`; `into` is this caller's alone.
     check(unsafe { lnfree_add_product(into.as_mut_ptr(), a.as_ptr(), b.as_ptr()) })
+}
+
+/// GPT-2's GELU, the one with tanh; differentiable.
+///
+/// # Errors
+/// As [`linear`].
+pub(crate) fn gelu(x: &Tensor) -> Result<Tensor> {
+    // SAFETY: as in `linear`.
+    tensor(unsafe { lnfree_gelu(x.as_ptr()) })
 }
 
 /// σ = sqrt(var(x) + ε) over the last axis, biased variance; differentiable. `[.., n]` → `[..]`.

@@ -1,0 +1,190 @@
+//! What is computed in a roundabout way because that is faster equals the plain formula.
+
+mod common;
+
+use common::{max_abs, relative_rms, vector};
+use lnfree::loss::{IGNORE, aux_loss, cross_entropy, linear_cross_entropy, predicting, targets};
+use lnfree::model::{Compute, Gpt2, LoadedModel, StepModel};
+use lnfree::norm::{LnState, NormSettings, RemovalKind};
+use lnfree::hook::NoHook;
+use lnfree::tch::{Device, Kind, Tensor};
+use lnfree::train::{BackwardRecipe, backward};
+
+const CPU: (Kind, Device) = (Kind::Float, Device::Cpu);
+
+/// Numbers without a pattern, of standard deviation one. libtorch's random generator is one for the whole process, so tests that run side by
+/// side would get each other's.
+fn noise(shape: &[i64], frequency: f64) -> Tensor {
+    let n: i64 = shape.iter().product();
+    let steps = Tensor::arange(n, (Kind::Double, Device::Cpu)) * frequency;
+    let mixed = ((&steps * 12.9898).sin() * 43758.5453).frac();
+    ((mixed * 3.46).view(shape)).to_kind(Kind::Float)
+}
+
+/// n rows of x, a head, and targets of which some do not count.
+fn case(n: i64, n_embd: i64, vocab_size: i64) -> (Tensor, Tensor, Tensor) {
+    let (x, head) = (noise(&[n, n_embd], 0.7), noise(&[vocab_size, n_embd], 1.3));
+    let targets = (Tensor::arange(n, (Kind::Int64, Device::Cpu)) * 7919).remainder(vocab_size);
+    let _ = targets.narrow(0, n / 3, n / 5).fill_(IGNORE);
+    (x, head, targets)
+}
+
+#[test]
+fn a_loss_without_its_logits_is_the_loss() {
+    // The last has more rows than are made at a time.
+    for (n, n_embd, vocab_size) in [(1, 8, 5), (40, 16, 1003), (5000, 8, 4096)] {
+        let (x, head, targets) = case(n.max(5), n_embd, vocab_size);
+        let (a, b) = (x.copy().set_requires_grad(true), head.copy().set_requires_grad(true));
+        let plain = cross_entropy(&a.matmul(&b.tr()).unsqueeze(0), &targets.unsqueeze(0));
+        (&plain * 0.25).backward();
+        let mut head_grad = Tensor::ones(head.size(), CPU);
+        let found = linear_cross_entropy(&x, &head, &targets, 0.25, &mut head_grad).unwrap();
+        let difference = (found.loss.double_value(&[]) - plain.double_value(&[])).abs();
+        assert!(difference < 1e-6 * plain.double_value(&[]), "{n}: {difference:e}");
+        assert!(relative_rms(&found.grad, &a.grad()) < 2e-6, "{n}: {:e}", relative_rms(&found.grad, &a.grad()));
+        // It is added to what was there.
+        let head_grad = head_grad - 1.0;
+        assert!(max_abs(&head_grad, &b.grad()) < 1e-6, "{n}: {:e}", max_abs(&head_grad, &b.grad()));
+    }
+}
+
+#[test]
+fn a_target_outside_the_vocabulary_is_an_error() {
+    let (x, head, targets) = case(10, 4, 7);
+    let _ = targets.narrow(0, 2, 1).fill_(7);
+    let mut head_grad = head.zeros_like();
+    let error = linear_cross_entropy(&x, &head, &targets, 1.0, &mut head_grad).unwrap_err();
+    assert!(error.to_string().contains("outside the vocabulary of 7"), "{error}");
+}
+
+/// The paths through the model that training takes, against the model's own forward with autograd on its parameters.
+fn compare_gradients(prepare: impl Fn(&mut LnState), aux_weight: f64, folds: bool) {
+    let step = prepared(&prepare);
+    let plain = prepared(&prepare);
+    let ids = (noise(&[3, 40], 0.9).abs() * 1000).to_kind(Kind::Int64).remainder(256);
+    let wanted = targets(&ids, Some(255));
+    let compute = Compute { observe: true, ..Compute::default() };
+
+    let recipe = BackwardRecipe { compute, aux_weight, scale: 0.5, checkpointing: false };
+    let model = StepModel::new(&step.model, &step.ln, compute).unwrap();
+    assert_eq!(model.n_folded() > 0, folds, "which path is taken");
+    let losses = backward(&model, &step.ln, &ids, &wanted, recipe).unwrap();
+    model.finish();
+
+    let mut pass = plain.model.pass(&ids, &plain.ln, compute).unwrap();
+    let residual = plain.model.residual(&ids, &mut pass, &mut NoHook);
+    let last = plain.model.final_norm(&residual, &mut pass, &mut NoHook);
+    let logits = plain.model.unembed(&predicting(&last), &pass);
+    let total = cross_entropy(&logits, &wanted) + aux_loss(&residual, &pass.is_eot, 1e-5) * aux_weight;
+    (&total * 0.5).backward();
+
+    let (found, wanted) = (losses.total.double_value(&[]), total.double_value(&[]));
+    assert!((found - wanted).abs() < 1e-5 * wanted, "{found} should be {wanted}");
+    let seen = losses.observed.unwrap();
+    assert!(max_abs(&seen, &pass.observations().unwrap()) < 1e-5, "standard deviations");
+    for ((name, a), (_, b)) in step.model.named_parameters().iter().zip(plain.model.named_parameters()) {
+        let (a, b) = (a.grad(), b.grad());
+        // The keys' bias has no gradient but rounding.
+        let scale = b.norm().double_value(&[]).max(1e-3);
+        let worst = (&a - &b).norm().double_value(&[]) / scale;
+        assert!(worst < 5e-5, "{name}: {worst:e}");
+    }
+}
+
+fn prepared(prepare: &impl Fn(&mut LnState)) -> LoadedModel {
+    let mut loaded = LoadedModel::load(&vector("tiny-a"), None, Kind::Float, Device::Cpu).unwrap();
+    for (name, mut parameter) in loaded.model.named_parameters() {
+        if name.contains("ln_") {
+            // Weights away from one and biases away from zero, so that both are put to the test.
+            let _ = parameter.g_add_(&(noise(&parameter.size(), 0.3) * 0.3));
+        }
+    }
+    let stds: Vec<(f64, f64)> = (0..7).map(|i| (0.4 + 0.1 * f64::from(i), 0.9)).collect();
+    loaded.ln = LnState::real(&stds, NormSettings::default(), Device::Cpu);
+    prepare(&mut loaded.ln);
+    loaded.model.set_requires_grad(true);
+    loaded
+}
+
+fn remove(ln: &mut LnState, kinds: &[RemovalKind]) {
+    kinds.iter().for_each(|&kind| ln.remove(kind, None));
+}
+
+#[test]
+fn gradients_with_every_ln_real() {
+    compare_gradients(|_| (), 0.0, false);
+}
+
+#[test]
+fn gradients_while_values_read_the_real_ln_1() {
+    compare_gradients(|ln| remove(ln, &[RemovalKind::Ln2, RemovalKind::Ln1Qk]), 0.1, true);
+}
+
+#[test]
+fn gradients_with_frozen_queries_and_keys_beside_real_values() {
+    let prepare = |ln: &mut LnState| {
+        ln.settings.recompute_on_real = false;
+        remove(ln, &[RemovalKind::Ln1Qk]);
+    };
+    compare_gradients(prepare, 0.0, true);
+}
+
+#[test]
+fn gradients_with_every_ln_fake() {
+    compare_gradients(|ln| remove(ln, &RemovalKind::ALL), 0.1, true);
+}
+
+#[test]
+fn gradients_while_fake_lns_follow_are_not_folded() {
+    let prepare = |ln: &mut LnState| {
+        ln.settings.recompute_on_fake = true;
+        remove(ln, &RemovalKind::ALL);
+    };
+    compare_gradients(prepare, 0.1, false);
+}
+
+/// Logits that all lie far from zero, as GPT-2's do, must cost bfloat16 nothing.
+#[test]
+fn bfloat16_losses_do_not_see_what_logits_have_in_common() {
+    let mut loaded = LoadedModel::load(&vector("tiny-a"), None, Kind::Float, Device::Cpu).unwrap();
+    let loss = |model: &Gpt2, dtype: Kind| {
+        let compute = Compute { dtype, ..Compute::default() };
+        let ids = (noise(&[4, 64], 0.9).abs() * 1000).to_kind(Kind::Int64).remainder(255);
+        let ln = LnState::plain(3, Device::Cpu);
+        let recipe = BackwardRecipe { compute, aux_weight: 0.0, scale: 1.0, checkpointing: false };
+        model.set_requires_grad(true);
+        let step = StepModel::new(model, &ln, compute).unwrap();
+        let losses = backward(&step, &ln, &ids, &targets(&ids, None), recipe).unwrap();
+        losses.cross_entropy.double_value(&[])
+    };
+    // An unembedding of its own, with the same large vector added to every token's.
+    let direction = Tensor::full([64], 3.0, CPU);
+    if let Some(ln_f) = &mut loaded.model.ln_f {
+        ln_f.bias = ln_f.bias.detach() + 1.0;
+    }
+    loaded.model.lm_head = Some(loaded.model.wte.detach() - direction);
+    let (exact, low) = (loss(&loaded.model, Kind::Float), loss(&loaded.model, Kind::BFloat16));
+    assert!((exact - low).abs() < 5e-3, "{exact} in float32, {low} in bfloat16");
+}
+
+#[test]
+fn gelu_is_libtorchs() {
+    let compare = |kind: Kind, tolerance: f64| {
+        let x = (noise(&[37, 1001], 0.11) * 8.0).to_kind(kind);
+        let run = |f: &dyn Fn(&Tensor) -> Tensor| {
+            let x = x.copy().set_requires_grad(true);
+            let y = f(&x);
+            (&y * &y).sum(Kind::Float).backward();
+            (y.detach(), x.grad())
+        };
+        let found = run(&|x| lnfree::model::gelu(x));
+        let wanted = run(&|x| x.gelu("tanh"));
+        for (found, wanted) in [(found.0, wanted.0), (found.1, wanted.1)] {
+            let difference = max_abs(&found.to_kind(Kind::Float), &wanted.to_kind(Kind::Float));
+            let largest = wanted.abs().max().double_value(&[]);
+            assert!(difference < tolerance * largest, "{kind:?}: {difference:e} of {largest}");
+        }
+    };
+    compare(Kind::Float, 1e-6);
+    compare(Kind::BFloat16, 1e-2);
+}

@@ -26,7 +26,6 @@ fn compile_native(lib: &Path) {
         .flag_if_supported("-Wno-maybe-uninitialized")
         .flag("-isystem")
         .flag(headers.to_string_lossy().as_ref())
-        .file("native/token_losses.cpp")
-        .file("native/torch.cpp")
+        .files(["cross_entropy", "linear", "matmul", "sigma", "token_losses", "torch"].map(|name| format!("native/{name}.cpp")))
         .compile("lnfree_native");
 }

@@ -1,10 +1,16 @@
-// What libtorch has and tch does not reach. No exception leaves these functions: they would end the program.
+// What libtorch has and tch does not reach.
+#include "parallel.hpp"
+#include "result.hpp"
+
 #include <ATen/Context.h>
 #include <ATen/TensorIterator.h>
+#include <ATen/ops/_fused_adamw.h>
 #include <ATen/ops/arange.h>
 #include <c10/core/CachingDeviceAllocator.h>
+#include <c10/core/GradMode.h>
 
 #include <cstdint>
+#include <vector>
 
 // Lets float32 matrix products on a GPU round their factors to TF32. Returns 0 if it worked.
 extern "C" int lnfree_allow_tf32(bool allow) {
@@ -51,21 +57,51 @@ extern "C" int lnfree_reset_cuda_peak_memory(int device) {
     }
 }
 
-// Calls work(context, begin, end) for parts of 0..n on libtorch's own threads. Threads of ours would share the cores with
-// these, which spin for a while after every operation. Returns 0 if all was done.
+namespace lnfree {
+
+void parallel(int64_t n, const std::function<void(int64_t, int64_t)> &work) {
+    const at::Tensor indices = at::arange(n, at::kLong);
+    const auto *first = indices.const_data_ptr<int64_t>();
+    auto iterator = at::TensorIteratorConfig().add_const_input(indices).build();
+    iterator.for_each(
+        [&](char **data, const int64_t *, int64_t count) {
+            const int64_t begin = reinterpret_cast<const int64_t *>(data[0]) - first;
+            work(begin, begin + count);
+        },
+        /*grain_size=*/1);
+}
+
+} // namespace lnfree
+
+// Calls work(context, begin, end) for parts of 0..n on libtorch's own threads. Returns 0 if all was done.
 extern "C" int lnfree_parallel(int64_t n, void (*work)(void *, int64_t, int64_t), void *context) {
-    try {
-        const at::Tensor indices = at::arange(n, at::kLong);
-        const auto *first = indices.const_data_ptr<int64_t>();
-        auto iterator = at::TensorIteratorConfig().add_const_input(indices).build();
-        iterator.for_each(
-            [&](char **data, const int64_t *, int64_t count) {
-                const int64_t begin = reinterpret_cast<const int64_t *>(data[0]) - first;
-                work(context, begin, begin + count);
-            },
-            /*grain_size=*/1);
-        return 0;
-    } catch (...) {
-        return 1;
-    }
+    return lnfree::guarded([&] {
+        lnfree::parallel(n, [&](int64_t begin, int64_t end) { work(context, begin, end); });
+    });
+}
+
+// What the last function of this thread that failed says about it; valid until the next one fails.
+extern "C" const char *lnfree_last_error() { return lnfree::last_error().c_str(); }
+
+// Makes `grad` the gradient of a leaf.
+extern "C" int lnfree_set_grad(const at::Tensor *parameter, const at::Tensor *grad) {
+    return lnfree::guarded([&] { parameter->mutable_grad() = *grad; });
+}
+
+// AdamW (decoupled decay) of n parameters in one pass over the numbers: gradients are divided by `grad_scale` first. `steps` are float32
+// 0-dim, the number of this step.
+extern "C" int lnfree_fused_adamw(const at::Tensor *const *parameters, const at::Tensor *const *grads, const at::Tensor *const *exp_avgs,
+                                  const at::Tensor *const *exp_avg_sqs, const at::Tensor *step, int n, double lr, double beta1,
+                                  double beta2, double weight_decay, double eps, const at::Tensor *grad_scale) {
+    return lnfree::guarded([&] {
+        const c10::AutoGradMode off(false);
+        std::vector<at::Tensor> p, g, m, v, steps(n, *step);
+        for (int i = 0; i < n; i++) {
+            p.push_back(*parameters[i]);
+            g.push_back(*grads[i]);
+            m.push_back(*exp_avgs[i]);
+            v.push_back(*exp_avg_sqs[i]);
+        }
+        at::_fused_adamw_(p, g, m, v, {}, steps, lr, beta1, beta2, weight_decay, eps, false, false, *grad_scale, {});
+    });
 }

@@ -1,5 +1,9 @@
 //! The functions of `native/`, made safe.
 
+mod tensors;
+
+pub(crate) use tensors::*;
+
 use std::ffi::c_void;
 
 use tch::{Device, Kind, Tensor};

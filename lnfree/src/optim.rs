@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use tch::{Kind, Tensor};
 
+use crate::native::{AdamWStep, fused_adamw};
+
 /// Linear warm-up, then a cosine from `learning_rate` to `min_lr`: Hugging Face's `cosine_with_min_lr`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LrSchedule {
@@ -83,29 +85,30 @@ impl AdamW {
         AdamW { config, slots, steps: 0 }
     }
 
-    /// One step from the gradients that are there, each multiplied by `grad_scale` (0-dim) first; clears them.
-    pub fn step(&mut self, lr: f64, grad_scale: &Tensor) {
+    /// One step from the gradients that are there, each multiplied by `grad_scale` (float32, 0-dim) first; clears them.
+    ///
+    /// # Errors
+    /// What libtorch says.
+    pub fn step(&mut self, lr: f64, grad_scale: &Tensor) -> crate::Result<()> {
         let _guard = tch::no_grad_guard();
         self.steps += 1;
         let AdamWConfig { beta1, beta2, eps, weight_decay } = self.config;
-        let t = self.steps as i32;
-        let (correction1, correction2) = (1.0 - beta1.powi(t), (1.0 - beta2.powi(t)).sqrt());
-        for slot in &mut self.slots {
-            let mut grad = slot.param.grad();
-            if !grad.defined() {
-                continue;
-            }
-            let _ = grad.g_mul_(grad_scale);
-            if slot.decayed && weight_decay != 0.0 {
-                let _ = slot.param.g_mul_scalar_(1.0 - lr * weight_decay);
-            }
-            let _ = slot.exp_avg.lerp_(&grad, 1.0 - beta1);
-            let _ = slot.exp_avg_sq.g_mul_scalar_(beta2);
-            let _ = slot.exp_avg_sq.addcmul_(&grad, &(&grad * (1.0 - beta2)));
-            let denominator = (slot.exp_avg_sq.sqrt() / correction2).g_add_scalar_(eps);
-            let _ = slot.param.addcdiv_(&(&slot.exp_avg * (-lr / correction1)), &denominator);
-            let _ = grad.zero_();
+        let grads: Vec<Tensor> = self.slots.iter().map(|slot| slot.param.grad()).collect();
+        let count = Tensor::full([], self.steps as f64, (Kind::Float, grad_scale.device()));
+        let divisor = grad_scale.reciprocal();
+        for decayed in [true, false] {
+            let slots = self.slots.iter().zip(&grads).filter(|(s, g)| s.decayed == decayed && g.defined());
+            let slots: Vec<_> = slots.map(|(s, g)| [&s.param, g, &s.exp_avg, &s.exp_avg_sq]).collect();
+            let weight_decay = if decayed { weight_decay } else { 0.0 };
+            let constants = AdamWStep { lr, betas: (beta1, beta2), weight_decay, eps };
+            fused_adamw(&slots, &count, constants, &divisor)?;
         }
+        for mut grad in grads {
+            if grad.defined() {
+                let _ = grad.zero_();
+            }
+        }
+        Ok(())
     }
 
     /// L2 norm over all gradients, 0-dim float32, on the device.

@@ -9,7 +9,7 @@ use common::{max_abs, relative_rms, tensors, vector};
 use lnfree::generate::{SampleOptions, generate};
 use lnfree::hook::{Activation, Hook, NoHook};
 use lnfree::loss::{aux_loss, targets};
-use lnfree::model::{Compute, Gpt2, Gpt2Config, LoadedModel};
+use lnfree::model::{Compute, Gpt2, Gpt2Config, LoadedModel, StepModel};
 use lnfree::norm::{LnMode, LnState, NormSettings};
 use lnfree::optim::{AdamW, AdamWConfig};
 use lnfree::tch::{self, Device, Kind, Tensor};
@@ -91,7 +91,9 @@ fn gradients(model: &Gpt2, ln: &LnState, compute: Compute, checkpointing: bool) 
     }
     let ids = ids();
     let recipe = BackwardRecipe { compute, aux_weight: 0.1, scale: 1.0, checkpointing };
-    backward(model, ln, &ids, &targets(&ids, Some(255)), recipe).unwrap();
+    let step = StepModel::new(model, ln, compute).unwrap();
+    backward(&step, ln, &ids, &targets(&ids, Some(255)), recipe).unwrap();
+    step.finish();
     model.named_parameters().iter().map(|(_, p)| p.grad().copy()).collect()
 }
 
@@ -183,7 +185,7 @@ fn adamw_is_libtorchs() {
             ((w - step as f64 * 0.1).square() * Tensor::from_slice(&[1f32, 2., 3., 4.])).sum(Kind::Float)
         };
         loss(&ours).backward();
-        optimizer.step(0.01, &Tensor::from(1f32));
+        optimizer.step(0.01, &Tensor::from(1f32)).unwrap();
         reference.backward_step(&loss(&theirs));
     }
     assert!(max_abs(&ours.detach(), &theirs.detach()) < 1e-6);

@@ -5,6 +5,7 @@ use tch::{Kind, Tensor};
 use super::layer_norm::Faces;
 use super::{Attention, LayerNorm, Pass, seed_dropout};
 use crate::hook::{Activation, Hook};
+use crate::native::{self, Gradients};
 use crate::norm::LnSite;
 
 /// An affine map stored as the original GPT-2 stores it: y = x @ weight + bias.
@@ -14,17 +15,26 @@ pub struct Conv1d {
     pub weight: Tensor,
     /// `[out]`.
     pub bias: Tensor,
+    /// Where a backward adds the gradients; None where weight and bias are leaves that gather their own.
+    pub(crate) gradients: Option<Gradients>,
 }
 
 impl Conv1d {
     /// `x` `[.., in]` → `[.., out]`, computed in the pass's dtype.
     pub(super) fn forward(&self, x: &Tensor, pass: &Pass) -> Tensor {
-        pass.cast(x).linear(&pass.cast(&self.weight).transpose(0, 1), Some(pass.cast(&self.bias)))
+        let (x, weight, bias) = (pass.cast(x), pass.cast(&self.weight), pass.cast(&self.bias));
+        native::must(native::linear(&x, &weight, &bias, self.gradients.as_ref()))
     }
 
     /// The part of the map that makes outputs `start .. start + len`; shares its storage and gradients.
     pub(super) fn columns(&self, start: i64, len: i64) -> Conv1d {
-        Conv1d { weight: self.weight.narrow(1, start, len), bias: self.bias.narrow(0, start, len) }
+        let part = |weight: &Tensor, bias: &Tensor| (weight.narrow(1, start, len), bias.narrow(0, start, len));
+        let (weight, bias) = part(&self.weight, &self.bias);
+        let gradients = self.gradients.as_ref().map(|g| {
+            let (weight, bias) = part(&g.weight, &g.bias);
+            Gradients { weight, bias }
+        });
+        Conv1d { weight, bias, gradients }
     }
 }
 

@@ -3,6 +3,7 @@
 use tch::{Kind, Tensor};
 
 use super::Pass;
+use crate::native;
 use crate::norm::{Divisor, LnSite};
 
 /// Weight and bias of a LayerNorm over n_embd.
@@ -14,6 +15,17 @@ pub struct LayerNorm {
     pub bias: Tensor,
     /// ε in sqrt(var + ε).
     pub eps: f64,
+    /// What of it the matrices behind it carry already.
+    pub(crate) folded: Folded,
+}
+
+/// Faces of an LN that hand on the residual stream as it is, because the matrix that reads them has the LN in it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Folded {
+    /// The only face, or that of queries and keys.
+    pub main: bool,
+    /// That of values.
+    pub v: bool,
 }
 
 /// What the two faces of ln_1 give to attention.
@@ -54,6 +66,10 @@ impl LayerNorm {
     }
 
     fn face(&self, input: &mut Input, site: LnSite, pass: &Pass, observed: Option<&Tensor>) -> Tensor {
+        let folded = if matches!(site, LnSite::Ln1V(_)) { self.folded.v } else { self.folded.main };
+        if folded {
+            return input.x.shallow_clone();
+        }
         if !pass.ln.mode(site).is_fake() {
             return self.real(input).0;
         }
@@ -103,24 +119,14 @@ impl LayerNorm {
             }
             _ => !pass.ln.mode(site).is_fake(),
         };
-        let sigma = if any_real {
-            self.real(input).1
-        } else {
-            // The face below goes on from the same centred tensor, which therefore must carry gradients.
-            sigma(&self.centered(input).detach(), self.eps)
-        };
+        let sigma = if any_real { self.real(input).1 } else { sigma_of(&input.x.detach(), self.eps) };
         let observed = pass.ln.observation(site, &sigma);
         pass.observed[pass.ln.row(site)] = Some(observed.shallow_clone());
         Some(observed)
     }
 }
 
-/// σ = sqrt(mean of squares + ε) over the last axis of a centred `[batch, pos, n_embd]`; result `[batch, pos]`.
-fn sigma(centered: &Tensor, eps: f64) -> Tensor {
-    (centered.square().mean_dim(-1i64, false, Kind::Float) + eps).sqrt()
-}
-
-/// σ of `x` `[batch, pos, n_embd]` over its last axis: `[batch, pos]`.
+/// σ = sqrt(var(x) + ε) of `x` `[batch, pos, n_embd]` over its last axis, biased variance: `[batch, pos]`.
 pub(crate) fn sigma_of(x: &Tensor, eps: f64) -> Tensor {
-    sigma(&(x - x.mean_dim(-1i64, true, Kind::Float)), eps)
+    native::must(native::sigma(x, eps))
 }

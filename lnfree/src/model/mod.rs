@@ -9,6 +9,7 @@ mod load;
 pub mod names;
 mod parameters;
 mod shape;
+mod step;
 pub mod weights;
 
 use tch::{Kind, Tensor};
@@ -20,6 +21,7 @@ pub use layer_norm::LayerNorm;
 pub(crate) use layer_norm::sigma_of;
 pub use load::{GPT2_VOCAB, LoadedModel, ModelFormat, dataset_options, state_tensors};
 pub use shape::Shape;
+pub use step::StepModel;
 
 use crate::hook::{Activation, Hook};
 use crate::norm::{LnSite, LnState};
@@ -136,7 +138,12 @@ impl Gpt2 {
 
     /// The residual stream after the last block, float32 `[batch, pos, n_embd]`.
     pub fn residual(&self, input_ids: &Tensor, pass: &mut Pass, hook: &mut dyn Hook) -> Tensor {
-        let mut x = self.embed(input_ids, pass, hook);
+        let x = self.embed(input_ids, pass, hook);
+        self.blocks(x, pass, hook)
+    }
+
+    /// The residual stream after the last block from the one before the first.
+    pub(crate) fn blocks(&self, mut x: Tensor, pass: &mut Pass, hook: &mut dyn Hook) -> Tensor {
         for (layer, block) in self.h.iter().enumerate() {
             x = block.forward(layer, x, pass, hook);
         }
@@ -145,12 +152,21 @@ impl Gpt2 {
 
     /// Token plus position embedding, float32 `[batch, pos, n_embd]`.
     pub fn embed(&self, input_ids: &Tensor, pass: &Pass, hook: &mut dyn Hook) -> Tensor {
+        self.embedded(self.look_up(input_ids), pass, hook)
+    }
+
+    /// [`Gpt2::embed`] before dropout.
+    pub(crate) fn look_up(&self, input_ids: &Tensor) -> Tensor {
+        let pos = input_ids.size()[1];
+        let tokens = Tensor::embedding(&self.wte, input_ids, -1, false, false);
+        (tokens + self.wpe.narrow(0, 0, pos)).to_kind(Kind::Float)
+    }
+
+    /// [`Gpt2::embed`] from [`Gpt2::look_up`].
+    pub(crate) fn embedded(&self, x: Tensor, pass: &Pass, hook: &mut dyn Hook) -> Tensor {
         if let Some(seed) = pass.compute.dropout_seed {
             seed_dropout(seed, 0);
         }
-        let pos = input_ids.size()[1];
-        let tokens = Tensor::embedding(&self.wte, input_ids, -1, false, false);
-        let x = (tokens + self.wpe.narrow(0, 0, pos)).to_kind(Kind::Float);
         hook.on(Activation::Embed, pass.dropout(x, self.config.embd_pdrop))
     }
 

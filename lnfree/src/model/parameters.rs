@@ -4,6 +4,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::hf_config::{Gpt2Config, check_shapes};
 use super::weights::Weights;
+use super::layer_norm::Folded;
 use super::{Attention, Block, Conv1d, Gpt2, LayerNorm, Mlp};
 use crate::{Error, Result};
 
@@ -25,6 +26,7 @@ impl Source {
         Ok(Conv1d {
             weight: self.take(&format!("{prefix}.weight"))?,
             bias: self.take(&format!("{prefix}.bias"))?,
+            gradients: None,
         })
     }
 
@@ -33,7 +35,8 @@ impl Source {
         if !self.weights.contains_key(&weight) {
             return Ok(None);
         }
-        Ok(Some(LayerNorm { weight: self.take(&weight)?, bias: self.take(&format!("{prefix}.bias"))?, eps }))
+        let (weight, bias) = (self.take(&weight)?, self.take(&format!("{prefix}.bias"))?);
+        Ok(Some(LayerNorm { weight, bias, eps, folded: Folded::default() }))
     }
 
     fn block(&mut self, layer: usize, config: &Gpt2Config) -> Result<Block> {

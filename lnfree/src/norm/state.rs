@@ -193,6 +193,21 @@ impl LnState {
         block.ln1_v.is_fake() && (block.ln1_special || (observing && self.moves_between_calls(layer)))
     }
 
+    /// The constant that a fake site divides everything by, float32, 0-dim; None where it is real, where there is more than one, or where it
+    /// may move from one forward to the next.
+    pub fn constant(&self, site: LnSite, observing: bool) -> Option<Tensor> {
+        // While values still read the real ln_1, what queries and keys divide by follows it from forward to forward.
+        let moves = observing && self.calls(self.row(site)).iter().any(|&mode| self.follows(mode));
+        let apart = matches!(site, LnSite::Ln1V(layer) if self.eot_apart(layer, observing));
+        if !self.mode(site).is_fake() || moves || apart {
+            return None;
+        }
+        match self.divisor(site, false, None) {
+            Divisor::Uniform(std) => Some(std),
+            Divisor::Special { .. } => None,
+        }
+    }
+
     /// Whether queries, keys and values of block `layer` read the very same normalisation.
     pub fn faces_agree(&self, layer: usize, observing: bool) -> bool {
         let block = &self.blocks[layer];

@@ -4,8 +4,8 @@ use tch::{Kind, Tensor};
 
 use crate::Result;
 use crate::hook::NoHook;
-use crate::loss::{aux_loss, cross_entropy, predicting};
-use crate::model::{Compute, Gpt2};
+use crate::loss::{aux_loss, linear_cross_entropy, predicting};
+use crate::model::{Compute, Pass, StepModel};
 use crate::norm::LnState;
 
 /// The losses of one micro-batch, detached, 0-dim, on the device.
@@ -34,38 +34,40 @@ pub struct BackwardRecipe {
     pub checkpointing: bool,
 }
 
-/// Adds the gradients of one micro-batch to the parameters. `input_ids` int64 `[batch, pos]`; `targets` int64
+/// Adds the gradients of one micro-batch to those that `step` gathers. `input_ids` int64 `[batch, pos]`; `targets` int64
 /// `[batch, pos − 1]`.
 ///
 /// # Errors
 /// When the input does not fit the model.
 pub fn backward(
-    model: &Gpt2,
+    step: &StepModel,
     ln: &LnState,
     input_ids: &Tensor,
     targets: &Tensor,
     recipe: BackwardRecipe,
 ) -> Result<Losses> {
-    let BackwardRecipe { compute, aux_weight, scale, checkpointing } = recipe;
-    let mut pass = model.pass(input_ids, ln, compute)?;
-    if !checkpointing {
-        let residual = model.residual(input_ids, &mut pass, &mut NoHook);
-        let losses = head(model, &residual, targets, &mut pass, aux_weight, scale);
+    let model = &step.model;
+    let mut pass = model.pass(input_ids, ln, recipe.compute)?;
+    let embedding = leaf(model.look_up(input_ids));
+    if !recipe.checkpointing {
+        let x = model.embedded(embedding.shallow_clone(), &pass, &mut NoHook);
+        let residual = model.blocks(x, &mut pass, &mut NoHook);
+        let losses = head(step, &residual, targets, &mut pass, recipe)?;
+        embedding_gradients(step, input_ids, &embedding.grad());
         return Ok(Losses { observed: pass.observations(), ..losses });
     }
     // Forward without a graph, keeping only what goes into each block.
     let mut inputs = Vec::with_capacity(model.h.len() + 1);
     {
         let _guard = tch::no_grad_guard();
-        inputs.push(model.embed(input_ids, &pass, &mut NoHook));
+        inputs.push(model.embedded(embedding.shallow_clone(), &pass, &mut NoHook));
         for (layer, block) in model.h.iter().enumerate() {
             let x = block.forward(layer, inputs[layer].shallow_clone(), &mut pass, &mut NoHook);
             inputs.push(x);
         }
     }
-    let leaf = |x: Tensor| x.detach().set_requires_grad(true);
     let mut above = leaf(inputs.remove(model.h.len()));
-    let losses = head(model, &above, targets, &mut pass, aux_weight, scale);
+    let losses = head(step, &above, targets, &mut pass, recipe)?;
     let observed = pass.observations();
     // Then backwards, each block computed again from its input; the same dropout falls, see `seed_dropout`.
     for (layer, block) in model.h.iter().enumerate().rev() {
@@ -74,28 +76,52 @@ pub fn backward(
         (out * above.grad()).sum(Kind::Float).backward();
         above = below;
     }
-    let embedded = model.embed(input_ids, &pass, &mut NoHook);
+    let embedded = model.embedded(embedding.shallow_clone(), &pass, &mut NoHook);
     (embedded * above.grad()).sum(Kind::Float).backward();
+    embedding_gradients(step, input_ids, &embedding.grad());
     Ok(Losses { observed, ..losses })
+}
+
+fn leaf(x: Tensor) -> Tensor {
+    x.detach().set_requires_grad(true)
 }
 
 /// From the last residual stream to the losses, and back to it.
 fn head(
-    model: &Gpt2,
+    step: &StepModel,
     residual: &Tensor,
     targets: &Tensor,
-    pass: &mut crate::model::Pass,
-    aux_weight: f64,
-    scale: f64,
-) -> Losses {
-    let last = model.final_norm(residual, pass, &mut NoHook);
-    let cross_entropy = cross_entropy(&model.unembed(&predicting(&last), pass), targets);
+    pass: &mut Pass,
+    recipe: BackwardRecipe,
+) -> Result<Losses> {
+    let BackwardRecipe { aux_weight, scale, .. } = recipe;
+    let last = predicting(&step.model.final_norm(residual, pass, &mut NoHook));
+    let parameters = step.parameters();
+    let mut head_grad = parameters.unembedding().grad();
+    let n_embd = parameters.config.n_embd;
+    let unembedded = pass.cast(&last.detach()).reshape([-1, n_embd]);
+    let out =
+        linear_cross_entropy(&unembedded, &step.head, &targets.reshape([-1]), scale, &mut head_grad)?;
+    // Its gradient is the one that was found: autograd goes on from there.
+    let surrogate = (&last * out.grad.view_as(&last)).sum(Kind::Float);
     let (total, aux) = if aux_weight == 0.0 {
-        (cross_entropy.shallow_clone(), cross_entropy.zeros_like().detach())
+        surrogate.backward();
+        (out.loss.shallow_clone(), out.loss.zeros_like())
     } else {
-        let aux = aux_loss(residual, &pass.is_eot, model.config.layer_norm_epsilon) * aux_weight;
-        (&cross_entropy + &aux, aux.detach())
+        let aux = aux_loss(residual, &pass.is_eot, parameters.config.layer_norm_epsilon) * aux_weight;
+        (surrogate + &aux * scale).backward();
+        (&out.loss + aux.detach(), aux.detach())
     };
-    (&total * scale).backward();
-    Losses { total: total.detach(), cross_entropy: cross_entropy.detach(), aux, observed: None }
+    Ok(Losses { total, cross_entropy: out.loss, aux, observed: None })
+}
+
+/// Adds what arrived at the embeddings, `[batch, pos, n_embd]`: autograd would make a tensor of the vocabulary's size of it.
+fn embedding_gradients(step: &StepModel, input_ids: &Tensor, grad: &Tensor) {
+    let _guard = tch::no_grad_guard();
+    let parameters = step.parameters();
+    let (mut wte, wpe) = (parameters.wte.grad(), parameters.wpe.grad());
+    let rows = grad.view([-1, parameters.config.n_embd]).to_kind(wte.kind());
+    let _ = wte.index_add_(0, &input_ids.reshape([-1]), &rows);
+    let by_position = grad.sum_dim_intlist([0i64].as_slice(), false, Kind::Float);
+    let _ = wpe.narrow(0, 0, grad.size()[1]).g_add_(&by_position);
 }

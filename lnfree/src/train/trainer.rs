@@ -13,7 +13,7 @@ use crate::checkpoint::{self, TrainerState};
 use crate::config::{Config, TrainConfig};
 use crate::data::{Batches, TokenFile};
 use crate::loss::targets;
-use crate::model::{Compute, Gpt2, LoadedModel};
+use crate::model::{Compute, Gpt2, LoadedModel, StepModel};
 use crate::norm::{LnState, ln_names};
 use crate::optim::{AdamW, AdamWConfig, LrSchedule, clip_coefficient, is_decayed};
 use crate::schedule::{Removal, Schedule};
@@ -218,6 +218,7 @@ impl Trainer {
         let (accumulation, batch_size) = (train.gradient_accumulation_steps, train.batch_size);
         let ignore = if train.predict_eot { None } else { self.model.config.eot_token_id() };
         self.sums = Tensor::zeros([3], (Kind::Float, self.model.device()));
+        let step = StepModel::new(&self.model, &self.ln, self.compute(0))?;
         for micro in 0..accumulation {
             let ids = self.batches.next_batch(batch_size)?.to_device(self.model.device());
             let recipe = BackwardRecipe {
@@ -226,13 +227,14 @@ impl Trainer {
                 scale: 1.0 / accumulation as f64,
                 checkpointing: train.gradient_checkpointing,
             };
-            let losses = backward(&self.model, &self.ln, &ids, &targets(&ids, ignore), recipe)?;
+            let losses = backward(&step, &self.ln, &ids, &targets(&ids, ignore), recipe)?;
             let parts = Tensor::stack(&[losses.total, losses.cross_entropy, losses.aux], 0);
             self.sums += parts / accumulation as f64;
             if let Some(observed) = losses.observed {
                 self.ln.observe(&observed);
             }
         }
+        step.finish();
         Ok(())
     }
 
@@ -243,7 +245,7 @@ impl Trainer {
     pub fn update_parameters(&mut self) -> Result<StepRecord> {
         let lr = self.lr.at(self.step);
         let norm = self.optimizer.grad_norm();
-        self.optimizer.step(lr, &clip_coefficient(&norm, self.config.train.max_grad_norm));
+        self.optimizer.step(lr, &clip_coefficient(&norm, self.config.train.max_grad_norm))?;
         let numbers = self.read_back(&norm)?;
         let tokens = self.config.tokens_per_step();
         let record = StepRecord {

@@ -1,6 +1,10 @@
 //! The training losses: next-token cross-entropy and the auxiliary loss that keeps σ even across positions.
 
+mod linear;
+
 use tch::{Kind, Reduction, Tensor};
+
+pub use linear::{LinearCrossEntropy, linear_cross_entropy};
 
 use crate::model::sigma_of;
 

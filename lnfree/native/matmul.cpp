@@ -1,0 +1,112 @@
+#include "matmul.hpp"
+
+#include "parallel.hpp"
+#include "result.hpp"
+
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/ops/addmm.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/linear.h>
+#include <ATen/ops/mm.h>
+
+#include <algorithm>
+#include <cstring>
+
+// result = beta * result + alpha * a b in oneDNN; libtorch has it for its own bfloat16 products and declares it in no public header.
+namespace at::native {
+TORCH_API void mkldnn_matmul(const Tensor &a, const Tensor &b, const Tensor &result, float beta, float alpha);
+}
+
+namespace lnfree {
+namespace {
+
+// Products of fewer operations are not worth oneDNN's set-up.
+constexpr int64_t SMALLEST = 1 << 20;
+
+// libtorch gives float32 products to MKL, which uses half of the registers on processors that are not Intel's; oneDNN, which is in
+// libtorch too, uses all of them. Decided by the processor alone, so that results do not change from run to run.
+bool onednn_is_faster() {
+#if defined(__x86_64__) && defined(__GNUC__)
+    static const bool faster = __builtin_cpu_supports("avx512f") && !__builtin_cpu_is("intel");
+    return faster;
+#else
+    return false;
+#endif
+}
+
+bool by_onednn(const at::Tensor &a, int64_t m, int64_t k, int64_t n) {
+    const bool known = a.scalar_type() == at::kFloat || a.scalar_type() == at::kBFloat16;
+    return onednn_is_faster() && known && a.is_cpu() && m > 1 && m * k * n >= SMALLEST;
+}
+
+using Affine = at::Tensor(const at::Tensor &, const at::Tensor &, const std::optional<at::Tensor> &, std::string_view,
+                          c10::List<std::optional<at::Scalar>>, std::optional<std::string_view>);
+
+// oneDNN's product adds the bias while it has the result in registers.
+const auto &onednn_affine() {
+    static const auto op = c10::Dispatcher::singleton()
+                               .findSchemaOrThrow("mkldnn::_linear_pointwise", "")
+                               .typed<Affine>();
+    return op;
+}
+
+CLONES void add_bfloat16(float *into, const uint16_t *from, int64_t n) {
+    for (int64_t i = 0; i < n; i++) {
+        const uint32_t bits = static_cast<uint32_t>(from[i]) << 16;
+        float x;
+        std::memcpy(&x, &bits, sizeof x);
+        into[i] += x;
+    }
+}
+
+// libtorch would first make a float32 copy of `from`.
+void add(at::Tensor into, const at::Tensor &from) {
+    const bool widens = into.scalar_type() == at::kFloat && from.scalar_type() == at::kBFloat16 && into.is_cpu();
+    if (!widens || !into.is_contiguous() || !from.is_contiguous()) {
+        into.add_(from);
+        return;
+    }
+    auto *to = into.data_ptr<float>();
+    const auto *source = static_cast<const uint16_t *>(from.const_data_ptr());
+    constexpr int64_t BLOCK = 1 << 15;
+    const int64_t n = into.numel();
+    parallel((n + BLOCK - 1) / BLOCK, [&](int64_t begin, int64_t end) {
+        add_bfloat16(to + begin * BLOCK, source + begin * BLOCK, std::min(n, end * BLOCK) - begin * BLOCK);
+    });
+}
+
+} // namespace
+
+at::Tensor affine(const at::Tensor &x, const at::Tensor &weight, const std::optional<at::Tensor> &bias) {
+    if (by_onednn(x, x.size(0), x.size(1), weight.size(1))) {
+        return onednn_affine().call(x, weight.t(), bias, "none", c10::List<std::optional<at::Scalar>>(), "");
+    }
+    return bias.has_value() ? at::addmm(*bias, x, weight) : at::mm(x, weight);
+}
+
+at::Tensor product(const at::Tensor &a, const at::Tensor &b) {
+    if (!by_onednn(a, a.size(0), a.size(1), b.size(1))) return at::mm(a, b);
+    at::Tensor out = at::empty({a.size(0), b.size(1)}, a.options());
+    at::native::mkldnn_matmul(a, b, out, 0.0f, 1.0f);
+    return out;
+}
+
+void add_product(at::Tensor into, const at::Tensor &a, const at::Tensor &b) {
+    if (into.scalar_type() != a.scalar_type()) {
+        add(into, product(a, b));
+    } else if (by_onednn(a, a.size(0), a.size(1), b.size(1))) {
+        at::native::mkldnn_matmul(a, b, into, 1.0f, 1.0f);
+    } else {
+        into.addmm_(a, b);
+    }
+}
+
+} // namespace lnfree
+
+extern "C" at::Tensor *lnfree_product(const at::Tensor *a, const at::Tensor *b) {
+    return lnfree::guarded_tensor([&] { return lnfree::product(*a, *b); });
+}
+
+extern "C" int lnfree_add_product(at::Tensor *into, const at::Tensor *a, const at::Tensor *b) {
+    return lnfree::guarded([&] { lnfree::add_product(*into, *a, *b); });
+}

@@ -70,7 +70,7 @@ fn plans_agree_with_the_memory_that_training_takes() {
         eprintln!(
             "{n_layer} x {n_embd}, {vocab_size}, {passes:?}: measured {measured:.0}, planned {planned:.0} MiB"
         );
-        assert!((0.75..1.35).contains(&(planned / measured)), "{passes:?} {measured} {planned}");
+        assert!((0.9..1.25).contains(&(planned / measured)), "{passes:?} {measured} {planned}");
     }
 }
 

@@ -145,7 +145,10 @@ impl fmt::Display for RunPlan {
         } else {
             format!("{} parts of a batch", batch as u64 / taken)
         };
-        writeln!(f, "  at once   {taken} sequences, {parts}: the same tokens in a step, the same result")?;
+        writeln!(
+            f,
+            "  at once   {taken} of {batch} sequences, {parts}: the same tokens in a step, the same result"
+        )?;
         let kept =
             if passes.checkpointing { "between blocks, which are computed again" } else { "inside blocks" };
         let dtype = passes.dtype.name();
@@ -177,7 +180,7 @@ impl fmt::Display for RunPlan {
         )?;
         write!(
             f,
-            "  time      {step_s:.3} s a step, {} in all, if all of it ran at the {:.1} TFLOP/s that {dtype} matrix products reach here",
+            "  time      {step_s:.3} s a step, {} in all, if all of it ran at the {:.2} TFLOP/s that {dtype} matrix products reach here",
             HumanDuration(Duration::from_secs_f64(step_s * steps)),
             self.matrix_peak / 1e12
         )

@@ -171,6 +171,11 @@ impl Trainer {
         self.step
     }
 
+    /// Sequences of a batch that go through at a time.
+    pub fn micro_batch(&self) -> usize {
+        self.micro_batch
+    }
+
     /// The checkpoint that this run was resumed from.
     pub fn resumed_from(&self) -> Option<&Path> {
         self.resumed_from.as_deref()

@@ -59,7 +59,7 @@ fn norms(model: &Gpt2, ids: &Tensor) {
     ] {
         time(name, 1024, "tokens", || {
             let mut pass = model.pass(ids, ln, Compute { observe, ..Compute::default() }).unwrap();
-            black_box(model.final_norm(&x, &mut pass, &mut NoHook));
+            let _ = black_box(model.final_norm(&x, &mut pass, &mut NoHook));
         });
     }
 }
@@ -70,7 +70,7 @@ fn attention() {
         let part = || Tensor::randn([1, 12, 1024, 64], (Kind::Float, Device::Cpu)).to_kind(kind);
         let (q, k, v) = (part(), part(), part());
         time(name, 1024, "tokens", || {
-            black_box(Tensor::scaled_dot_product_attention::<Tensor>(
+            let _ = black_box(Tensor::scaled_dot_product_attention::<Tensor>(
                 &q, &k, &v, None, 0.0, true, None, false,
             ));
         });
@@ -88,7 +88,7 @@ fn losses() {
     });
     let mut head_grad = head.detach().zeros_like();
     time("loss, without logits", 512, "tokens", || {
-        black_box(
+        let _ = black_box(
             linear_cross_entropy(&last.detach(), &head.detach(), &targets, 1.0, &mut head_grad).unwrap(),
         );
     });
@@ -104,7 +104,7 @@ fn optimizer(model: &Gpt2) {
     let one = Tensor::from(1.0f32);
     time("AdamW", model.n_parameters(), "parameters", || adamw.step(1e-5, &one).unwrap());
     time("gradient norm", model.n_parameters(), "parameters", || {
-        black_box(adamw.grad_norm());
+        let _ = black_box(adamw.grad_norm());
     });
 }
 
@@ -114,13 +114,13 @@ fn data() {
     write_tokens(&path, (0..512u32).map(|row| Ok(vec![row % 500; 1024])), Layout::Fixed(1024), 512).unwrap();
     let mut batches = Batches::new(TokenFile::open(&path).unwrap(), 0, true).unwrap();
     time("loader", 16 * 1024, "tokens", || {
-        black_box(batches.next_batch(16).unwrap());
+        let _ = black_box(batches.next_batch(16).unwrap());
     });
     let tokenizer = Tokenizer::from_dir(embedded_model("nano").unwrap()).unwrap();
     let text =
         "It is the duty of the Government to see that the people of the United States are safe. ".repeat(200);
     let n = tokenizer.encode(&text).unwrap().len();
     time("tokenizer", n, "tokens", || {
-        black_box(tokenizer.encode(&text).unwrap());
+        let _ = black_box(tokenizer.encode(&text).unwrap());
     });
 }

@@ -194,9 +194,8 @@ mod tests {
 
     #[test]
     fn micro_batches_divide_the_batch_and_fit() {
-        let fits = |gib: u64| {
-            fitting_micro_batch(&XL, 18, passes(0, FloatType::Bfloat16, true), Device::Cuda(0), gib << 30)
-        };
+        let batch = passes(18, FloatType::Bfloat16, true);
+        let fits = |gib: u64| fitting_micro_batch(&XL, batch, Device::Cuda(0), |m| m.total() <= gib << 30);
         assert_eq!(fits(20), None, "weights, gradients and moments alone are 23.2 GiB");
         assert_eq!(fits(1000), Some(18));
         let sizes: Vec<u64> = (24..80).filter_map(fits).collect();

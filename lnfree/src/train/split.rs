@@ -145,7 +145,7 @@ mod tests {
     #[test]
     fn the_next_micro_batch_divides_the_batch() {
         assert_eq!([18, 9, 3, 1].map(|n| smaller(18, n)), [Some(9), Some(3), Some(1), None]);
-        assert_eq!([40, 20, 10, 5].map(|n| smaller(40, n)), [Some(20), Some(10), Some(5), Some(1)]);
+        assert_eq!([40, 20, 10, 5].map(|n| smaller(40, n)), [Some(20), Some(10), Some(5), Some(2)]);
     }
 
     #[test]

@@ -33,7 +33,7 @@ pub use crate::eval::{
     EvalOptions, EvalRecord, Evaluation, Evaluator, PairedDifference, Summary, evaluate, mean_interval,
 };
 pub use crate::export::{CardFacts, ExportFormat, Proof, compare, export};
-pub use crate::generate::{SampleOptions, generate};
+pub use crate::generate::{Generator, SampleOptions, generate};
 pub use crate::hook::{Activation, Capture, Hook, NoHook};
 pub use crate::hub::{PushOptions, locate_tokenizer, push};
 pub use crate::model::{Compute, Gpt2, LoadedModel, ModelFormat, Shape};

@@ -7,6 +7,8 @@ mod faults;
 mod hub_sets;
 #[path = "data/hub_trouble.rs"]
 mod hub_trouble;
+#[path = "data/loader.rs"]
+mod loader;
 #[path = "data/malformed.rs"]
 mod malformed;
 #[path = "data/order.rs"]

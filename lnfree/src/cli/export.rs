@@ -9,7 +9,7 @@ use lnfree::checkpoint;
 use lnfree::data::Tokenizer;
 use lnfree::export::ExportFormat;
 use lnfree::export::{CardFacts, export as export_model};
-use lnfree::generate::{SampleOptions, generate as sample};
+use lnfree::generate::{Generator, SampleOptions};
 use lnfree::hub::{Hub, PushOptions, Settings};
 use lnfree::model::LoadedModel;
 use lnfree::tch::Kind;
@@ -59,6 +59,9 @@ pub(super) struct GenerateArgs {
     /// The same seed gives the same text.
     #[arg(short, long, default_value_t = 0)]
     seed: u64,
+    /// float32, tf32 (GPU) or bfloat16: what matrix products are computed in.
+    #[arg(long, default_value = "float32")]
+    dtype: lnfree::config::FloatType,
     #[command(flatten)]
     device: DeviceArgs,
 }
@@ -134,7 +137,7 @@ pub(super) fn generate(args: GenerateArgs) -> anyhow::Result<()> {
     write!(out, "{}", args.prompt)?;
     // Decoding everything anew keeps characters whole that several tokens make together.
     let mut failure = None;
-    sample(&loaded.model, &loaded.ln, &prompt, options, |id| {
+    Generator::new(&loaded.model, &loaded.ln, args.dtype)?.generate(&prompt, options, |id| {
         ids.push(id);
         let mut step = || -> anyhow::Result<()> {
             let all: Vec<u32> =

@@ -6,6 +6,7 @@
 mod arrow_file;
 mod from_hub;
 mod info;
+pub(crate) mod loader;
 pub mod numpy_rng;
 mod openwebtext;
 pub mod order;
@@ -31,6 +32,7 @@ use std::path::Path;
 use crate::{Error, Result};
 
 pub use info::{Info, info};
+pub use loader::Loader;
 pub use openwebtext::{OWT_DOCUMENTS, owt_split};
 pub use order::{Batches, DataOrder};
 pub use prepare::{ChunkScheme, Prepared, prepare};

@@ -65,7 +65,7 @@ fn permutation(seed: u64, epoch: u64, n: usize) -> Vec<u32> {
 }
 
 /// Training batches from a token file, in a [`DataOrder`].
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Batches {
     file: Arc<TokenFile>,
     order: DataOrder,

@@ -1,16 +1,11 @@
 //! Which sequences go together, read ahead of the computation on a thread of their own.
 
-use std::sync::mpsc::{SyncSender, sync_channel};
-
 use tch::{Device, Tensor};
 
 use super::EvalOptions;
-use super::engine::send;
 use crate::Result;
 use crate::data::TokenFile;
-
-/// Batches that may wait for the computation.
-const AHEAD: usize = 4;
+use crate::data::loader::{channel, feed, pin, send};
 
 /// Equally long sequences.
 pub(super) struct Batch {
@@ -28,37 +23,39 @@ pub(super) fn for_each_batch(
     mut work: impl FnMut(Batch) -> Result<()>,
 ) -> Result<()> {
     std::thread::scope(|scope| {
-        let (sender, receiver) = sync_channel(AHEAD);
-        scope.spawn(move || read(tokens, options, &sender));
+        let (sender, receiver) = channel();
+        let read = move |rows: Result<Vec<usize>>| {
+            let rows = rows?;
+            Ok((tokens.batch(&rows).map(|ids| pin(ids, device))?, rows))
+        };
+        scope.spawn(move || feed(groups(tokens, options).map(read), &sender));
         // Leaving this loop early drops the receiver, which ends the thread.
         for message in receiver {
-            let (rows, ids): (Vec<usize>, Tensor) = message?;
-            work(Batch { rows, ids: send(ids, device) })?;
+            let (ids, rows) = message?;
+            work(Batch { rows, ids: send(&ids, device) })?;
         }
         Ok(())
     })
 }
 
-fn read(tokens: &TokenFile, options: EvalOptions, sender: &SyncSender<Result<(Vec<usize>, Tensor)>>) {
+/// The rows of each batch, up to the first error.
+fn groups(tokens: &TokenFile, options: EvalOptions) -> impl Iterator<Item = Result<Vec<usize>>> {
     let n = tokens.n_sequences().min(options.max_sequences);
     let mut start = 0;
-    while start < n {
-        let message = match next_rows(tokens, options, start, n) {
-            Err(error) => Err(error),
-            Ok((end, keep)) => {
-                let rows: Vec<usize> = (start..end).collect();
-                start = end;
-                if !keep {
-                    continue;
-                }
-                tokens.batch(&rows).map(|ids| (rows, ids))
+    std::iter::from_fn(move || {
+        while start < n {
+            let (end, keep) = match next_rows(tokens, options, start, n) {
+                Ok(next) => next,
+                Err(error) => return Some(Err(error)),
+            };
+            let rows = (start..end).collect();
+            start = end;
+            if keep {
+                return Some(Ok(rows));
             }
-        };
-        let failed = message.is_err();
-        if sender.send(message).is_err() || failed {
-            return;
         }
-    }
+        None
+    })
 }
 
 /// The end of the batch that begins at `start`, and whether it is evaluated. Only sequences of one length share a batch; data cut

@@ -1,6 +1,6 @@
 //! The loop over batches.
 
-use tch::{Device, Tensor};
+use tch::Tensor;
 
 use super::batches::{Batch, for_each_batch};
 use super::calibration::Calibration;
@@ -64,7 +64,7 @@ pub fn evaluate(
     let _guard = tch::no_grad_guard();
     let listening = interrupt::listen();
     options.dtype.prepare(model.device())?;
-    let model = model.for_inference(options.dtype.kind());
+    let model = model.for_inference(ln, options.dtype.kind())?;
     let mut engine = Engine {
         model: &model,
         ln,
@@ -179,16 +179,5 @@ impl Sums {
         let n = self.evaluation.losses.len() as f64;
         (self.evaluation.entropy, self.evaluation.accuracy) = (self.entropy / n, self.correct / n);
         Ok(self.evaluation)
-    }
-}
-
-/// `tensor` on `device`; to a GPU without waiting, from memory that it can read by itself.
-pub(super) fn send(tensor: Tensor, device: Device) -> Tensor {
-    match device {
-        Device::Cuda(_) => {
-            let kind = tensor.kind();
-            tensor.pin_memory(device).to_device_(device, kind, true, false)
-        }
-        _ => tensor.to_device(device),
     }
 }

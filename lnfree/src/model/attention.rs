@@ -38,7 +38,7 @@ impl Attention {
         self.c_proj.forward(&z, pass)
     }
 
-    fn qkv(&self, input: Faces, pass: &Pass) -> (Tensor, Tensor, Tensor) {
+    pub(super) fn qkv(&self, input: Faces, pass: &Pass) -> (Tensor, Tensor, Tensor) {
         let mut parts = match input {
             Faces::Same(x) => self.c_attn.forward(&x, pass).chunk(3, -1),
             Faces::Apart { qk, v } => {
@@ -54,7 +54,7 @@ impl Attention {
     }
 
     /// `[batch, pos, n_embd]` → `[batch, head, pos, d_head]`.
-    fn split_heads(&self, x: &Tensor) -> Tensor {
+    pub(super) fn split_heads(&self, x: &Tensor) -> Tensor {
         let size = x.size();
         x.view([size[0], size[1], self.n_head, -1]).transpose(1, 2)
     }

@@ -20,6 +20,11 @@ pub struct Conv1d {
 }
 
 impl Conv1d {
+    /// A map whose weight and bias gather their own gradients, if any.
+    pub(crate) fn new(weight: Tensor, bias: Tensor) -> Conv1d {
+        Conv1d { weight, bias, gradients: None }
+    }
+
     /// `x` `[.., in]` → `[.., out]`, computed in the pass's dtype.
     pub(super) fn forward(&self, x: &Tensor, pass: &Pass) -> Tensor {
         let (x, weight, bias) = (pass.cast(x), pass.cast(&self.weight), pass.cast(&self.bias));

@@ -16,12 +16,12 @@ pub struct LayerNorm {
     /// ε in sqrt(var + ε).
     pub eps: f64,
     /// What of it the matrices behind it carry already.
-    pub(crate) folded: Folded,
+    pub(crate) folded: FoldedFaces,
 }
 
 /// Faces of an LN that hand on the residual stream as it is, because the matrix that reads them has the LN in it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Folded {
+pub(crate) struct FoldedFaces {
     /// The only face, or that of queries and keys.
     pub main: bool,
     /// That of values.
@@ -80,9 +80,9 @@ impl LayerNorm {
         if !apart && let Divisor::Uniform(std) = &divisor {
             return self.centered(input) * (&self.weight / std) + &self.bias;
         }
-        let mut std = divisor.broadcast(pos, n_embd);
+        let mut std = divisor.broadcast(pass.start, pos, n_embd);
         if apart {
-            let at_eot = pass.ln.divisor(site, true, observed).broadcast(pos, n_embd);
+            let at_eot = pass.ln.divisor(site, true, observed).broadcast(pass.start, pos, n_embd);
             std = at_eot.where_self(&pass.is_eot, &std);
         }
         self.centered(input) / std * &self.weight + &self.bias

@@ -2,6 +2,8 @@
 
 mod attention;
 mod block;
+mod cache;
+mod fold;
 pub mod hf_config;
 mod inference;
 mod layer_norm;
@@ -16,6 +18,8 @@ use tch::{Kind, Tensor};
 
 pub use attention::Attention;
 pub use block::{Block, Conv1d, Mlp};
+pub use cache::KvCache;
+pub(crate) use fold::Folded;
 pub use hf_config::Gpt2Config;
 pub use layer_norm::LayerNorm;
 pub(crate) use layer_norm::sigma_of;
@@ -69,6 +73,8 @@ pub struct Pass<'a> {
     pub ln: &'a LnState,
     /// How to compute.
     pub compute: Compute,
+    /// Position of the first token; 0 unless a [`KvCache`] holds what came before.
+    pub start: i64,
     /// Positions of end-of-text tokens, bool `[batch, pos, 1]`.
     pub is_eot: Tensor,
     /// What the LNs saw, `[2]` each, in the order of [`crate::norm::ln_names`].
@@ -114,6 +120,7 @@ impl Gpt2 {
         Ok(Pass {
             ln,
             compute,
+            start: 0,
             is_eot: input_ids.eq(eot).unsqueeze(-1),
             observed: (0..n_ln).map(|_| None).collect(),
         })
@@ -152,14 +159,14 @@ impl Gpt2 {
 
     /// Token plus position embedding, float32 `[batch, pos, n_embd]`.
     pub fn embed(&self, input_ids: &Tensor, pass: &Pass, hook: &mut dyn Hook) -> Tensor {
-        self.embedded(self.look_up(input_ids), pass, hook)
+        self.embedded(self.look_up(input_ids, pass.start), pass, hook)
     }
 
-    /// [`Gpt2::embed`] before dropout.
-    pub(crate) fn look_up(&self, input_ids: &Tensor) -> Tensor {
+    /// [`Gpt2::embed`] before dropout, of tokens from position `start` on.
+    pub(crate) fn look_up(&self, input_ids: &Tensor, start: i64) -> Tensor {
         let pos = input_ids.size()[1];
         let tokens = Tensor::embedding(&self.wte, input_ids, -1, false, false);
-        (tokens + self.wpe.narrow(0, 0, pos)).to_kind(Kind::Float)
+        (tokens + self.wpe.narrow(0, start, pos)).to_kind(Kind::Float)
     }
 
     /// [`Gpt2::embed`] from [`Gpt2::look_up`].

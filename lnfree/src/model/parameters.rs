@@ -3,7 +3,7 @@
 use tch::{Device, Kind, Tensor};
 
 use super::hf_config::{Gpt2Config, check_shapes};
-use super::layer_norm::Folded;
+use super::layer_norm::FoldedFaces;
 use super::weights::Weights;
 use super::{Attention, Block, Conv1d, Gpt2, LayerNorm, Mlp};
 use crate::{Error, Result};
@@ -23,11 +23,7 @@ impl Source {
     }
 
     fn conv1d(&mut self, prefix: &str) -> Result<Conv1d> {
-        Ok(Conv1d {
-            weight: self.take(&format!("{prefix}.weight"))?,
-            bias: self.take(&format!("{prefix}.bias"))?,
-            gradients: None,
-        })
+        Ok(Conv1d::new(self.take(&format!("{prefix}.weight"))?, self.take(&format!("{prefix}.bias"))?))
     }
 
     fn layer_norm(&mut self, prefix: &str, eps: f64) -> Result<Option<LayerNorm>> {
@@ -36,7 +32,7 @@ impl Source {
             return Ok(None);
         }
         let (weight, bias) = (self.take(&weight)?, self.take(&format!("{prefix}.bias"))?);
-        Ok(Some(LayerNorm { weight, bias, eps, folded: Folded::default() }))
+        Ok(Some(LayerNorm { weight, bias, eps, folded: FoldedFaces::default() }))
     }
 
     fn block(&mut self, layer: usize, config: &Gpt2Config) -> Result<Block> {

@@ -8,7 +8,8 @@
 
 use tch::{Kind, Tensor};
 
-use super::layer_norm::Folded;
+use super::inference::centred_head;
+use super::layer_norm::FoldedFaces;
 use super::{Attention, Block, Compute, Conv1d, Gpt2, LayerNorm, Mlp};
 use crate::Result;
 use crate::native::{Gradients, set_grad};
@@ -55,10 +56,10 @@ impl<'a> StepModel<'a> {
             wte: parameters.wte.detach(),
             wpe: parameters.wpe.detach(),
             h,
-            ln_f: parameters.ln_f.as_ref().map(|norm| norm.with(Folded::default())),
+            ln_f: parameters.ln_f.as_ref().map(|norm| norm.with(FoldedFaces::default())),
             lm_head: None,
         };
-        let head = parameters.unembedding_in(compute.dtype);
+        let head = centred_head(parameters.unembedding(), compute.dtype);
         Ok(StepModel { model, head, parameters, folds })
     }
 
@@ -87,11 +88,11 @@ fn fold_block<'a>(
     let constant = |site| ln.constant(site, compute.observe);
     let n = block.attn.c_proj.weight.size()[1];
     let (mut ln_1, mut ln_2) = (Vec::new(), Vec::new());
-    let mut folded = Folded::default();
+    let mut folded = FoldedFaces::default();
     if let Some(norm) = &block.ln_1 {
         let reader = &block.attn.c_attn;
         let (qk, v) = (constant(LnSite::Ln1Qk(layer)), constant(LnSite::Ln1V(layer)));
-        folded = Folded { main: qk.is_some(), v: v.is_some() };
+        folded = FoldedFaces { main: qk.is_some(), v: v.is_some() };
         match (qk, v) {
             // Both are the same LN, so they have one σ̄.
             (Some(std), Some(_)) => ln_1.push(Fold { norm, reader, start: 0, len: 3 * n, std }),
@@ -114,7 +115,7 @@ fn fold_block<'a>(
             c_proj: block.attn.c_proj.for_step(compute.dtype, &[]),
             ..block.attn
         },
-        ln_2: block.ln_2.as_ref().map(|norm| norm.with(Folded { main, v: false })),
+        ln_2: block.ln_2.as_ref().map(|norm| norm.with(FoldedFaces { main, v: false })),
         mlp: Mlp {
             c_fc: block.mlp.c_fc.for_step(compute.dtype, &ln_2),
             c_proj: block.mlp.c_proj.for_step(compute.dtype, &[]),
@@ -177,7 +178,7 @@ impl Conv1d {
 
 impl LayerNorm {
     /// The same parameters, as leaves.
-    fn with(&self, folded: Folded) -> LayerNorm {
+    fn with(&self, folded: FoldedFaces) -> LayerNorm {
         let (weight, bias) = (self.weight.shallow_clone(), self.bias.shallow_clone());
         LayerNorm { weight, bias, eps: self.eps, folded }
     }

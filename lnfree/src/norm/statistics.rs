@@ -67,10 +67,11 @@ impl Divisor {
         }
     }
 
-    /// As a tensor that broadcasts against `[batch, pos, n_embd]`.
-    pub fn broadcast(&self, pos: i64, n_embd: i64) -> Tensor {
+    /// As a tensor that broadcasts against `[batch, pos, n_embd]`, whose first token is at position `start`.
+    pub fn broadcast(&self, start: i64, pos: i64, n_embd: i64) -> Tensor {
         match self {
             Divisor::Uniform(std) => std.shallow_clone(),
+            Divisor::Special { rest, axis: SpecialAxis::Position, .. } if start > 0 => rest.shallow_clone(),
             Divisor::Special { first, rest, axis } => {
                 let (len, shape) = match axis {
                     SpecialAxis::Position => (pos, [1, -1, 1]),

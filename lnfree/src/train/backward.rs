@@ -53,7 +53,7 @@ pub fn backward(
 ) -> Result<Losses> {
     let model = &step.model;
     let mut pass = model.pass(input_ids, ln, recipe.compute)?;
-    let embedding = leaf(model.look_up(input_ids));
+    let embedding = leaf(model.look_up(input_ids, 0));
     if !recipe.checkpointing {
         let x = model.embedded(embedding.shallow_clone(), &pass, &mut NoHook);
         let residual = model.blocks(x, &mut pass, &mut NoHook);

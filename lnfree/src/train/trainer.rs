@@ -13,7 +13,7 @@ use super::{BackwardRecipe, Mode, StepRecord, backward};
 use crate::checkpoint::{self, TrainerState};
 use crate::config::{Config, TrainConfig};
 use crate::console::say;
-use crate::data::{Batches, TokenFile};
+use crate::data::{Loader, TokenFile};
 use crate::device::available_memory;
 use crate::loss::targets;
 use crate::model::{Compute, Gpt2, LoadedModel, Shape, StepModel};
@@ -50,7 +50,7 @@ pub struct Trainer {
     schedule: Schedule,
     lr: LrSchedule,
     optimizer: AdamW,
-    batches: Batches,
+    batches: Loader,
     eval_tokens: Option<TokenFile>,
     model_dir: PathBuf,
     resumed_from: Option<PathBuf>,
@@ -131,7 +131,7 @@ impl Trainer {
         if let Some(id) = config.model.eot_token_id {
             model.config.eos_token_ids = vec![id];
         }
-        let batches = Batches::new(start.tokens, config.train.seed, config.data.shuffle)?;
+        let batches = Loader::new(start.tokens, config.train.seed, config.data.shuffle, start.device)?;
         if batches.block_size() != config.data.block_size {
             let (found, wanted) = (batches.block_size(), config.data.block_size);
             let message = format!("has sequences of {found} tokens, data.block_size is {wanted}");
@@ -258,7 +258,7 @@ impl Trainer {
         self.sums = Tensor::zeros([3], (Kind::Float, self.model.device()));
         let step = StepModel::new(&self.model, &self.ln, self.compute(0, 0))?;
         for micro in 0..accumulation {
-            let ids = self.batches.next_batch(batch_size)?.to_device(self.model.device());
+            let ids = self.batches.next_batch(batch_size)?;
             let targets = targets(&ids, ignore);
             let (losses, observed) = self.batch(&step, &ids, &targets, micro)?;
             self.sums += losses / accumulation as f64;

@@ -265,6 +265,7 @@ fn a_model_from_scratch() {
     assert_eq!(text("1"), text("1"));
     assert_ne!(text("1"), text("2"));
     place.ok(&["generate", "-m", "calm", "-n", "0"]);
+    assert!(!place.ok(&["generate", "-m", "calm", "-n", "3", "--dtype", "bfloat16"]).is_empty());
     place.ok(&["generate", "-m", "calm", "-n", "80", "-k", "0", "--temperature", "1e-9"]);
     place.ok(&["eval", "-m", "calm", "-d", "tokens.arrow"]);
     // Without what a model from scratch needs, and with the wrong way to start it.

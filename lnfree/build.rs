@@ -26,6 +26,9 @@ fn compile_native(lib: &Path) {
         .flag_if_supported("-Wno-maybe-uninitialized")
         .flag("-isystem")
         .flag(headers.to_string_lossy().as_ref())
-        .files(["cross_entropy", "gelu", "linear", "matmul", "sigma", "token_losses", "torch"].map(|name| format!("native/{name}.cpp")))
+        .files(
+            ["cross_entropy", "gelu", "linear", "matmul", "sigma", "token_losses", "torch"]
+                .map(|name| format!("native/{name}.cpp")),
+        )
         .compile("lnfree_native");
 }

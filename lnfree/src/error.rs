@@ -38,6 +38,11 @@ pub enum Error {
     /// An argument, or a combination of arguments, that cannot work.
     #[error("{0}")]
     Invalid(String),
+    /// Memory does not suffice, and there is nothing left to make smaller.
+    #[error(
+        "out of memory; a smaller train.micro_batch_size, or train.gradient_checkpointing = true, needs less"
+    )]
+    OutOfMemory,
     /// The loss is no longer a finite number.
     #[error("step {step}: the loss is {loss}; {}", match last_good {
         Some(path) => format!("the last good checkpoint is {}", path.display()),

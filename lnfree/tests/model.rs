@@ -90,7 +90,14 @@ fn gradients(model: &Gpt2, ln: &LnState, compute: Compute, checkpointing: bool) 
         }
     }
     let ids = ids();
-    let recipe = BackwardRecipe { compute, aux_weight: 0.1, scale: 1.0, checkpointing };
+    let recipe = BackwardRecipe {
+        compute,
+        aux_weight: 0.1,
+        scale: 1.0,
+        aux_scale: 1.0,
+        aux_target: None,
+        checkpointing,
+    };
     let step = StepModel::new(model, ln, compute).unwrap();
     backward(&step, ln, &ids, &targets(&ids, Some(255)), recipe).unwrap();
     step.finish();

@@ -89,6 +89,10 @@ impl std::str::FromStr for FloatType {
 pub struct TrainConfig {
     /// Sequences in one forward and backward.
     pub batch_size: usize,
+    /// Sequences of it that go through at a time, a number that divides it, with the result of the whole; unset, as many as the memory has room
+    /// for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub micro_batch_size: Option<usize>,
     /// Forwards and backwards in one optimizer step.
     #[serde(default = "one")]
     pub gradient_accumulation_steps: usize,

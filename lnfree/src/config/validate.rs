@@ -55,6 +55,11 @@ impl Config {
         let train = &self.train;
         require(train.batch_size > 0, "train.batch_size", "must be at least 1")?;
         require(
+            train.micro_batch_size.is_none_or(|n| n > 0 && train.batch_size.is_multiple_of(n)),
+            "train.micro_batch_size",
+            format!("must divide train.batch_size = {}", train.batch_size),
+        )?;
+        require(
             train.gradient_accumulation_steps > 0,
             "train.gradient_accumulation_steps",
             "must be at least 1",

@@ -39,7 +39,8 @@ pub fn linear_cross_entropy(
     let coefficient = if on_cpu { scale / n_counted.double_value(&[]).max(1.0) } else { scale };
     let grad = last.empty_like();
     let mut sum = Tensor::zeros([], (Kind::Double, last.device()));
-    for (start, len) in pieces(n, rows_at_a_time(vocab_size, last)) {
+    let rows = rows_at_a_time(vocab_size as u64, last.kind().elt_size_in_bytes() as u64, on_cpu) as i64;
+    for (start, len) in pieces(n, rows) {
         let (x, targets) = (last.narrow(0, start, len), targets.narrow(0, start, len));
         let mut logits = product(&x, &head.tr())?;
         if on_cpu {
@@ -68,12 +69,12 @@ fn gradient_of(logits: &Tensor, targets: &Tensor, weights: &Tensor) -> (Tensor, 
 }
 
 /// Rows of logits at a time: as many as pay for reading and writing the gradient of the unembedding once more, which is as large as they are
-/// at n_embd rows; a small vocabulary's stay in the cache.
-fn rows_at_a_time(vocab_size: i64, last: &Tensor) -> i64 {
-    const CACHE: i64 = 16 << 20;
-    const LARGEST: i64 = 1 << 30;
-    let row = vocab_size.max(1) * last.kind().elt_size_in_bytes() as i64;
-    let enough = if last.device() == Device::Cpu { 2048 } else { 8192 };
+/// at n_embd rows; a small vocabulary's stay in the cache. `bytes`: of a logit.
+pub(crate) fn rows_at_a_time(vocab_size: u64, bytes: u64, on_cpu: bool) -> u64 {
+    const CACHE: u64 = 16 << 20;
+    const LARGEST: u64 = 1 << 30;
+    let row = vocab_size.max(1) * bytes;
+    let enough = if on_cpu { 2048 } else { 8192 };
     (CACHE / row).max(enough.min(LARGEST / row)).max(1)
 }
 

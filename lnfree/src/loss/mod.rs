@@ -4,6 +4,7 @@ mod linear;
 
 use tch::{Kind, Reduction, Tensor};
 
+pub(crate) use linear::rows_at_a_time;
 pub use linear::{LinearCrossEntropy, linear_cross_entropy};
 
 use crate::model::sigma_of;
@@ -52,10 +53,24 @@ fn flat(logits: &Tensor, targets: &Tensor) -> (Tensor, Tensor) {
 /// `residual` float32 `[batch, pos, n_embd]`, `is_eot` bool `[batch, pos, 1]`. 0-dim result; zero when no position counts.
 pub fn aux_loss(residual: &Tensor, is_eot: &Tensor, eps: f64) -> Tensor {
     let sigma = sigma_of(residual, eps);
+    let (sum, count) = sums(&sigma.detach(), is_eot);
+    (sigma - sum / count.clamp_min(1.0)).square().mean(Kind::Float)
+}
+
+/// [`aux_loss`] around a target that is known, 0-dim: that of a whole batch for a part of it.
+pub fn aux_loss_around(residual: &Tensor, target: &Tensor, eps: f64) -> Tensor {
+    (sigma_of(residual, eps) - target).square().mean(Kind::Float)
+}
+
+/// Sum of σ over the positions that the target of [`aux_loss`] is a mean of, and how many these are; both 0-dim, without gradient.
+pub fn sigma_sums(residual: &Tensor, is_eot: &Tensor, eps: f64) -> (Tensor, Tensor) {
+    sums(&sigma_of(&residual.detach(), eps), is_eot)
+}
+
+fn sums(sigma: &Tensor, is_eot: &Tensor) -> (Tensor, Tensor) {
     let counts = is_eot.squeeze_dim(-1).logical_not();
     let _ = counts.narrow(1, 0, 1).fill_(0);
     let weight = counts.to_kind(Kind::Float);
     let total = weight.sum(Kind::Float);
-    let target = (sigma.detach() * weight).sum(Kind::Float) / total.clamp_min(1.0);
-    (sigma - target).square().mean(Kind::Float)
+    ((sigma * weight).sum(Kind::Float), total)
 }

@@ -33,7 +33,8 @@ impl Conv1d {
 
     /// The part of the map that makes outputs `start .. start + len`; shares its storage and gradients.
     pub(super) fn columns(&self, start: i64, len: i64) -> Conv1d {
-        let part = |weight: &Tensor, bias: &Tensor| (weight.narrow(1, start, len), bias.narrow(0, start, len));
+        let part =
+            |weight: &Tensor, bias: &Tensor| (weight.narrow(1, start, len), bias.narrow(0, start, len));
         let (weight, bias) = part(&self.weight, &self.bias);
         let gradients = self.gradients.as_ref().map(|g| {
             let (weight, bias) = part(&g.weight, &g.bias);

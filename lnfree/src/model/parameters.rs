@@ -3,8 +3,8 @@
 use tch::{Device, Kind, Tensor};
 
 use super::hf_config::{Gpt2Config, check_shapes};
-use super::weights::Weights;
 use super::layer_norm::FoldedFaces;
+use super::weights::Weights;
 use super::{Attention, Block, Conv1d, Gpt2, LayerNorm, Mlp};
 use crate::{Error, Result};
 

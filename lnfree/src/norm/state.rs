@@ -231,6 +231,15 @@ impl LnState {
         }
     }
 
+    /// Whether some fake site divides by what the very same forward observes: a batch can then not be computed in parts.
+    pub fn follows_within_a_forward(&self) -> bool {
+        (0..2 * self.n_layer() + 1).any(|row| {
+            let calls = self.calls(row);
+            let first = calls.iter().position(|&mode| self.follows(mode));
+            first.is_some_and(|first| calls[first..].iter().any(|mode| mode.is_fake()))
+        })
+    }
+
     /// How many times the running value has been moved once call `call` (0-based) has been made.
     fn updates_after(&self, call: usize) -> usize {
         match self.settings.ln1_updates {

@@ -10,8 +10,10 @@ pub use run::RunPlan;
 
 use tch::Device;
 
-use crate::config::FloatType;
+use crate::config::{Config, FloatType};
+use crate::loss::rows_at_a_time;
 use crate::model::Shape;
+use crate::train::Mode;
 
 /// Bytes of a parameter in training: the float32 weight, its gradient, and Adam's two moments.
 pub const TRAINING_BYTES_PER_PARAMETER: u64 = 4 * FLOAT;
@@ -22,16 +24,12 @@ const BFLOAT16: u64 = 2;
 /// What the program and libtorch hold of main memory before any model: measured.
 const PROGRAM: u64 = 200 << 20;
 
-/// Of float32 logits, per number, while their loss is taken back: log-probabilities, the gradient towards them, and that towards
-/// the logits.
-const LOGIT_COPIES: u64 = 3;
-
 /// Of a block's widths (d per token) in flight while it is taken back, beside what was kept: gradients of the MLP's inside
 /// and outside, of queries, keys and values, and of the residual stream.
 const BACKWARD_WIDTHS: u64 = 10;
 
-/// float32 numbers of the largest parameter that AdamW makes beside it while it steps.
-const OPTIMIZER_COPIES: u64 = 3;
+/// Of the free memory of a GPU, what can be counted on: the allocator cannot fill every gap, and cuBLAS takes room of its own.
+const USABLE_ON_GPU: f64 = 0.94;
 
 /// How micro-batches go through the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +42,21 @@ pub struct Passes {
     pub dtype: FloatType,
     /// Keep only the residual stream between blocks, and compute them again.
     pub checkpointing: bool,
+    /// Whether LNs are removed: they then go into copies of the matrices.
+    pub removes_ln: bool,
+}
+
+impl Passes {
+    /// How a config's batches go through, `micro_batch` sequences at a time.
+    pub fn of(config: &Config, mode: Mode, micro_batch: u64) -> Passes {
+        Passes {
+            micro_batch,
+            seq: config.data.block_size as u64,
+            dtype: config.train.dtype,
+            checkpointing: config.train.gradient_checkpointing,
+            removes_ln: mode == Mode::WithoutLn,
+        }
+    }
 }
 
 /// Bytes that training holds.
@@ -57,61 +70,80 @@ pub struct TrainingMemory {
     pub gradients: u64,
     /// Adam's two moments of each.
     pub moments: u64,
-    /// Matrices converted for a pass in bfloat16.
+    /// Matrices as the micro-batches of a step compute with them: in bfloat16, or in float32 with LNs in them.
     pub copies: u64,
     /// What one micro-batch keeps between forward and backward.
     pub activations: u64,
-    /// What is in flight at the widest place of the backward: logits and their gradients, or a block's.
+    /// What is in flight at the widest place of the backward: a piece of the logits, or what flows through a block.
     pub working: u64,
-    /// What AdamW makes beside the parameters, when activations are gone.
-    pub optimizer: u64,
 }
 
 impl TrainingMemory {
     /// The arithmetic for one shape.
     pub fn new(shape: &Shape, passes: Passes, device: Device) -> TrainingMemory {
-        let Passes { micro_batch, seq, dtype, checkpointing } = passes;
+        let Passes { micro_batch, seq, dtype, checkpointing, removes_ln } = passes;
         let (layers, d, vocab) = (shape.n_layer, shape.n_embd, shape.vocab_size);
         let tokens = micro_batch * seq;
         let parameters = FLOAT * shape.parameters();
         let half = dtype == FloatType::Bfloat16;
-        let block = block_bytes(d, if half { BFLOAT16 } else { FLOAT });
-        // The final norm's input and output, and the latter's copy for the unembedding.
-        let last = 2 * FLOAT * d + if half { BFLOAT16 * d } else { 0 };
-        let unembedding = vocab * d;
-        // The gradient of the unembedding is there before it is added to what was gathered.
-        let head = tokens * LOGIT_COPIES * FLOAT * vocab + FLOAT * unembedding;
+        let bytes = if half { BFLOAT16 } else { FLOAT };
+        let block = block_bytes(d, bytes);
+        // The final norm's input and output, what is unembedded, and the gradients of the latter two.
+        let last = (3 * FLOAT + 2 * bytes) * d;
+        let logits = tokens.min(rows_at_a_time(vocab, bytes, device == Device::Cpu)) * vocab;
+        // A GPU makes log-probabilities and gradients of them in float32, and the unembedding's gradient apart from what was gathered.
+        let head = match device {
+            Device::Cpu => logits * bytes,
+            _ => logits * (bytes + 3 * FLOAT) + vocab * d * FLOAT,
+        };
         let flowing = tokens * BACKWARD_WIDTHS * FLOAT * d;
-        let (kept, working, converted) = if checkpointing {
+        let (kept, working) = if checkpointing {
             // One block at a time is there in full, when the logits are gone.
-            ((layers + 1) * FLOAT * d, head.max(tokens * block + flowing), 12 * d * d + unembedding)
+            ((layers + 1) * FLOAT * d, head.max(tokens * block + flowing))
         } else {
-            (layers * block, head.max(flowing), 12 * layers * d * d + unembedding)
+            (layers * block, head.max(flowing))
+        };
+        let copies = match (half, removes_ln) {
+            (true, _) => BFLOAT16 * (12 * layers * d * d + vocab * d),
+            (false, true) => FLOAT * 7 * layers * d * d,
+            (false, false) => 0,
         };
         TrainingMemory {
             program: if device == Device::Cpu { PROGRAM } else { 0 },
             weights: parameters,
             gradients: parameters,
             moments: 2 * parameters,
-            copies: if half { BFLOAT16 * converted } else { 0 },
+            copies,
             activations: tokens * (kept + last),
             working,
-            optimizer: OPTIMIZER_COPIES * FLOAT * unembedding,
         }
     }
 
     /// The most held at once.
     pub fn total(&self) -> u64 {
-        let pass = self.copies + self.activations + self.working;
-        self.program + self.weights + self.gradients + self.moments + pass.max(self.optimizer)
+        self.program + self.weights + self.moments + self.still_to_come()
+    }
+
+    /// What of it is not there yet when the model is loaded and no step has been made.
+    pub fn still_to_come(&self) -> u64 {
+        self.gradients + self.copies + self.activations + self.working
     }
 }
 
 /// What a block keeps of one token for its backward, with `bytes` a number in matrix products: in float32 the residual stream where
 /// either LN reads it, and for the products the output of either LN, queries, keys and values, attention's output, and the MLP's
-/// inside before and after its activation. A fake LN keeps its centred input instead of the input, which is as much.
+/// inside before and after its activation. Where an LN is in the matrix that reads it, its output is not there: a run without LN gets
+/// by with an eighth less, once it is.
 fn block_bytes(d: u64, bytes: u64) -> u64 {
     (2 * FLOAT + (1 + 3 + 1 + 1 + 4 + 4) * bytes) * d
+}
+
+/// Bytes that a plan may count on where so many are free.
+pub fn usable(free: u64, device: Device) -> u64 {
+    match device {
+        Device::Cpu => free,
+        _ => (free as f64 * USABLE_ON_GPU) as u64,
+    }
 }
 
 /// Bytes that evaluating a model takes at least: its weights as loaded (a quarter more while they are read), the copy that bfloat16
@@ -121,18 +153,17 @@ pub fn evaluation_bytes(shape: &Shape, dtype: FloatType) -> u64 {
     shape.parameters() * (FLOAT * 5 / 4 + copy) + (512 << 20)
 }
 
-/// The largest micro-batch that `available` bytes hold: `batch_size`, or a part of it that divides it evenly, so that an
-/// optimizer step still sees the same sequences. `None` when not even one sequence fits.
+/// The largest micro-batch of which `fits` says so: `batch_size`, or a part of it that divides it evenly, so that an optimizer step
+/// still sees the same sequences. `None` when not even one sequence fits.
 pub fn fitting_micro_batch(
     shape: &Shape,
-    batch_size: u64,
-    passes: Passes,
+    batch: Passes,
     device: Device,
-    available: u64,
+    fits: impl Fn(&TrainingMemory) -> bool,
 ) -> Option<u64> {
-    let divisors = (1..=batch_size).rev().filter(|n| batch_size.is_multiple_of(*n));
-    let needs = |micro_batch| TrainingMemory::new(shape, Passes { micro_batch, ..passes }, device).total();
-    divisors.into_iter().find(|&n| needs(n) <= available)
+    let divisors = (1..=batch.micro_batch).rev().filter(|n| batch.micro_batch.is_multiple_of(*n));
+    let needs = |micro_batch| TrainingMemory::new(shape, Passes { micro_batch, ..batch }, device);
+    divisors.into_iter().find(|&n| fits(&needs(n)))
 }
 
 #[cfg(test)]
@@ -142,7 +173,7 @@ mod tests {
     const XL: Shape = Shape::gpt2(48, 1600);
 
     fn passes(micro_batch: u64, dtype: FloatType, checkpointing: bool) -> Passes {
-        Passes { micro_batch, seq: 1024, dtype, checkpointing }
+        Passes { micro_batch, seq: 1024, dtype, checkpointing, removes_ln: true }
     }
 
     #[test]
@@ -152,20 +183,19 @@ mod tests {
         assert_eq!(memory.weights + memory.gradients + memory.moments, 16 * parameters);
         // 2 and 12 numbers of 1600 per matrix row and block, 50257 rows of the unembedding.
         assert_eq!(memory.copies, 2 * (48 * 12 * 1600 * 1600 + 50257 * 1600));
-        let kept = 48 * (2 * 4 + 14 * 2) * 1600 + (4 + 4 + 2) * 1600;
+        let kept = 48 * (2 * 4 + 14 * 2) * 1600 + (3 * 4 + 2 * 2) * 1600;
         assert_eq!(memory.activations, 2 * 1024 * kept);
-        assert_eq!(memory.working, 2 * 1024 * 12 * 50257 + 4 * 50257 * 1600);
+        assert_eq!(memory.working, 2 * 1024 * 14 * 50257 + 4 * 50257 * 1600);
         assert_eq!(memory.program, 0);
         let again = TrainingMemory::new(&XL, passes(2, FloatType::Bfloat16, true), Device::Cuda(0));
-        assert_eq!(again.activations, 2 * 1024 * (49 * 4 + 10) * 1600);
+        assert_eq!(again.activations, 2 * 1024 * (49 * 4 + 16) * 1600);
         assert!(again.total() < memory.total());
     }
 
     #[test]
     fn micro_batches_divide_the_batch_and_fit() {
-        let fits = |gib: u64| {
-            fitting_micro_batch(&XL, 18, passes(0, FloatType::Bfloat16, true), Device::Cuda(0), gib << 30)
-        };
+        let batch = passes(18, FloatType::Bfloat16, true);
+        let fits = |gib: u64| fitting_micro_batch(&XL, batch, Device::Cuda(0), |m| m.total() <= gib << 30);
         assert_eq!(fits(20), None, "weights, gradients and moments alone are 23.2 GiB");
         assert_eq!(fits(1000), Some(18));
         let sizes: Vec<u64> = (24..80).filter_map(fits).collect();

@@ -7,7 +7,7 @@ use std::time::Duration;
 use indicatif::{BinaryBytes, HumanDuration};
 use tch::Device;
 
-use super::{Passes, TrainingMemory, fitting_micro_batch};
+use super::{Passes, TrainingMemory, fitting_micro_batch, usable};
 use crate::bench::matrix_peak;
 use crate::config::Config;
 use crate::device::{available_memory, device_name};
@@ -15,9 +15,6 @@ use crate::hub::embedded_model;
 use crate::model::{Gpt2Config, Shape};
 use crate::train::Mode;
 use crate::{Error, Result};
-
-/// Of the free memory of a GPU, what a plan counts on: the allocator cannot fill every gap, and cuBLAS takes room of its own.
-const USABLE_ON_GPU: f64 = 0.94;
 
 /// What a config will need on a device.
 #[derive(Debug, Clone)]
@@ -60,18 +57,17 @@ impl RunPlan {
         matrix_peak: f64,
     ) -> RunPlan {
         let (batch_size, seq) = (config.train.batch_size as u64, config.data.block_size as u64);
-        let wish = Passes {
-            micro_batch: batch_size,
-            seq,
-            dtype: config.train.dtype,
-            checkpointing: config.train.gradient_checkpointing,
+        let batch = Passes::of(config, mode, batch_size);
+        let usable = available.map_or(u64::MAX, |free| usable(free, device));
+        let fits = |memory: &TrainingMemory| memory.total() <= usable;
+        let micro_batch = match config.train.micro_batch_size {
+            None => fitting_micro_batch(&shape, batch, device, fits),
+            Some(n) => Some(n as u64).filter(|&micro_batch| {
+                fits(&TrainingMemory::new(&shape, Passes { micro_batch, ..batch }, device))
+            }),
         };
-        let usable = available.map_or(u64::MAX, |free| match device {
-            Device::Cpu => free,
-            _ => (free as f64 * USABLE_ON_GPU) as u64,
-        });
-        let micro_batch = fitting_micro_batch(&shape, batch_size, wish, device, usable);
-        let passes = Passes { micro_batch: micro_batch.unwrap_or(1), ..wish };
+        let least = config.train.micro_batch_size.unwrap_or(1) as u64;
+        let passes = Passes { micro_batch: micro_batch.unwrap_or(least), ..batch };
         RunPlan {
             passes,
             memory: TrainingMemory::new(&shape, passes, device),
@@ -99,9 +95,13 @@ impl RunPlan {
             true => "free some, or take a smaller model",
         };
         Err(Error::invalid(format!(
-            "{} needs {} of memory for one sequence at a time, and {} has {} free: {more}",
+            "{} needs {} of memory with {} at a time, and {} has {} free: {more}",
             self.config.model.name,
             BinaryBytes(self.memory.total()),
+            match self.passes.micro_batch {
+                1 => "one sequence".into(),
+                n => format!("{n} sequences"),
+            },
             device_name(self.device),
             BinaryBytes(self.available.unwrap_or(0))
         )))
@@ -145,7 +145,10 @@ impl fmt::Display for RunPlan {
         } else {
             format!("{} parts of a batch", batch as u64 / taken)
         };
-        writeln!(f, "  at once   {taken} sequences, {parts}: the same tokens in a step, the same result")?;
+        writeln!(
+            f,
+            "  at once   {taken} of {batch} sequences, {parts}: the same tokens in a step, the same result"
+        )?;
         let kept =
             if passes.checkpointing { "between blocks, which are computed again" } else { "inside blocks" };
         let dtype = passes.dtype.name();
@@ -154,9 +157,9 @@ impl fmt::Display for RunPlan {
             ("weights", memory.weights, "float32"),
             ("gradients", memory.gradients, "float32"),
             ("moments", memory.moments, "Adam's two, float32"),
-            ("copies", memory.copies, "of matrices, bfloat16"),
+            ("copies", memory.copies, "of matrices, as a step computes with them"),
             ("kept", memory.activations, kept),
-            ("backward", memory.working, "logits or a block, with their gradients"),
+            ("backward", memory.working, "a piece of the logits, or what flows through a block"),
         ] {
             if bytes > 0 {
                 writeln!(f, "  {what:<9} {:>10}  {about}", BinaryBytes(bytes).to_string())?;
@@ -177,7 +180,7 @@ impl fmt::Display for RunPlan {
         )?;
         write!(
             f,
-            "  time      {step_s:.3} s a step, {} in all, if all of it ran at the {:.1} TFLOP/s that {dtype} matrix products reach here",
+            "  time      {step_s:.3} s a step, {} in all, if all of it ran at the {:.2} TFLOP/s that {dtype} matrix products reach here",
             HumanDuration(Duration::from_secs_f64(step_s * steps)),
             self.matrix_peak / 1e12
         )

@@ -4,7 +4,7 @@ use tch::{Kind, Tensor};
 
 use crate::Result;
 use crate::hook::NoHook;
-use crate::loss::{aux_loss, linear_cross_entropy, predicting};
+use crate::loss::{aux_loss, aux_loss_around, linear_cross_entropy, predicting};
 use crate::model::{Compute, Pass, StepModel};
 use crate::norm::LnState;
 
@@ -23,13 +23,18 @@ pub struct Losses {
 
 /// How one micro-batch is computed.
 #[derive(Debug, Clone, Copy)]
-pub struct BackwardRecipe {
+pub struct BackwardRecipe<'a> {
     /// Type, dropout and observation of the forward.
     pub compute: Compute,
     /// Weight of the auxiliary loss; 0 leaves it out.
     pub aux_weight: f64,
-    /// The gradients are multiplied by it: one over the number of micro-batches.
+    /// The gradients of the cross-entropy are multiplied by it: one over the number of micro-batches, times this one's share of the targets
+    /// where it is part of one.
     pub scale: f64,
+    /// Those of the auxiliary loss, likewise with the share of the sequences.
+    pub aux_scale: f64,
+    /// The auxiliary loss's target, 0-dim, where it is that of more than these sequences.
+    pub aux_target: Option<&'a Tensor>,
     /// Keep only the residual stream between blocks and compute each block again for its gradients.
     pub checkpointing: bool,
 }
@@ -94,22 +99,25 @@ fn head(
     pass: &mut Pass,
     recipe: BackwardRecipe,
 ) -> Result<Losses> {
-    let BackwardRecipe { aux_weight, scale, .. } = recipe;
+    let BackwardRecipe { aux_weight, scale, aux_scale, aux_target, .. } = recipe;
     let last = predicting(&step.model.final_norm(residual, pass, &mut NoHook));
     let parameters = step.parameters();
     let mut head_grad = parameters.unembedding().grad();
     let n_embd = parameters.config.n_embd;
     let unembedded = pass.cast(&last.detach()).reshape([-1, n_embd]);
-    let out =
-        linear_cross_entropy(&unembedded, &step.head, &targets.reshape([-1]), scale, &mut head_grad)?;
+    let out = linear_cross_entropy(&unembedded, &step.head, &targets.reshape([-1]), scale, &mut head_grad)?;
     // Its gradient is the one that was found: autograd goes on from there.
     let surrogate = (&last * out.grad.view_as(&last)).sum(Kind::Float);
     let (total, aux) = if aux_weight == 0.0 {
         surrogate.backward();
         (out.loss.shallow_clone(), out.loss.zeros_like())
     } else {
-        let aux = aux_loss(residual, &pass.is_eot, parameters.config.layer_norm_epsilon) * aux_weight;
-        (surrogate + &aux * scale).backward();
+        let eps = parameters.config.layer_norm_epsilon;
+        let aux = match aux_target {
+            Some(target) => aux_loss_around(residual, target, eps),
+            None => aux_loss(residual, &pass.is_eot, eps),
+        } * aux_weight;
+        (surrogate + &aux * aux_scale).backward();
         (&out.loss + aux.detach(), aux.detach())
     };
     Ok(Losses { total, cross_entropy: out.loss, aux, observed: None })

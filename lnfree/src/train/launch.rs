@@ -73,7 +73,9 @@ fn difference(config: &Config, mode: Mode, there: &Config, mode_there: Mode) -> 
     if mode != mode_there {
         return Some(format!("{mode_there:?} there, {mode:?} here"));
     }
-    let tables = |config: &Config| config.to_toml().parse::<toml::Table>().unwrap_or_default();
+    // How many sequences go through at a time changes nothing about the run.
+    let tables =
+        |config: &Config| without_micro_batch(config).to_toml().parse::<toml::Table>().unwrap_or_default();
     let (here, there) = (tables(config), tables(there));
     for table in here.keys().chain(there.keys()) {
         let keys =
@@ -89,6 +91,12 @@ fn difference(config: &Config, mode: Mode, there: &Config, mode_there: Mode) -> 
         }
     }
     None
+}
+
+fn without_micro_batch(config: &Config) -> Config {
+    let mut config = config.clone();
+    config.train.micro_batch_size = None;
+    config
 }
 
 impl Launch {

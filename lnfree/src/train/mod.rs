@@ -9,6 +9,7 @@ mod launch;
 mod lock;
 mod metrics;
 mod progress;
+pub mod split;
 pub mod tensorboard;
 mod trainer;
 

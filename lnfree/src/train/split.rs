@@ -1,0 +1,161 @@
+//! A batch in parts that fit the memory, with the result of the whole.
+//!
+//! The paper's code takes means over one batch of the config: of the cross-entropy over the targets that count, of σ and of the
+//! auxiliary loss over all positions. A part therefore weighs as much as it has of what a mean is taken over: its counted targets for the
+//! cross-entropy, its sequences (all equally long) for the rest. The target of the auxiliary loss is a mean of the whole batch
+//! too, which must be known before the first gradient: it takes one more forward.
+
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind, resume_unwind};
+use std::sync::Once;
+
+use tch::{Kind, Tensor};
+
+use crate::hook::NoHook;
+use crate::loss::{IGNORE, sigma_sums};
+use crate::model::{Compute, StepModel};
+use crate::norm::LnState;
+use crate::{Error, Result};
+
+/// Some sequences of a batch.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Part {
+    /// The first.
+    pub start: i64,
+    /// How many.
+    pub len: i64,
+    /// Its share of the batch's targets that count; not a number where none do.
+    pub of_targets: f64,
+    /// Its share of the batch's sequences.
+    pub of_sequences: f64,
+}
+
+/// The parts of a batch, `micro_batch` sequences each; `targets` int64 `[batch, pos − 1]`. One part asks nothing of the device.
+///
+/// # Errors
+/// When libtorch fails.
+pub fn parts(targets: &Tensor, micro_batch: i64) -> Result<Vec<Part>> {
+    let batch = targets.size()[0];
+    if micro_batch >= batch {
+        return Ok(vec![Part { start: 0, len: batch, of_targets: 1.0, of_sequences: 1.0 }]);
+    }
+    let counted = targets.not_equal(IGNORE).sum_dim_intlist([1i64].as_slice(), false, Kind::Double);
+    let counted = Vec::<f64>::try_from(counted.to_device(tch::Device::Cpu))?;
+    let total: f64 = counted.iter().sum();
+    let starts = (0..batch).step_by(micro_batch.max(1) as usize);
+    Ok(starts
+        .map(|start| {
+            let len = micro_batch.min(batch - start);
+            let here: f64 = counted[start as usize..(start + len) as usize].iter().sum();
+            Part { start, len, of_targets: here / total, of_sequences: len as f64 / batch as f64 }
+        })
+        .collect())
+}
+
+/// The target of the auxiliary loss over a whole batch, 0-dim: a forward of each part, without gradients. `compute` gives each its dropout.
+///
+/// # Errors
+/// When the input does not fit the model.
+pub fn aux_target(
+    step: &StepModel,
+    ln: &LnState,
+    input_ids: &Tensor,
+    parts: &[Part],
+    compute: impl Fn(usize) -> Compute,
+) -> Result<Tensor> {
+    let _guard = tch::no_grad_guard();
+    let model = &step.model;
+    let (mut sum, mut count) = (Tensor::from(0.0f32), Tensor::from(0.0f32));
+    for (i, part) in parts.iter().enumerate() {
+        let ids = input_ids.narrow(0, part.start, part.len);
+        let mut pass = model.pass(&ids, ln, Compute { observe: false, ..compute(i) })?;
+        let embedded = model.embedded(model.look_up(&ids, 0), &pass, &mut NoHook);
+        let residual = model.blocks(embedded, &mut pass, &mut NoHook);
+        let (sigma, n) = sigma_sums(&residual, &pass.is_eot, model.config.layer_norm_epsilon);
+        (sum, count) = (sum.to_device(sigma.device()) + sigma, count.to_device(n.device()) + n);
+    }
+    Ok(sum / count.clamp_min(1.0))
+}
+
+/// The next smaller micro-batch that divides `batch_size`: half of `micro_batch` where that does.
+pub fn smaller(batch_size: usize, micro_batch: usize) -> Option<usize> {
+    (1..=micro_batch / 2).rev().find(|&n| batch_size.is_multiple_of(n))
+}
+
+thread_local! {
+    /// Whether a lack of memory on this thread is being dealt with.
+    static DEALT_WITH: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs `work`; a lack of memory in it comes back as [`Error::OutOfMemory`], without a word on stderr, whether libtorch returned it as an
+/// error or ended an operation with it. Any other panic goes on.
+///
+/// # Errors
+/// As `work`, and when memory does not suffice.
+pub fn catching_lack_of_memory<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    static QUIET: Once = Once::new();
+    QUIET.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic: &PanicHookInfo| {
+            if !(DEALT_WITH.get() && is_lack_of_memory(&text_of(panic.payload()))) {
+                before(panic);
+            }
+        }));
+    });
+    DEALT_WITH.set(true);
+    let outcome = catch_unwind(AssertUnwindSafe(work));
+    DEALT_WITH.set(false);
+    match outcome {
+        Ok(Err(error)) if is_lack_of_memory(&error.to_string()) => Err(Error::OutOfMemory),
+        Ok(outcome) => outcome,
+        Err(panic) if is_lack_of_memory(&text_of(panic.as_ref())) => Err(Error::OutOfMemory),
+        Err(panic) => resume_unwind(panic),
+    }
+}
+
+fn text_of(payload: &(dyn std::any::Any + Send)) -> String {
+    let text = payload.downcast_ref::<String>().cloned();
+    text.or_else(|| payload.downcast_ref::<&str>().map(ToString::to_string)).unwrap_or_default()
+}
+
+/// What libtorch says where memory ends: on a CPU "not enough memory: you tried to allocate" or "can't allocate memory", on a GPU "CUDA out of
+/// memory".
+fn is_lack_of_memory(text: &str) -> bool {
+    ["out of memory", "can't allocate memory", "not enough memory"].iter().any(|words| text.contains(words))
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::Device;
+
+    use super::*;
+
+    #[test]
+    fn parts_weigh_what_they_have_of_each_mean() {
+        let targets = Tensor::from_slice(&[1, 2, IGNORE, 3, IGNORE, IGNORE, 4, 5]).view([4, 2]);
+        let whole = parts(&targets, 4).unwrap();
+        assert_eq!(whole, [Part { start: 0, len: 4, of_targets: 1.0, of_sequences: 1.0 }]);
+        let three = parts(&targets, 2).unwrap();
+        assert_eq!(three.iter().map(|p| p.of_targets).collect::<Vec<_>>(), [0.6, 0.4]);
+        assert_eq!(three.iter().map(|p| p.of_sequences).collect::<Vec<_>>(), [0.5, 0.5]);
+        // Sequences without any target that counts weigh nothing.
+        assert_eq!(parts(&targets, 1).unwrap()[2].of_targets, 0.0);
+    }
+
+    #[test]
+    fn the_next_micro_batch_divides_the_batch() {
+        assert_eq!([18, 9, 3, 1].map(|n| smaller(18, n)), [Some(9), Some(3), Some(1), None]);
+        assert_eq!([40, 20, 10, 5].map(|n| smaller(40, n)), [Some(20), Some(10), Some(5), Some(2)]);
+    }
+
+    #[test]
+    fn what_libtorch_cannot_allocate_comes_back_as_an_error() {
+        let absurd =
+            catching_lack_of_memory(|| Ok(Tensor::zeros([1 << 40, 1 << 12], (Kind::Float, Device::Cpu))));
+        assert!(matches!(absurd, Err(Error::OutOfMemory)), "{absurd:?}");
+        let fine = catching_lack_of_memory(|| Ok(Tensor::zeros([2], (Kind::Float, Device::Cpu)).numel()));
+        assert_eq!(fine.unwrap(), 2);
+        let other = catch_unwind(|| catching_lack_of_memory(|| -> Result<()> { panic!("something else") }));
+        assert!(other.is_err());
+    }
+}

@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 use tch::Device;
 
 use crate::checkpoint::locate_model;
-use crate::config::Config;
+use crate::config::{Config, FloatType};
 use crate::device::{available_memory, parse_device};
+use crate::eval::EvalOptions;
 use crate::model::Shape;
 use crate::norm::RemovalKind;
 use crate::plot::{Figure, Reference};
@@ -145,6 +146,13 @@ impl Walk {
         let models = self.models();
         let here = |p: &&Published| models.iter().any(|model| model.label == p.label);
         self.suite.published.iter().filter(here).map(reference).collect()
+    }
+
+    /// How its models are evaluated.
+    pub fn eval_options(&self) -> EvalOptions {
+        let dtype = if self.device == Device::Cpu { FloatType::Float32 } else { FloatType::Tf32 };
+        let (batch_size, max_sequences) = (self.suite.batch_size, self.suite.limit);
+        EvalOptions { batch_size, max_sequences, dtype, ..EvalOptions::default() }
     }
 
     /// Labels a figure of this walk, so that a stand-in's cannot be taken for the size's own.

@@ -77,9 +77,10 @@ os.replace(path + ".new", path)
 PY
 }
 
-# What the compiled dependencies were made from.
+# What the compiled dependencies were made from, and where: moved, they are compiled anew.
 build_inputs() {
     cargo --version
+    pwd -P
     readlink -f "${LIBTORCH:-$ROOT/.libtorch}"
     cat Cargo.lock .cargo/config.toml lnfree/Cargo.toml lnfree/build.rs | cksum
     find lnfree/src lnfree/native -type f -exec cksum {} + | sort
@@ -126,7 +127,8 @@ case ${1:-} in
     ;;
 *)
     setup
-    # The first address that the kernel's messages name is this one.
-    JUPYTER_PATH=$STATE/jupyter exec "$JUPYTER/bin/jupyter-lab" --notebook-dir="$ROOT/notebooks" "$@"
+    # Its folder is the one it is started in, unless an argument names another.
+    cd notebooks
+    JUPYTER_PATH=$STATE/jupyter exec "$JUPYTER/bin/jupyter-lab" "$@"
     ;;
 esac

@@ -1,9 +1,20 @@
 #!/usr/bin/env bash
-# Everything that has to pass before a change goes in. Arguments go to cargo test: ./scripts/test.sh --test setup
+# Everything that has to pass before a change goes in.
+#
+#   ./scripts/test.sh [--all-notebooks | --no-notebooks] [ARGUMENTS]
+#
+# Arguments go to cargo test: ./scripts/test.sh --test setup. Of the notebooks, 00_quickstart and scaling are executed;
+# --all-notebooks executes the others too, --no-notebooks none, for which nothing of Jupyter is installed.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
 cd "$ROOT"
+
+notebooks=(00_quickstart scaling)
+case ${1:-} in
+--all-notebooks) notebooks=() && shift ;;
+--no-notebooks) notebooks=(none) && shift ;;
+esac
 
 step setup
 ./scripts/setup.sh
@@ -37,6 +48,14 @@ trap 'rm -rf "$study"' EXIT
 
 step "GPT-2's tokenizer"
 ./scripts/tests/gpt2_tokenizer.sh
+
+if [ "${notebooks[*]}" != none ]; then
+    step 'notebooks'
+    ./scripts/notebook.sh --setup
+    "${XDG_CACHE_HOME:-$HOME/.cache}/lnfree/jupyter/bin/python" scripts/tests/notebooks_test.py
+    # On runs of its own: those of the user stay as they are.
+    ./scripts/notebook.sh --check "${notebooks[@]}"
+fi
 
 # Last, so that its closing lines end the output.
 step cargo test

@@ -48,5 +48,5 @@ pub use crate::schedule::{Schedule, ScheduleConfig};
 pub use crate::stds::{StdDict, measure};
 pub use crate::suite::Suite;
 pub use crate::train::{Mode, StartOptions, Trainer, run, start_or_resume};
-pub use crate::walk::Walk;
+pub use crate::walk::{Walk, published_points, run_points};
 pub use crate::{Error, Result};

@@ -64,6 +64,35 @@ impl ScheduleConfig {
             RemovalKind::Bos => (self.start_bos, self.gap_bos),
         }
     }
+
+    /// The same plan for a run `steps` times as long, of a model with `gaps` times as many steps from block to block: every kind
+    /// begins and ends at the same part of the run, to the nearest step. `gaps` is 1 for the same model.
+    ///
+    /// ```
+    /// use lnfree::schedule::ScheduleConfig;
+    ///
+    /// let plan = ScheduleConfig { start_ln2: Some(20), gap_ln2: 2, start_lnf: Some(100), ..ScheduleConfig::default() };
+    /// let twice = plan.stretched(2.0, 1.0);
+    /// assert_eq!((twice.start_ln2, twice.gap_ln2, twice.start_lnf), (Some(40), 4, Some(200)));
+    /// ```
+    pub fn stretched(&self, steps: f64, gaps: f64) -> ScheduleConfig {
+        let round = |x: f64| x.round() as usize;
+        let start = |start: Option<usize>| start.map(|start| round(start as f64 * steps).max(1));
+        let gap = |gap: usize| round(gap as f64 * steps * gaps);
+        ScheduleConfig {
+            start_ln2: start(self.start_ln2),
+            gap_ln2: gap(self.gap_ln2),
+            start_ln1qk: start(self.start_ln1qk),
+            gap_ln1qk: gap(self.gap_ln1qk),
+            start_ln1v: start(self.start_ln1v),
+            gap_ln1v: gap(self.gap_ln1v),
+            start_lnf: start(self.start_lnf),
+            start_eot: start(self.start_eot),
+            gap_eot: gap(self.gap_eot),
+            start_bos: start(self.start_bos),
+            gap_bos: gap(self.gap_bos),
+        }
+    }
 }
 
 /// All removals of a model in the order in which they happen: by step, then kind, then layer.

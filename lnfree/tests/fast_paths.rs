@@ -3,10 +3,10 @@
 mod common;
 
 use common::{max_abs, relative_rms, vector};
+use lnfree::hook::NoHook;
 use lnfree::loss::{IGNORE, aux_loss, cross_entropy, linear_cross_entropy, predicting, targets};
 use lnfree::model::{Compute, Gpt2, LoadedModel, StepModel};
 use lnfree::norm::{LnState, NormSettings, RemovalKind};
-use lnfree::hook::NoHook;
 use lnfree::tch::{Device, Kind, Tensor};
 use lnfree::train::{BackwardRecipe, backward};
 
@@ -41,7 +41,11 @@ fn a_loss_without_its_logits_is_the_loss() {
         let found = linear_cross_entropy(&x, &head, &targets, 0.25, &mut head_grad).unwrap();
         let difference = (found.loss.double_value(&[]) - plain.double_value(&[])).abs();
         assert!(difference < 1e-6 * plain.double_value(&[]), "{n}: {difference:e}");
-        assert!(relative_rms(&found.grad, &a.grad()) < 2e-6, "{n}: {:e}", relative_rms(&found.grad, &a.grad()));
+        assert!(
+            relative_rms(&found.grad, &a.grad()) < 2e-6,
+            "{n}: {:e}",
+            relative_rms(&found.grad, &a.grad())
+        );
         // It is added to what was there.
         let head_grad = head_grad - 1.0;
         assert!(max_abs(&head_grad, &b.grad()) < 1e-6, "{n}: {:e}", max_abs(&head_grad, &b.grad()));

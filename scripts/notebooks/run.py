@@ -6,17 +6,23 @@ notebook again changes what has changed.
 """
 
 import argparse
+import base64
+import io
 import pathlib
 import sys
+import tempfile
 import time
 
 import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
+from PIL import Image
 
 FOLDER = pathlib.Path(__file__).resolve().parents[2] / "notebooks"
 KERNEL = "lnfree"
 LARGEST = 2_000_000
+# Where notebooks put what they make.
+RUNS = "../runs/notebooks"
 # What every notebook begins with; the variable makes the kernel load what it knows types by.
 WARM_UP = [
     ':dep lnfree = { path = "../lnfree", default-features = false }\nuse lnfree::prelude::*;',
@@ -62,6 +68,16 @@ def execute(notebook, say=lambda text: None):
     return None, seconds
 
 
+def shrink(png):
+    """A figure has few colours: 256 of them look the same and take a quarter of the bytes."""
+    image = Image.open(io.BytesIO(base64.b64decode(png)))
+    if image.mode == "P":
+        return png
+    out = io.BytesIO()
+    image.convert("RGB").quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(out, "PNG", optimize=True)
+    return base64.b64encode(out.getvalue()).decode()
+
+
 def tidy(notebook):
     """Leaves only what a reader needs, the same for the same outputs."""
     notebook.metadata = nbformat.from_dict(
@@ -83,6 +99,8 @@ def tidy(notebook):
             if output.output_type == "execute_result":
                 output.execution_count = count
                 output.metadata = {}
+            if "image/png" in output.get("data", {}):
+                output.data["image/png"] = shrink(output.data["image/png"])
             if output.output_type == "stream" and merged and merged[-1].get("name") == output.name:
                 merged[-1].text += output.text
             else:
@@ -111,30 +129,36 @@ def chosen(names):
 
 
 def run(paths, store):
-    failed = []
-    for path in paths:
-        notebook = nbformat.read(path, as_version=4)
-        print(f"{path.stem}:", flush=True)
-        started = time.monotonic()
-        why, seconds = execute(notebook, say=lambda text: print(text, flush=True))
-        total = time.monotonic() - started
-        if why:
-            failed.append(path.stem)
-            print(f"{path.stem} failed after {total:.0f} s, {why}", file=sys.stderr, flush=True)
-            continue
-        tidy(notebook)
-        text = nbformat.writes(notebook, version=4)
-        size = len(text.encode())
-        if size > LARGEST:
-            failed.append(path.stem)
-            print(f"{path.stem}: {size / 1e6:.1f} MB, more than {LARGEST / 1e6:.0f}", file=sys.stderr, flush=True)
-            continue
-        if store:
-            path.with_suffix(".new").write_text(text + "\n")
-            path.with_suffix(".new").replace(path)
-        print(f"{path.stem}: done in {total:.0f} s, {size / 1e3:.0f} kB", flush=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        failed = [path.stem for path in paths if not run_one(path, store, scratch)]
     if failed:
         sys.exit(f"failed: {', '.join(failed)}")
+
+
+def run_one(path, store, scratch):
+    """Whether it went well. What is not stored makes runs of its own in `scratch`, and leaves those of the user alone."""
+    notebook = nbformat.read(path, as_version=4)
+    for cell in notebook.cells:
+        if not store and cell.cell_type == "code":
+            cell.source = cell.source.replace(RUNS, scratch)
+    print(f"{path.stem}:", flush=True)
+    started = time.monotonic()
+    why, _ = execute(notebook, say=lambda text: print(text, flush=True))
+    total = time.monotonic() - started
+    if why:
+        print(f"{path.stem} failed after {total:.0f} s, {why}", file=sys.stderr, flush=True)
+        return False
+    tidy(notebook)
+    text = nbformat.writes(notebook, version=4) + "\n"
+    size = len(text.encode())
+    if size > LARGEST:
+        print(f"{path.stem}: {size / 1e6:.1f} MB, more than {LARGEST / 1e6:.0f}", file=sys.stderr, flush=True)
+        return False
+    if store:
+        path.with_suffix(".new").write_text(text)
+        path.with_suffix(".new").replace(path)
+    print(f"{path.stem}: done in {total:.0f} s, {size / 1e3:.0f} kB", flush=True)
+    return True
 
 
 def main():
@@ -152,4 +176,9 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        # The kernel has been shut down by then; training runs go on from their last checkpoint.
+        print("stopped", file=sys.stderr)
+        sys.exit(130)

@@ -109,7 +109,7 @@ pub(super) fn data(command: DataCommand) -> anyhow::Result<()> {
 
 pub(super) fn report(args: ReportArgs) -> anyhow::Result<()> {
     if !args.evals.is_empty() {
-        let rows = args.evals.iter().map(|file| read_eval(file)).collect::<lnfree::Result<Vec<_>>>()?;
+        let rows = args.evals.iter().map(read_eval).collect::<lnfree::Result<Vec<_>>>()?;
         println!("{}", results_table(&rows).to_text());
     }
     write_html(&args.runs, &args.evals, &args.out)?;

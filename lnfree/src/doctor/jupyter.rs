@@ -1,14 +1,22 @@
-//! Whether Jupyter finds a kernel that runs Rust.
+//! Whether notebooks can be opened: a kernel that runs Rust, and Jupyter.
 
 use super::{Check, Env, home};
+use crate::data::data_dir;
 use std::path::{Path, PathBuf};
 
-const INSTALL: &str = "for notebooks: cargo install --locked evcxr_jupyter && evcxr_jupyter --install";
+const NAME: &str = "notebooks";
+const INSTALL: &str = "for notebooks: ./scripts/notebook.sh, which installs and compiles what is missing";
 
-/// The evcxr kernel, its program, and Jupyter itself.
+/// The kernel of `scripts/notebook.sh`, or one that Jupyter finds by itself; its program, and Jupyter.
 pub(super) fn kernel(env: Env) -> Check {
-    const NAME: &str = "notebooks";
-    let Some((spec, program)) = data_folders(env).iter().find_map(|d| evcxr_in(&d.join("kernels"))) else {
+    let repository = data_dir().ok().and_then(|data| Some(data.parent()?.to_path_buf()));
+    kernel_in(env, repository.as_deref())
+}
+
+fn kernel_in(env: Env, repository: Option<&Path>) -> Check {
+    let own = repository.map(|root| root.join(".evcxr/jupyter"));
+    let folders = own.iter().cloned().chain(data_folders(env));
+    let Some((spec, program)) = folders.into_iter().find_map(|d| evcxr_in(&d.join("kernels"))) else {
         return Check::warn(NAME, "no evcxr kernel is installed", INSTALL);
     };
     if !runs(env, &program) {
@@ -16,10 +24,22 @@ pub(super) fn kernel(env: Env) -> Check {
         return Check::warn(NAME, detail, INSTALL);
     }
     let detail = format!("evcxr kernel in {}", spec.display());
-    if !runs(env, Path::new("jupyter")) {
-        return Check::warn(NAME, format!("{detail}; no jupyter"), "python3 -m pip install jupyterlab");
+    // The kernel of the repository goes with the Jupyter that was installed with it.
+    let own = own.is_some_and(|own| spec.starts_with(own));
+    let jupyter = if own { cache(env).join("jupyter/bin/jupyter-lab") } else { "jupyter".into() };
+    match (runs(env, &jupyter), own) {
+        (true, _) => Check::ok(NAME, detail),
+        (false, true) => Check::warn(NAME, format!("{detail}; no {}", jupyter.display()), INSTALL),
+        (false, false) => {
+            Check::warn(NAME, format!("{detail}; no jupyter"), "python3 -m pip install jupyterlab")
+        }
     }
-    Check::ok(NAME, detail)
+}
+
+/// Where `scripts/notebook.sh` installs.
+fn cache(env: Env) -> PathBuf {
+    let cache = env("XDG_CACHE_HOME").filter(|v| !v.is_empty());
+    cache.map_or_else(|| home(env).join(".cache"), PathBuf::from).join("lnfree")
 }
 
 /// Where Jupyter looks for its data, in its order (what `jupyter --paths` prints).
@@ -43,13 +63,17 @@ fn data_folders(env: Env) -> Vec<PathBuf> {
     folders
 }
 
-/// The first kernel below `kernels` that evcxr serves: its folder, and the program that it names.
+/// The first kernel below `kernels` that evcxr serves: its folder, and evcxr's program, which a script may start.
 fn evcxr_in(kernels: &Path) -> Option<(PathBuf, PathBuf)> {
     std::fs::read_dir(kernels).ok()?.flatten().find_map(|entry| {
         let text = std::fs::read_to_string(entry.path().join("kernel.json")).ok()?;
         let spec: serde_json::Value = serde_json::from_str(&text).ok()?;
-        let program = PathBuf::from(spec.get("argv")?.get(0)?.as_str()?);
-        program.file_stem()?.to_str()?.starts_with("evcxr").then(|| (entry.path(), program))
+        let mut words =
+            spec.get("argv")?.as_array()?.iter().filter_map(|word| word.as_str()).map(PathBuf::from);
+        let evcxr = |p: &PathBuf| {
+            p.file_stem().and_then(|stem| stem.to_str()).is_some_and(|s| s.starts_with("evcxr"))
+        };
+        words.find(evcxr).map(|program| (entry.path(), program))
     })
 }
 
@@ -76,23 +100,47 @@ mod tests {
             "HOME" => Some(at("home").display().to_string()),
             _ => None,
         };
-        let status = || kernel(&env).status;
+        let kernel = || kernel_in(&env, Some(root.path()));
+        let status = || kernel().status;
         let spec = |folder: &str, text: &str| {
             std::fs::create_dir_all(at(folder)).unwrap();
             std::fs::write(at(folder).join("kernel.json"), text).unwrap();
         };
         spec("data/kernels/broken", "{\"argv\": [");
         spec("data/kernels/python3", r#"{"argv": ["python3", "-m", "ipykernel"], "language": "python"}"#);
-        assert_eq!(kernel(&env).detail, "no evcxr kernel is installed");
+        assert_eq!(kernel().detail, "no evcxr kernel is installed");
 
         spec("data/kernels/rust", r#"{"argv": ["evcxr_jupyter", "--control_file", "{connection_file}"]}"#);
-        assert!(kernel(&env).detail.ends_with("names evcxr_jupyter, which is not there"));
+        assert!(kernel().detail.ends_with("names evcxr_jupyter, which is not there"));
         std::fs::create_dir(at("bin")).unwrap();
         std::fs::write(at("bin/evcxr_jupyter"), "").unwrap();
-        assert!(kernel(&env).detail.ends_with("; no jupyter"));
+        assert!(kernel().detail.ends_with("; no jupyter"));
         assert_eq!(status(), Status::Warn);
         std::fs::write(at("bin/jupyter"), "").unwrap();
         assert_eq!(status(), Status::Ok);
+    }
+
+    #[test]
+    fn the_kernel_of_notebook_sh_comes_first_and_brings_its_own_jupyter() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |name: &str| root.path().join(name);
+        let env = |name: &str| (name == "HOME").then(|| at("home").display().to_string());
+        let evcxr = at("home/.cache/lnfree/evcxr-0.22.0/bin/evcxr_jupyter");
+        let spec = serde_json::json!({ "argv": [at("scripts/kernel.sh"), evcxr, "{connection_file}"] });
+        std::fs::create_dir_all(at(".evcxr/jupyter/kernels/lnfree")).unwrap();
+        std::fs::write(at(".evcxr/jupyter/kernels/lnfree/kernel.json"), spec.to_string()).unwrap();
+        let kernel = || kernel_in(&env, Some(root.path()));
+        assert!(kernel().detail.contains("evcxr_jupyter, which is not there"));
+        let touch = |file: &Path| {
+            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+            std::fs::write(file, "").unwrap();
+        };
+        touch(&evcxr);
+        assert!(kernel().detail.ends_with("/jupyter/bin/jupyter-lab"));
+        assert_eq!(kernel().status, Status::Warn);
+        touch(&at("home/.cache/lnfree/jupyter/bin/jupyter-lab"));
+        assert_eq!(kernel().status, Status::Ok);
+        assert!(kernel().detail.ends_with(".evcxr/jupyter/kernels/lnfree"));
     }
 
     #[test]

@@ -77,7 +77,12 @@ impl Evaluator {
     ///
     /// # Errors
     /// As [`Evaluator::evaluate`], and when the files cannot be written.
-    pub fn evaluate_into(&self, folder: &Path, data: &str, options: EvalOptions) -> Result<PathBuf> {
+    pub fn evaluate_into(
+        &self,
+        folder: impl AsRef<Path>,
+        data: &str,
+        options: EvalOptions,
+    ) -> Result<PathBuf> {
         let mut last_line = Instant::now();
         let (record, evaluation) = self.evaluate(data, options, |done, total| {
             if last_line.elapsed() >= LINE_EVERY {
@@ -85,7 +90,7 @@ impl Evaluator {
                 say(&format!("{} on {data}: {done} of {total} sequences", self.label));
             }
         })?;
-        write_result(folder, &record, &evaluation, false)
+        write_result(folder.as_ref(), &record, &evaluation, false)
     }
 
     fn facts(

@@ -98,10 +98,11 @@ pub fn constant_stds(ln: &LnState, ignore_special: bool) -> Result<Vec<f64>> {
 pub fn export(
     source: &LoadedModel,
     format: ExportFormat,
-    out: &Path,
+    out: impl AsRef<Path>,
     ignore_special: bool,
     facts: &CardFacts,
 ) -> Result<Proof> {
+    let out = out.as_ref();
     if out.exists() && !out.join("config.json").is_file() && !is_empty(out)? {
         return Err(Error::file(out, "exists and holds no exported model; choose another --out"));
     }

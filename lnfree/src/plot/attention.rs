@@ -20,6 +20,9 @@ const GAP: usize = 44;
 /// Pixels that a token's text needs, and the number of tokens above which there is never room.
 const TOKEN: usize = 10;
 const MAX_TOKENS: usize = 24;
+/// Pixels of a letter of a token, and letters that have room below the figure.
+const LETTER: usize = 6;
+const MAX_LETTERS: usize = 20;
 
 /// Attention patterns of one layer, `[head, query_pos, key_pos]` probabilities of each named model over `tokens`: a row
 /// a model, a column a head, all on one scale from 0 to 1.
@@ -165,12 +168,27 @@ fn layout(rows: usize, columns: usize, size: usize, tokens: &[String]) -> Layout
         .x_gap(0.1)
         .y_gap(GAP as f64 / (size + GAP) as f64)
         .domain(GridDomain::new().y(height.to_vec()));
-    theme::layout(inner + 80).hover_mode(HoverMode::Closest).template(template).grid(grid)
+    let bottom = below(tokens, size);
+    theme::layout(inner + 32 + bottom)
+        .margin(theme::margin(bottom))
+        .hover_mode(HoverMode::Closest)
+        .template(template)
+        .grid(grid)
+}
+
+fn written(tokens: &[String], size: usize) -> bool {
+    tokens.len() <= MAX_TOKENS && tokens.len() * TOKEN <= size
+}
+
+/// Pixels for what stands below the figure: keys written upright, and the title of their axis.
+fn below(tokens: &[String], size: usize) -> usize {
+    let letters = tokens.iter().map(|token| token.chars().count()).max().unwrap_or(0).min(MAX_LETTERS);
+    theme::MARGIN_BOTTOM + if written(tokens, size) { letters * LETTER } else { 0 }
 }
 
 fn token_axis(title: &str, tokens: &[String], size: usize) -> Axis {
     let n = tokens.len();
-    let written = n <= MAX_TOKENS && n * TOKEN <= size;
+    let written = written(tokens, size);
     let every = [1, 2, 5, 10, 20, 50, 100].into_iter().find(|every| n <= 6 * every).unwrap_or(n / 4);
     let label = |at: usize| if written { text(&tokens[at]) } else { at.to_string() };
     let at: Vec<usize> = (0..n).step_by(if written { 1 } else { every.max(1) }).collect();

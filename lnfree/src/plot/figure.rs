@@ -53,6 +53,7 @@ impl Figure {
     pub fn caption(mut self, text: &str) -> Figure {
         // Below the title of the axis, which keeps the margin that it has without a caption.
         const ROOM: usize = 30;
+        let bottom = self.layout_number(&["margin", "b"]).unwrap_or(theme::MARGIN_BOTTOM) + ROOM;
         let mut layout = self.plot.layout().clone();
         layout.add_annotation(
             Annotation::new()
@@ -65,10 +66,10 @@ impl Figure {
                 .y(0.0)
                 .x_anchor(Anchor::Left)
                 .y_anchor(Anchor::Bottom)
-                .y_shift(-((theme::MARGIN_BOTTOM + ROOM) as f64) + 2.0),
+                .y_shift(-(bottom as f64) + 2.0),
         );
         let height = self.height() + ROOM;
-        self.plot.set_layout(layout.margin(theme::margin(theme::MARGIN_BOTTOM + ROOM)).height(height));
+        self.plot.set_layout(layout.margin(theme::margin(bottom)).height(height));
         self
     }
 
@@ -119,8 +120,13 @@ impl Figure {
     }
 
     fn height(&self) -> usize {
-        let layout = self.json().unwrap_or_default();
-        layout["layout"]["height"].as_u64().map_or(HEIGHT, |height| height as usize)
+        self.layout_number(&["height"]).unwrap_or(HEIGHT)
+    }
+
+    /// What the layout says at this place.
+    fn layout_number(&self, keys: &[&str]) -> Option<usize> {
+        let json = self.json().unwrap_or_default();
+        keys.iter().fold(&json["layout"], |value, key| &value[*key]).as_u64().map(|n| n as usize)
     }
 }
 

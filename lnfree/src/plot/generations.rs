@@ -8,7 +8,12 @@ use super::theme;
 
 /// The line height of a table's text and what a row adds to it, in pixels.
 const LINE: usize = 17;
-const PADDING: usize = 12;
+const PADDING: usize = 13;
+/// The header's height, and room for a line that wraps where the estimate sees none.
+const HEADER: usize = 32;
+const SPARE: usize = LINE;
+/// Below a table there is no axis.
+const BOTTOM: usize = 8;
 /// Pixels of a table and of one of its letters, on an ordinary page.
 const TABLE_WIDTH: usize = 770;
 const LETTER: f64 = 7.0;
@@ -57,7 +62,7 @@ pub fn generations(rows: &[Generation]) -> Figure {
     let rows: usize = height.iter().map(|n| n * LINE + PADDING).sum();
     let mut plot = Plot::new();
     plot.add_trace(table(headings, cells));
-    plot.set_layout(theme::layout(rows + 28 + 16 + theme::MARGIN_BOTTOM));
+    plot.set_layout(theme::layout(rows + HEADER + SPARE + 16 + BOTTOM).margin(theme::margin(BOTTOM)));
     plot.into()
 }
 
@@ -77,7 +82,8 @@ fn flat(text: &str) -> String {
 fn table(headings: Vec<String>, cells: Vec<Vec<String>>) -> Box<Table<String, String>> {
     let line = || Line::new().color(theme::GRID).width(1.0);
     let fill = |color: &'static str| Fill::new().color(color);
-    let header = Header::new(headings).align(Align::Left).height(28.0).line(line()).fill(fill(theme::FAINT));
+    let header =
+        Header::new(headings).align(Align::Left).height(HEADER as f64).line(line()).fill(fill(theme::FAINT));
     let cells = Cells::new(cells)
         .align(Align::Left)
         .height((LINE + PADDING) as f64)

@@ -47,6 +47,21 @@ pub struct Published {
     pub compared: Statistic,
 }
 
+/// A row for tables and figures: what was published, and nothing else.
+impl From<&Published> for EvalRow {
+    fn from(published: &Published) -> EvalRow {
+        EvalRow {
+            label: Some(published.label.into()),
+            model: published.label.into(),
+            dataset: published.dataset.into(),
+            mean: published.mean,
+            median: published.median.unwrap_or(f64::NAN),
+            ranges: published.ranges.iter().map(|(width, range)| (width.to_string(), *range)).collect(),
+            ..EvalRow::default()
+        }
+    }
+}
+
 /// What a comparison comes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {

@@ -23,8 +23,8 @@ pub fn write_html(runs: &[PathBuf], evals: &[PathBuf], out: &Path) -> Result<()>
     if runs.is_empty() && evals.is_empty() {
         return Err(Error::invalid("nothing to report: give a run directory or an evaluation file"));
     }
-    let mut read: Vec<RunMetrics> = runs.iter().map(|dir| read_run(dir)).collect::<Result<_>>()?;
-    let rows: Vec<EvalRow> = evals.iter().map(|file| read_eval(file)).collect::<Result<_>>()?;
+    let mut read: Vec<RunMetrics> = runs.iter().map(read_run).collect::<Result<_>>()?;
+    let rows: Vec<EvalRow> = evals.iter().map(read_eval).collect::<Result<_>>()?;
     name_apart(&mut read, runs);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let title = title(&read);

@@ -17,7 +17,8 @@ type Object = Map<String, Value>;
 /// # Errors
 /// [`Error::File`] naming the file, and the line where there is one, if a file is missing, is not what it should be,
 /// or holds no step; [`Error::Io`] if it cannot be read.
-pub fn read_run(dir: &Path) -> Result<RunMetrics> {
+pub fn read_run(dir: impl AsRef<Path>) -> Result<RunMetrics> {
+    let dir = dir.as_ref();
     let info = read_info(&dir.join("run.json"))?;
     let config = read_config(&dir.join("config.toml"))?;
     let name = std::path::absolute(dir).unwrap_or_else(|_| dir.to_path_buf());
@@ -32,7 +33,8 @@ pub fn read_run(dir: &Path) -> Result<RunMetrics> {
 /// # Errors
 /// [`Error::File`] naming file and key if something is missing or of the wrong type; [`Error::Io`] if the file cannot
 /// be read.
-pub fn read_eval(file: &Path) -> Result<EvalRow> {
+pub fn read_eval(file: impl AsRef<Path>) -> Result<EvalRow> {
+    let file = file.as_ref();
     let fail = |message: String| Error::file(file, message);
     let object = parse_object(&read_text(file, "an evaluation file")?).map_err(fail)?;
     if !object.contains_key("mean") {

@@ -16,7 +16,9 @@ pub fn collect(options: &StudyOptions, failures: Vec<Failure>) -> Study {
     let (mut evaluations, mut comparisons): (Vec<EvalRow>, Vec<Comparison>) = (Vec::new(), Vec::new());
     for model in &suite.models {
         for dataset in &suite.datasets {
-            let Some(row) = finished(model, dataset, options, None) else { continue };
+            let Some(row) = finished(model, dataset, &options.out, options.settings.limit, None) else {
+                continue;
+            };
             let published = suite.published(&model.label, dataset.name);
             comparisons.push(compare(&row, published, dataset.sample as u64, options.tolerance));
             evaluations.push(row);

@@ -18,4 +18,5 @@ pub use catalogue::{Suite, SuiteDataset, SuiteModel};
 pub use collect::{collect, write_results};
 pub use options::{SETTINGS, Settings, StudyOptions, remove_study};
 pub use plan::{Job, Plan};
+pub(crate) use plan::{finished, newest};
 pub use run::run;

@@ -211,32 +211,30 @@ fn job(model: &SuiteModel, options: &StudyOptions, offline: &Hub) -> Job {
         false => embedded_model(&model.model).or_else(|_| offline.model(&model.model)).ok(),
     };
     let changed = here.as_deref().and_then(newest);
-    let (finished, pending) = options
-        .suite
-        .datasets
-        .iter()
-        .cloned()
-        .partition(|dataset| finished(model, dataset, options, changed).is_some());
+    let (finished, pending) = options.suite.datasets.iter().cloned().partition(|dataset| {
+        finished(model, dataset, &options.out, options.settings.limit, changed).is_some()
+    });
     let at_most = model.shape.map(|shape| shape.parameters() * BYTES_PER_PARAMETER);
     Job { model: model.clone(), pending, finished, download: if here.is_some() { Some(0) } else { at_most } }
 }
 
-/// The result of an evaluation, if it is there, whole, and of this model with these settings. `changed`: when the model's
+/// The result of an evaluation in `out`, if it is there, whole, and of this model with at most `limit` sequences. `changed`: when the model's
 /// files were last written; a result that is older is of another model.
-pub(super) fn finished(
+pub(crate) fn finished(
     model: &SuiteModel,
     dataset: &SuiteDataset,
-    options: &StudyOptions,
+    out: &Path,
+    limit: usize,
     changed: Option<SystemTime>,
 ) -> Option<EvalRow> {
-    let path = result_path(&options.out, model, dataset);
+    let path = result_path(out, model, dataset);
     let row = read_eval(&path).ok()?;
     let written = std::fs::metadata(&path).and_then(|meta| meta.modified()).ok()?;
     let same = row.label.as_deref() == Some(&model.label)
         && row.model == model.model
         && row.dataset == dataset.name
         && model.format.is_none_or(|format| row.format == format.to_string())
-        && row.details.max_sequences == Some(options.settings.limit as u64);
+        && row.details.max_sequences == Some(limit as u64);
     let newer = changed.is_none_or(|changed| written >= changed);
     (same && newer && row.sequences.is_some()).then_some(row)
 }
@@ -247,7 +245,7 @@ pub(super) fn result_path(out: &Path, model: &SuiteModel, dataset: &SuiteDataset
 }
 
 /// When the newest file in a model's folder was written; `None` where that cannot be told.
-fn newest(folder: &Path) -> Option<SystemTime> {
+pub(crate) fn newest(folder: &Path) -> Option<SystemTime> {
     let files = std::fs::read_dir(folder).ok()?.flatten();
     files.filter_map(|file| std::fs::metadata(file.path()).ok()?.modified().ok()).max()
 }

@@ -99,7 +99,10 @@ impl OfModel<'_> {
     fn take_results(&mut self, progress: &mut Progress) {
         let (model, suite) = (&self.job.model, &self.options.suite);
         for dataset in self.open.clone() {
-            let Some(row) = finished(model, &dataset, self.options, None) else { continue };
+            let Some(row) = finished(model, &dataset, &self.options.out, self.options.settings.limit, None)
+            else {
+                continue;
+            };
             let published = suite.published(&model.label, dataset.name);
             let result = compare(&row, published, dataset.sample as u64, self.options.tolerance);
             progress.finished(self.plan.work(model, &dataset).1, &result, row.details.seconds);

@@ -345,6 +345,9 @@ impl Trainer {
     /// # Errors
     /// When it cannot be written; earlier checkpoints are untouched.
     pub fn save(&self, dir: &Path) -> Result<PathBuf> {
+        let mut config = self.config.clone();
+        // How a batch is parted is in its last digits: a continuation parts it likewise, whatever memory there is.
+        config.train.micro_batch_size = Some(self.micro_batch);
         let state = TrainerState {
             lnfree: env!("CARGO_PKG_VERSION").into(),
             mode: self.mode,
@@ -354,7 +357,7 @@ impl Trainer {
             data_fingerprint: self.batches.file().fingerprint()?,
             tokens: self.tokens,
             base_model: self.model_dir.clone(),
-            config: self.config.clone(),
+            config,
         };
         let ln = (self.mode == Mode::WithoutLn).then_some(&self.ln);
         checkpoint::save(dir, &state, &self.model, ln, &self.optimizer)

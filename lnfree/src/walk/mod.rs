@@ -11,14 +11,20 @@ use tch::Device;
 use crate::checkpoint::locate_model;
 use crate::config::Config;
 use crate::device::{available_memory, parse_device};
+use crate::export::CardFacts;
 use crate::model::Shape;
-use crate::norm::RemovalKind;
 use crate::plan::TRAINING_BYTES_PER_PARAMETER;
-use crate::plot::{Figure, Reference};
-use crate::report::Published;
-use crate::schedule::ScheduleConfig;
-use crate::suite::{Suite, SuiteModel};
+use crate::plot::{Figure, removal_schedule};
+use crate::suite::Suite;
 use crate::{Error, Result};
+
+mod points;
+mod results;
+mod stand_in;
+#[cfg(test)]
+mod tests;
+
+pub use points::{published_points, run_points};
 
 /// Hub name, config, the family's name in the paper's table.
 const SIZES: [(&str, &str, &str); 4] = [
@@ -78,7 +84,7 @@ impl Walk {
         let shape = shape_of(&paper, family)?;
         let (config, mut suite) = match stand_in {
             None => (size_config.clone(), paper),
-            Some(_) => (stand_in_config(&size_config)?, Suite::find("nano")?),
+            Some(_) => (stand_in::config(&size_config)?, Suite::find("nano")?),
         };
         suite.models.retain(|model| suite.name == "nano" || model.family == family);
         // The walk makes its own.
@@ -108,41 +114,25 @@ impl Walk {
         self.folder.join("eval")
     }
 
-    /// The models to evaluate: original, the vanilla control as it was released, and what this walk exports.
-    pub fn models(&self) -> Vec<SuiteModel> {
-        let label = self.suite.models[0].label.replace("original", "LN-free");
-        let own = SuiteModel {
-            label,
-            model: self.export_dir().to_string_lossy().into_owned(),
-            format: None,
-            ..self.suite.models[0].clone()
-        };
-        self.suite.models.iter().cloned().chain([own]).collect()
+    /// The plan of the size itself: which LN goes when.
+    pub fn size_schedule(&self) -> Figure {
+        schedule_of(&self.size_config)
     }
 
-    /// The row of the paper's table that this size has there, whatever is walked with here.
-    ///
-    /// # Errors
-    /// Never, unless the paper's suite itself is broken.
-    pub fn published(&self) -> Result<Vec<Published>> {
-        let of_family =
-            |p: &Published| p.label.strip_prefix(self.family).is_some_and(|rest| rest.starts_with(' '));
-        Ok(Suite::find("paper")?.published.into_iter().filter(of_family).collect())
+    /// The plan of what is trained here.
+    pub fn schedule(&self) -> Figure {
+        self.shown(schedule_of(&self.config))
     }
 
-    /// What was published for the models of [`Walk::models`], to be seen beside them. Nothing for a stand-in: its losses have
-    /// nothing to do with the size's.
-    pub fn references(&self) -> Vec<Reference> {
-        if self.stand_in.is_some() {
-            return Vec::new();
+    /// What the export's card says of it.
+    pub fn card(&self) -> CardFacts {
+        CardFacts {
+            name: format!("{} LN-free", self.model()),
+            base_model: self.model().into(),
+            data: self.config.data.train.clone(),
+            steps: self.config.train.max_steps,
+            repo: None,
         }
-        let reference = |p: &Published| {
-            let (label, dataset) = (p.label.to_string(), p.dataset.to_string());
-            Reference { label, dataset, mean: p.mean }
-        };
-        let models = self.models();
-        let here = |p: &&Published| models.iter().any(|model| model.label == p.label);
-        self.suite.published.iter().filter(here).map(reference).collect()
     }
 
     /// Labels a figure of this walk, so that a stand-in's cannot be taken for the size's own.
@@ -197,6 +187,15 @@ impl fmt::Display for Walk {
     }
 }
 
+fn schedule_of(config: &Config) -> Figure {
+    removal_schedule(
+        &config.schedule(),
+        config.model.n_layer,
+        config.train.max_steps,
+        config.tokens_per_step(),
+    )
+}
+
 fn find(size: &str) -> Result<(&'static str, &'static str, &'static str)> {
     SIZES.into_iter().find(|s| s.0 == size).ok_or_else(|| {
         let names: Vec<&str> = SIZES.iter().map(|s| s.0).collect();
@@ -223,85 +222,4 @@ fn what_is_missing(size: &str, shape: Shape, device: Device) -> Option<String> {
         return Some(format!("{size} needs more than {needed:.1} GiB, and {device:?} has {there:.1} free"));
     }
     locate_model(size).err().map(|error| format!("the weights are not here ({error})"))
-}
-
-/// Nano's config with the schedule of another size, scaled to nano's steps and blocks: every kind begins and ends at the same part
-/// of the run.
-fn stand_in_config(size: &Config) -> Result<Config> {
-    let mut config = Config::load("nano", &[])?;
-    let steps = config.train.max_steps as f64 / size.train.max_steps as f64;
-    let last = |config: &Config| config.model.n_layer.saturating_sub(1).max(1) as f64;
-    let blocks = last(size) / last(&config);
-    let scaled = |kind: RemovalKind| {
-        let (start, gap) = size.schedule.of(kind);
-        let round = |x: f64| x.round() as usize;
-        (start.map(|start| round(start as f64 * steps).max(1)), round(gap as f64 * blocks * steps))
-    };
-    let mut schedule = ScheduleConfig::default();
-    (schedule.start_ln2, schedule.gap_ln2) = scaled(RemovalKind::Ln2);
-    (schedule.start_ln1qk, schedule.gap_ln1qk) = scaled(RemovalKind::Ln1Qk);
-    (schedule.start_ln1v, schedule.gap_ln1v) = scaled(RemovalKind::Ln1V);
-    (schedule.start_lnf, _) = scaled(RemovalKind::LnF);
-    (schedule.start_eot, schedule.gap_eot) = scaled(RemovalKind::Eot);
-    (schedule.start_bos, schedule.gap_bos) = scaled(RemovalKind::Bos);
-    config.schedule = schedule;
-    Ok(config)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn stand_in(size: &str) -> Walk {
-        Walk::with(size, "runs", Device::Cpu, Some("no GPU".into())).unwrap()
-    }
-
-    #[test]
-    fn a_stand_in_removes_the_same_kinds_at_the_same_parts_of_the_run() {
-        for (size, ..) in SIZES {
-            let walk = stand_in(size);
-            let part = |config: &Config, kind| {
-                let steps: Vec<f64> = (config.schedule().removals().iter())
-                    .filter(|r| r.kind == kind)
-                    .map(|r| r.step as f64 / config.train.max_steps as f64)
-                    .collect();
-                (steps.first().copied().unwrap(), steps.last().copied().unwrap())
-            };
-            for kind in RemovalKind::ALL {
-                let (here, there) = (part(&walk.config, kind), part(&walk.size_config, kind));
-                let apart = (here.0 - there.0).abs().max((here.1 - there.1).abs());
-                assert!(apart < 0.02, "{size}, {kind:?}: {here:?} and {there:?}");
-            }
-            let order = |config: &Config| {
-                let mut kinds: Vec<_> = config.schedule().removals().iter().map(|r| r.kind).collect();
-                kinds.dedup();
-                kinds
-            };
-            assert_eq!(order(&walk.config), RemovalKind::ALL, "{size}");
-            assert_eq!(Config::parse(&walk.config.to_toml(), size, &[]).unwrap(), walk.config);
-        }
-    }
-
-    #[test]
-    fn a_stand_in_says_so_and_shows_no_published_figure_beside_its_own() {
-        let walk = stand_in("gpt2-xl");
-        assert!(walk.to_string().starts_with("STAND-IN: no GPU."));
-        assert!(walk.references().is_empty());
-        let figure = walk.shown(plotly::Plot::new().into());
-        assert!(figure.to_json().contains("standing in for gpt2-xl (48 blocks)"));
-        assert_eq!(walk.models().last().unwrap().label, "LN-free");
-        assert_eq!(walk.published().unwrap().len(), 9);
-    }
-
-    #[test]
-    fn the_real_walk_is_the_paper_with_a_model_of_our_own() {
-        let walk = Walk::real("gpt2-medium", "runs", Device::Cpu).unwrap();
-        assert_eq!(walk.config, walk.size_config);
-        let labels: Vec<String> = walk.models().into_iter().map(|m| m.label).collect();
-        assert_eq!(labels, ["Medium original", "Medium vanilla", "Medium LN-free"]);
-        // Our LN-free model stands beside the published one's figure.
-        assert_eq!(walk.references().len(), 9);
-        assert!(!walk.shown(plotly::Plot::new().into()).to_json().contains("standing in"));
-        assert!(Walk::real("gpt3", "runs", Device::Cpu).is_err());
-    }
 }

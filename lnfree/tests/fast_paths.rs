@@ -69,7 +69,14 @@ fn compare_gradients(prepare: impl Fn(&mut LnState), aux_weight: f64, folds: boo
     let wanted = targets(&ids, Some(255));
     let compute = Compute { observe: true, ..Compute::default() };
 
-    let recipe = BackwardRecipe { compute, aux_weight, scale: 0.5, checkpointing: false };
+    let recipe = BackwardRecipe {
+        compute,
+        aux_weight,
+        scale: 0.5,
+        aux_scale: 0.5,
+        aux_target: None,
+        checkpointing: false,
+    };
     let model = StepModel::new(&step.model, &step.ln, compute).unwrap();
     assert_eq!(model.n_folded() > 0, folds, "which path is taken");
     let losses = backward(&model, &step.ln, &ids, &wanted, recipe).unwrap();
@@ -155,7 +162,14 @@ fn bfloat16_losses_do_not_see_what_logits_have_in_common() {
         let compute = Compute { dtype, ..Compute::default() };
         let ids = (noise(&[4, 64], 0.9).abs() * 1000).to_kind(Kind::Int64).remainder(255);
         let ln = LnState::plain(3, Device::Cpu);
-        let recipe = BackwardRecipe { compute, aux_weight: 0.0, scale: 1.0, checkpointing: false };
+        let recipe = BackwardRecipe {
+            compute,
+            aux_weight: 0.0,
+            scale: 1.0,
+            aux_scale: 1.0,
+            aux_target: None,
+            checkpointing: false,
+        };
         model.set_requires_grad(true);
         let step = StepModel::new(model, &ln, compute).unwrap();
         let losses = backward(&step, &ln, &ids, &targets(&ids, None), recipe).unwrap();

@@ -8,6 +8,7 @@ notebook again changes what has changed.
 import argparse
 import base64
 import io
+import os
 import pathlib
 import sys
 import tempfile
@@ -17,6 +18,9 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 from PIL import Image
+
+# Figures bring images only where nobody looks on, see Figure::evcxr_display.
+os.environ["LNFREE_FIGURE_IMAGES"] = "1"
 
 FOLDER = pathlib.Path(__file__).resolve().parents[2] / "notebooks"
 KERNEL = "lnfree"
@@ -69,12 +73,13 @@ def execute(notebook, say=lambda text: None):
 
 
 def shrink(png):
-    """A figure has few colours: 256 of them look the same and take a quarter of the bytes."""
+    """In the size of the figure, which Jupyter Lab shows it in until it is pointed at; and of its few colours 256 look the same."""
     image = Image.open(io.BytesIO(base64.b64decode(png)))
     if image.mode == "P":
         return png
+    image = image.convert("RGB").resize((image.width // 2, image.height // 2), Image.Resampling.LANCZOS)
     out = io.BytesIO()
-    image.convert("RGB").quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(out, "PNG", optimize=True)
+    image.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(out, "PNG", optimize=True)
     return base64.b64encode(out.getvalue()).decode()
 
 

@@ -72,15 +72,15 @@ def execute(notebook, say=lambda text: None):
     return None, seconds
 
 
-def shrink(png):
-    """In the size of the figure, which Jupyter Lab shows it in until it is pointed at; and of its few colours 256 look the same."""
-    image = Image.open(io.BytesIO(base64.b64decode(png)))
-    if image.mode == "P":
-        return png
-    image = image.convert("RGB").resize((image.width // 2, image.height // 2), Image.Resampling.LANCZOS)
-    out = io.BytesIO()
-    image.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(out, "PNG", optimize=True)
-    return base64.b64encode(out.getvalue()).decode()
+def shrink(data):
+    """Gives a figure's image the size of the figure, in which Jupyter Lab shows it until it is pointed at, and of its colours the 256
+    that look the same, in a quarter of the bytes."""
+    image = Image.open(io.BytesIO(base64.b64decode(data["image/png"])))
+    if image.height == 2 * data.get("application/vnd.plotly.v1+json", {}).get("layout", {}).get("height", 0):
+        half = image.convert("RGB").resize((image.width // 2, image.height // 2), Image.Resampling.LANCZOS)
+        out = io.BytesIO()
+        half.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(out, "PNG", optimize=True)
+        data["image/png"] = base64.b64encode(out.getvalue()).decode()
 
 
 def tidy(notebook):
@@ -105,7 +105,7 @@ def tidy(notebook):
                 output.execution_count = count
                 output.metadata = {}
             if "image/png" in output.get("data", {}):
-                output.data["image/png"] = shrink(output.data["image/png"])
+                shrink(output.data)
             if output.output_type == "stream" and merged and merged[-1].get("name") == output.name:
                 merged[-1].text += output.text
             else:

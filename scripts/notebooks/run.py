@@ -10,11 +10,13 @@ import base64
 import io
 import os
 import pathlib
+import queue
 import sys
 import tempfile
 import time
 
 import nbformat
+from jupyter_core.utils import run_sync
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 from PIL import Image
@@ -25,6 +27,8 @@ os.environ["LNFREE_FIGURE_IMAGES"] = "1"
 FOLDER = pathlib.Path(__file__).resolve().parents[2] / "notebooks"
 KERNEL = "lnfree"
 LARGEST = 2_000_000
+# Seconds without a word after which a cell has said all.
+SETTLE = 0.3
 # Where notebooks put what they make.
 RUNS = "../runs/notebooks"
 # What every notebook begins with; the variable makes the kernel load what it knows types by.
@@ -47,6 +51,17 @@ def failure(cell):
     return None
 
 
+def settle(client, cell, index):
+    """Waits for what a cell still has to say: evcxr may call it done before its stderr has arrived, where its errors are."""
+    while True:
+        try:
+            message = run_sync(client.kc.get_iopub_msg)(timeout=SETTLE)
+        except queue.Empty:
+            return
+        if message["msg_type"] in ("stream", "error"):
+            client.process_message(message, cell, index)
+
+
 def execute(notebook, say=lambda text: None):
     """Executes all cells; returns the reason of the first failure, or None, and the seconds each cell took."""
     seconds = []
@@ -62,6 +77,7 @@ def execute(notebook, say=lambda text: None):
             started = time.monotonic()
             try:
                 client.execute_cell(cell, index)
+                settle(client, cell, index)
             except (CellExecutionError, DeadKernelError) as error:
                 return f"cell {index + 1}: {error}", seconds
             seconds.append(time.monotonic() - started)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Opens the notebooks in Jupyter Lab, with a Rust kernel that finds everything by itself. Installs and compiles what is missing
-# first: some twenty minutes the first time on two cores, half a minute after a change to the crate, else nothing.
+# first: some ten minutes the first time on two cores, half a minute after a change to the crate, else nothing.
 #
 #   ./scripts/notebook.sh [ARGUMENTS]      Jupyter Lab on notebooks/; arguments go to it
 #   ./scripts/notebook.sh --run [NAME…]    executes these notebooks, or all, without a browser, and stores what they print and draw

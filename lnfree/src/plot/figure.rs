@@ -16,6 +16,8 @@ use crate::{Error, Result};
 
 /// Pixels of an image where nothing else is asked for: the width of a notebook page.
 const WIDTH: usize = 860;
+/// Set by `scripts/notebooks/run.py` for the kernels that it starts.
+const WITH_IMAGES: &str = "LNFREE_FIGURE_IMAGES";
 /// Pixels of height of a figure whose layout does not say.
 const HEIGHT: usize = 480;
 
@@ -105,12 +107,17 @@ impl Figure {
         render(self.json()?, ImageFormat::Svg, self.width, self.height())
     }
 
-    /// Shows the figure in Jupyter: interactive there, and as an image where notebooks are only looked at (GitHub).
+    /// Shows the figure in Jupyter, interactive. Where nobody looks on (`scripts/notebook.sh --run`) its image goes with it, for where
+    /// notebooks are only looked at, as on GitHub. Jupyter Lab would show that instead, and makes its own when it saves.
     pub fn evcxr_display(&self) {
         let mut out = mime("application/vnd.plotly.v1+json", &self.plot.to_json());
-        match self.png() {
-            Ok(png) => out.push_str(&mime("image/png", &BASE64_STANDARD.encode(png))),
-            Err(error) => out.push_str(&mime("text/plain", &format!("a figure without an image: {error}"))),
+        if std::env::var_os(WITH_IMAGES).is_some() {
+            match self.png() {
+                Ok(png) => out.push_str(&mime("image/png", &BASE64_STANDARD.encode(png))),
+                Err(error) => {
+                    out.push_str(&mime("text/plain", &format!("a figure without an image: {error}")))
+                }
+            }
         }
         print!("{out}");
     }

@@ -39,6 +39,16 @@ bool by_onednn(const at::Tensor &a, int64_t m, int64_t k, int64_t n) {
     return onednn_is_faster() && known && a.is_cpu() && m > 1 && m * k * n >= SMALLEST;
 }
 
+// oneDNN may refuse a product, and does where memory is short, before it has written anything: then libtorch does it, or says what is wrong.
+template <typename F> bool worked(F &&work) {
+    try {
+        work();
+        return true;
+    } catch (const std::exception &) {
+        return false;
+    }
+}
+
 using Affine = at::Tensor(const at::Tensor &, const at::Tensor &, const std::optional<at::Tensor> &, std::string_view,
                           c10::List<std::optional<at::Scalar>>, std::optional<std::string_view>);
 
@@ -78,27 +88,26 @@ void add(at::Tensor into, const at::Tensor &from) {
 } // namespace
 
 at::Tensor affine(const at::Tensor &x, const at::Tensor &weight, const std::optional<at::Tensor> &bias) {
-    if (by_onednn(x, x.size(0), x.size(1), weight.size(1))) {
-        return onednn_affine().call(x, weight.t(), bias, "none", c10::List<std::optional<at::Scalar>>(), "");
-    }
+    at::Tensor y;
+    const auto fast = [&] { y = onednn_affine().call(x, weight.t(), bias, "none", c10::List<std::optional<at::Scalar>>(), ""); };
+    if (by_onednn(x, x.size(0), x.size(1), weight.size(1)) && worked(fast)) return y;
     return bias.has_value() ? at::addmm(*bias, x, weight) : at::mm(x, weight);
 }
 
 at::Tensor product(const at::Tensor &a, const at::Tensor &b) {
     if (!by_onednn(a, a.size(0), a.size(1), b.size(1))) return at::mm(a, b);
     at::Tensor out = at::empty({a.size(0), b.size(1)}, a.options());
-    at::native::mkldnn_matmul(a, b, out, 0.0f, 1.0f);
+    if (!worked([&] { at::native::mkldnn_matmul(a, b, out, 0.0f, 1.0f); })) at::mm_out(out, a, b);
     return out;
 }
 
 void add_product(at::Tensor into, const at::Tensor &a, const at::Tensor &b) {
     if (into.scalar_type() != a.scalar_type()) {
         add(into, product(a, b));
-    } else if (by_onednn(a, a.size(0), a.size(1), b.size(1))) {
-        at::native::mkldnn_matmul(a, b, into, 1.0f, 1.0f);
-    } else {
-        into.addmm_(a, b);
+        return;
     }
+    const auto fast = [&] { at::native::mkldnn_matmul(a, b, into, 1.0f, 1.0f); };
+    if (!by_onednn(a, a.size(0), a.size(1), b.size(1)) || !worked(fast)) into.addmm_(a, b);
 }
 
 } // namespace lnfree

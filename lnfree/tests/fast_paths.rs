@@ -65,7 +65,7 @@ fn a_target_outside_the_vocabulary_is_an_error() {
 fn compare_gradients(prepare: impl Fn(&mut LnState), aux_weight: f64, folds: bool) {
     let step = prepared(&prepare);
     let plain = prepared(&prepare);
-    let ids = (noise(&[3, 40], 0.9).abs() * 1000).to_kind(Kind::Int64).remainder(256);
+    let ids = tokens();
     let wanted = targets(&ids, Some(255));
     let compute = Compute { observe: true, ..Compute::default() };
 
@@ -102,6 +102,10 @@ fn compare_gradients(prepare: impl Fn(&mut LnState), aux_weight: f64, folds: boo
     }
 }
 
+fn tokens() -> Tensor {
+    (noise(&[3, 40], 0.9).abs() * 1000).to_kind(Kind::Int64).remainder(256)
+}
+
 fn prepared(prepare: &impl Fn(&mut LnState)) -> LoadedModel {
     let mut loaded = LoadedModel::load(&vector("tiny-a"), None, Kind::Float, Device::Cpu).unwrap();
     for (name, mut parameter) in loaded.model.named_parameters() {
@@ -110,7 +114,15 @@ fn prepared(prepare: &impl Fn(&mut LnState)) -> LoadedModel {
             let _ = parameter.g_add_(&(noise(&parameter.size(), 0.3) * 0.3));
         }
     }
-    let stds: Vec<(f64, f64)> = (0..7).map(|i| (0.4 + 0.1 * f64::from(i), 0.9)).collect();
+    let ids = tokens();
+    let compute = Compute { observe: true, ..Compute::default() };
+    let mut pass = loaded.model.pass(&ids, &loaded.ln, compute).unwrap();
+    let residual = loaded.model.residual(&ids, &mut pass, &mut NoHook);
+    loaded.model.final_norm(&residual, &mut pass, &mut NoHook);
+    let seen = Vec::<f64>::try_from(pass.observations().unwrap().select(1, 0).to_kind(Kind::Double)).unwrap();
+    // Not quite what the LNs divide by.
+    let stds: Vec<(f64, f64)> = seen.iter().map(|std| (std * 1.1, std * 0.9)).collect();
+    drop(pass);
     loaded.ln = LnState::real(&stds, NormSettings::default(), Device::Cpu);
     prepare(&mut loaded.ln);
     loaded.model.set_requires_grad(true);

@@ -4,7 +4,7 @@
 //! # fn main() -> lnfree::Result<()> {
 //! use lnfree::report;
 //!
-//! let rows = vec![report::read_eval("original.json".as_ref())?, report::read_eval("ln_free.json".as_ref())?];
+//! let rows = vec![report::read_eval("original.json")?, report::read_eval("ln_free.json")?];
 //! print!("{}", report::results_table(&rows).to_text());
 //! report::write_html(&["runs/nano".into()], &["original.json".into()], "report.html".as_ref())?;
 //! # Ok(())

@@ -133,9 +133,14 @@ fn fold_block<'a>(
 }
 
 impl Fold<'_> {
-    /// γ/σ̄ as a column, `[in, 1]`.
+    /// γ/σ̄, `[in]`.
     fn gain(&self) -> Tensor {
-        (self.norm.weight.detach() / &self.std).unsqueeze(1)
+        self.norm.weight.detach().to_kind(Kind::Float) / &self.std
+    }
+
+    /// β, `[in]`.
+    fn beta(&self) -> Tensor {
+        self.norm.bias.detach().to_kind(Kind::Float)
     }
 
     /// Its columns of a weight or of anything of that shape.
@@ -143,26 +148,29 @@ impl Fold<'_> {
         weight.detach().narrow(1, self.start, self.len)
     }
 
-    /// Puts the LN into its columns of a copy of weight and bias.
+    /// Puts the LN into its columns of copies of weight and bias. Weights are long: each is read as few times as can be.
     fn fold_into(&self, weight: &Tensor, bias: &Tensor) {
-        let mut columns = self.columns(weight);
-        let mut shifted = bias.narrow(0, self.start, self.len);
-        let beta = self.norm.bias.detach().to_kind(weight.kind());
-        let _ = shifted.g_add_(&columns.tr().mv(&beta));
-        let _ = columns.g_mul_(&self.gain());
-        let _ = columns.g_sub_(&columns.mean_dim(0i64, true, Kind::Float));
+        let (columns, gain) = (self.columns(weight), self.gain());
+        let sums = Tensor::stack(&[&gain / gain.numel() as f64, self.beta()], 0).matmul(&columns);
+        let _ = bias.narrow(0, self.start, self.len).g_add_(&sums.get(1));
+        let _ = columns.shallow_clone().g_mul_(&gain.unsqueeze(1)).g_sub_(&sums.get(0));
     }
 
     fn unfold_gradients(&self) {
-        let mut grad = self.columns(&self.reader.weight.grad());
+        let (mut grad, gain) = (self.columns(&self.reader.weight.grad()), self.gain());
         let bias_grad = self.reader.bias.grad().narrow(0, self.start, self.len);
         let weight = self.columns(&self.reader.weight);
-        let _ = grad.g_sub_(&grad.mean_dim(0i64, true, Kind::Float));
-        let rows = (&grad * &weight).sum_dim_intlist([1i64].as_slice(), false, Kind::Float) / &self.std;
-        let _ = self.norm.weight.grad().g_add_(&rows);
-        let _ = self.norm.bias.grad().g_add_(&weight.mv(&bias_grad));
-        let _ = grad.g_mul_(&self.gain());
-        let _ = grad.addr_(&self.norm.bias.detach(), &bias_grad);
+        // What centring takes from G, and g, side by side: [2, out].
+        let means = grad.mean_dim(0i64, false, Kind::Float);
+        let sides = Tensor::stack(&[means, bias_grad.to_kind(Kind::Float)], 0);
+        let by_row = weight.matmul(&sides.tr().to_kind(weight.kind()));
+        let rows =
+            (&grad * &weight).sum_dim_intlist([1i64].as_slice(), false, Kind::Float) - by_row.select(1, 0);
+        let _ = self.norm.weight.grad().g_add_(&(rows / &self.std));
+        let _ = self.norm.bias.grad().g_add_(&by_row.select(1, 1));
+        let _ = grad.g_mul_(&gain.unsqueeze(1));
+        let outer = Tensor::stack(&[-gain, self.beta()], 1);
+        let _ = grad.g_add_(&outer.matmul(&sides));
     }
 }
 

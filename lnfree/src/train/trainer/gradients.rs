@@ -1,0 +1,127 @@
+//! The gradients of one optimizer step, whatever memory there is for them.
+
+use std::time::Instant;
+
+use tch::{Kind, Tensor};
+
+use super::Trainer;
+use crate::console::say;
+use crate::loss::targets;
+use crate::model::{Compute, StepModel};
+use crate::train::split::{Part, aux_target, catching_lack_of_memory, parts, smaller};
+use crate::train::{BackwardRecipe, Mode, backward};
+use crate::{Error, Result};
+
+impl Trainer {
+    /// Forwards and backwards of one optimizer step; gradients are left on the parameters. Where memory does not suffice, the step begins again
+    /// with half as many sequences at a time, and the run goes on with these.
+    ///
+    /// # Errors
+    /// When the data cannot be read, and when memory does not suffice for one sequence.
+    pub fn accumulate_gradients(&mut self) -> Result<()> {
+        self.started = Instant::now();
+        let (position, ln) = (self.batches.position(), self.ln.copy());
+        loop {
+            let batch_size = self.config.train.batch_size;
+            let smaller = match self.ln.follows_within_a_forward() {
+                true => None,
+                false => smaller(batch_size, self.micro_batch),
+            };
+            match (catching_lack_of_memory(|| self.accumulate()), smaller) {
+                (Err(Error::OutOfMemory), Some(smaller)) => {
+                    say(&format!(
+                        "step {}: out of memory with {} sequences at a time; the step begins again with {smaller}, which has the same result",
+                        self.step, self.micro_batch
+                    ));
+                    self.micro_batch = smaller;
+                    self.optimizer.clear_gradients();
+                    self.batches.seek(position);
+                    self.ln = ln.copy();
+                }
+                (outcome, _) => return outcome,
+            }
+        }
+    }
+
+    fn accumulate(&mut self) -> Result<()> {
+        let train = &self.config.train;
+        let (accumulation, batch_size) = (train.gradient_accumulation_steps, train.batch_size);
+        let ignore = if train.predict_eot { None } else { self.model.config.eot_token_id() };
+        self.sums = Tensor::zeros([3], (Kind::Float, self.model.device()));
+        let step = StepModel::new(&self.model, &self.ln, self.compute(0, 0))?;
+        for micro in 0..accumulation {
+            let ids = self.batches.next_batch(batch_size)?;
+            let targets = targets(&ids, ignore);
+            let (losses, observed) = self.batch(&step, &ids, &targets, micro)?;
+            self.sums += losses / accumulation as f64;
+            if let Some(observed) = observed {
+                self.ln.observe(&observed);
+            }
+        }
+        step.finish();
+        Ok(())
+    }
+
+    /// One batch of the config, in parts: its losses (total, cross-entropy, auxiliary), and what its LNs saw.
+    fn batch(
+        &self,
+        step: &StepModel,
+        ids: &Tensor,
+        targets: &Tensor,
+        micro: usize,
+    ) -> Result<(Tensor, Option<Tensor>)> {
+        let train = &self.config.train;
+        let whole = self.ln.follows_within_a_forward();
+        let parts = parts(targets, if whole { train.batch_size } else { self.micro_batch } as i64)?;
+        let target = match parts.len() > 1 && train.aux_loss_weight != 0.0 {
+            true => Some(aux_target(step, &self.ln, ids, &parts, |part| self.compute(micro, part))?),
+            false => None,
+        };
+        let mut sums = Tensor::zeros([3], (Kind::Float, ids.device()));
+        let mut seen: Option<Tensor> = None;
+        for (i, &Part { start, len, of_targets, of_sequences }) in parts.iter().enumerate() {
+            let scale = 1.0 / train.gradient_accumulation_steps as f64;
+            let recipe = BackwardRecipe {
+                compute: self.compute(micro, i),
+                aux_weight: train.aux_loss_weight,
+                scale: scale * of_targets,
+                aux_scale: scale * of_sequences,
+                aux_target: target.as_ref(),
+                checkpointing: train.gradient_checkpointing,
+            };
+            let (ids, targets) = (ids.narrow(0, start, len), targets.narrow(0, start, len));
+            let losses = backward(step, &self.ln, &ids, &targets, recipe)?;
+            // The mean over no target is not a number, and weighs nothing.
+            let cross_entropy = match of_targets == 0.0 {
+                true => losses.aux.zeros_like(),
+                false => losses.cross_entropy * of_targets,
+            };
+            let aux = losses.aux * of_sequences;
+            sums += Tensor::stack(&[&cross_entropy + &aux, cross_entropy, aux], 0);
+            if let Some(observed) = losses.observed {
+                let weighted = observed * of_sequences;
+                seen = Some(seen.map_or_else(|| weighted.shallow_clone(), |seen| seen + &weighted));
+            }
+        }
+        Ok((sums, seen))
+    }
+
+    fn compute(&self, micro: usize, part: usize) -> Compute {
+        let config = &self.model.config;
+        let drops = config.resid_pdrop > 0.0 || config.embd_pdrop > 0.0 || config.attn_pdrop > 0.0;
+        // One seed per micro-batch, far enough apart for the parts of the model to add their own number.
+        let position = (self.step * self.config.train.gradient_accumulation_steps + micro) as u64;
+        let seed = self
+            .config
+            .train
+            .seed
+            .wrapping_mul(0x2545_F491_4F6C_DD1D)
+            .wrapping_add(position << 12)
+            .wrapping_add((part as u64) << 44);
+        Compute {
+            dtype: self.config.train.dtype.kind(),
+            observe: self.mode == Mode::WithoutLn,
+            dropout_seed: drops.then_some(seed),
+        }
+    }
+}

@@ -118,7 +118,7 @@ fn prepared(prepare: &impl Fn(&mut LnState)) -> LoadedModel {
     let compute = Compute { observe: true, ..Compute::default() };
     let mut pass = loaded.model.pass(&ids, &loaded.ln, compute).unwrap();
     let residual = loaded.model.residual(&ids, &mut pass, &mut NoHook);
-    loaded.model.final_norm(&residual, &mut pass, &mut NoHook);
+    let _ = loaded.model.final_norm(&residual, &mut pass, &mut NoHook);
     let seen = Vec::<f64>::try_from(pass.observations().unwrap().select(1, 0).to_kind(Kind::Double)).unwrap();
     // Not quite what the LNs divide by.
     let stds: Vec<(f64, f64)> = seen.iter().map(|std| (std * 1.1, std * 0.9)).collect();

@@ -89,7 +89,9 @@ void add(at::Tensor into, const at::Tensor &from) {
 
 at::Tensor affine(const at::Tensor &x, const at::Tensor &weight, const std::optional<at::Tensor> &bias) {
     at::Tensor y;
-    const auto fast = [&] { y = onednn_affine().call(x, weight.t(), bias, "none", c10::List<std::optional<at::Scalar>>(), ""); };
+    // Some columns of a wider matrix are not a layout that oneDNN has fast code for here: it would take a thousand times as long.
+    const bool dense = weight.is_contiguous() || weight.t().is_contiguous();
+    const auto fast = [&] { y = onednn_affine().call(x, (dense ? weight : weight.contiguous()).t(), bias, "none", c10::List<std::optional<at::Scalar>>(), ""); };
     if (by_onednn(x, x.size(0), x.size(1), weight.size(1)) && worked(fast)) return y;
     return bias.has_value() ? at::addmm(*bias, x, weight) : at::mm(x, weight);
 }

@@ -1,5 +1,5 @@
-// GPT-2's GELU, x/2 (1 + tanh u) with u = sqrt(2/pi) (x + 0.044715 x^3), which is x / (1 + e^(-2u)). On a CPU libtorch takes three times as long
-// over its tanh.
+// GPT-2's GELU, x/2 (1 + tanh u) with u = sqrt(2/pi) (x + 0.044715 x^3), which is x / (1 + e^(-2u)). On a CPU libtorch takes
+// its time over the tanh.
 #include "parallel.hpp"
 #include "result.hpp"
 #include "rows.hpp"

@@ -24,11 +24,23 @@ fn compile_native(lib: &Path) {
         .flag_if_supported("-fno-trapping-math")
         // A false alarm about libtorch's headers.
         .flag_if_supported("-Wno-maybe-uninitialized")
+        // Vectors are handed over between our own functions alone.
+        .flag_if_supported("-Wno-psabi")
         .flag("-isystem")
         .flag(headers.to_string_lossy().as_ref())
         .files(
-            ["cross_entropy", "gelu", "linear", "matmul", "sigma", "token_losses", "torch"]
-                .map(|name| format!("native/{name}.cpp")),
+            [
+                "attention",
+                "cross_entropy",
+                "gelu",
+                "linear",
+                "matmul",
+                "sigma",
+                "tiles",
+                "token_losses",
+                "torch",
+            ]
+            .map(|name| format!("native/{name}.cpp")),
         )
         .compile("lnfree_native");
 }

@@ -7,7 +7,7 @@ use lnfree::data::{Batches, Layout, TokenFile, Tokenizer, write_tokens};
 use lnfree::hook::NoHook;
 use lnfree::hub::embedded_model;
 use lnfree::loss::{cross_entropy, linear_cross_entropy};
-use lnfree::model::{Compute, Gpt2, Gpt2Config};
+use lnfree::model::{Compute, Gpt2, Gpt2Config, causal_attention};
 use lnfree::norm::{LnState, RemovalKind};
 use lnfree::optim::{AdamW, AdamWConfig};
 use lnfree::tch::{self, Device, Kind, Tensor};
@@ -65,15 +65,24 @@ fn norms(model: &Gpt2, ids: &Tensor) {
 }
 
 fn attention() {
-    let _guard = tch::no_grad_guard();
-    for (name, kind) in [("attention, float32", Kind::Float), ("attention, bfloat16", Kind::BFloat16)] {
-        let part = || Tensor::randn([1, 12, 1024, 64], (Kind::Float, Device::Cpu)).to_kind(kind);
-        let (q, k, v) = (part(), part(), part());
-        time(name, 1024, "tokens", || {
-            let _ = black_box(Tensor::scaled_dot_product_attention::<Tensor>(
-                &q, &k, &v, None, 0.0, true, None, false,
-            ));
-        });
+    let above = |kind| Tensor::randn([1, 12, 1024, 64], (Kind::Float, Device::Cpu)).to_kind(kind);
+    let libtorch = |q: &Tensor, k: &Tensor, v: &Tensor| {
+        Tensor::scaled_dot_product_attention::<Tensor>(q, k, v, None, 0.0, true, None, false)
+    };
+    for (name, kind) in [("float32", Kind::Float), ("bfloat16", Kind::BFloat16)] {
+        let qkv: Vec<Tensor> = (0..3).map(|_| above(kind).set_requires_grad(true)).collect();
+        let grad = above(kind);
+        let mut both = |of: &str, attention: &dyn Fn(&Tensor, &Tensor, &Tensor) -> Tensor| {
+            time(&format!("attention, {name}{of}"), 1024, "tokens", || {
+                let _guard = tch::no_grad_guard();
+                let _ = black_box(attention(&qkv[0], &qkv[1], &qkv[2]));
+            });
+            time(&format!("attention and gradients, {name}{of}"), 1024, "tokens", || {
+                (attention(&qkv[0], &qkv[1], &qkv[2]) * &grad).sum(kind).backward();
+            });
+        };
+        both("", &causal_attention);
+        both(", libtorch's", &libtorch);
     }
 }
 

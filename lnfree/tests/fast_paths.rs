@@ -5,7 +5,7 @@ mod common;
 use common::{max_abs, relative_rms, vector};
 use lnfree::hook::NoHook;
 use lnfree::loss::{IGNORE, aux_loss, cross_entropy, linear_cross_entropy, predicting, targets};
-use lnfree::model::{Compute, Gpt2, LoadedModel, StepModel};
+use lnfree::model::{Compute, Gpt2, LoadedModel, StepModel, causal_attention};
 use lnfree::norm::{LnState, NormSettings, RemovalKind};
 use lnfree::tch::{Device, Kind, Tensor};
 use lnfree::train::{BackwardRecipe, backward};
@@ -217,4 +217,77 @@ fn gelu_is_libtorchs() {
     };
     compare(Kind::Float, 1e-6);
     compare(Kind::BFloat16, 1e-2);
+}
+
+/// softmax(q kᵀ / √d + mask) v in float64, with autograd.
+fn plain_attention(q: &Tensor, k: &Tensor, v: &Tensor) -> Tensor {
+    let (pos, d) = (q.size()[2], q.size()[3]);
+    let future = Tensor::ones([pos, pos], (Kind::Bool, Device::Cpu)).triu(1);
+    let scores = q.matmul(&k.transpose(-2, -1)) / (d as f64).sqrt();
+    scores.masked_fill(&future, f64::NEG_INFINITY).softmax(-1, Kind::Double).matmul(v)
+}
+
+/// z and the gradients of q, k and v, with queries, keys and values side by side in memory as c_attn makes them.
+fn attention_and_gradients(
+    [batch, head, pos, d]: [i64; 4],
+    kind: Kind,
+    attention: impl Fn(&Tensor, &Tensor, &Tensor) -> Tensor,
+) -> (Tensor, Tensor) {
+    // Rounded first, so that all types begin with the same numbers.
+    let round = |x: Tensor| x.to_kind(Kind::BFloat16).to_kind(kind);
+    let qkv = round(noise(&[batch, pos, 3 * head * d], 0.37) * 1.5).set_requires_grad(true);
+    let parts: Vec<Tensor> =
+        qkv.chunk(3, -1).iter().map(|x| x.view([batch, pos, head, d]).transpose(1, 2)).collect();
+    let z = attention(&parts[0], &parts[1], &parts[2]);
+    let above = round(noise(&[batch, head, pos, d], 0.91));
+    (&z * above).sum(Kind::Float).backward();
+    (z.detach(), qkv.grad())
+}
+
+#[test]
+fn attention_by_tiles_is_attention() {
+    // One token, less than a tile, a tile, several and a bit; heads as wide as a tile, narrower and wider, and one that no tile is made for.
+    for size in
+        [[1, 1, 1, 16], [2, 3, 5, 16], [1, 2, 64, 32], [2, 2, 200, 64], [1, 2, 129, 80], [1, 2, 70, 20]]
+    {
+        let (z, grad) = attention_and_gradients(size, Kind::Double, plain_attention);
+        for (kind, near) in [(Kind::Float, 5e-6), (Kind::BFloat16, 2e-2)] {
+            let (found, found_grad) = attention_and_gradients(size, kind, causal_attention);
+            assert_eq!((found.size(), found.kind()), (z.size(), kind));
+            let (theirs, their_grad) = attention_and_gradients(size, kind, libtorch_attention);
+            for (found, theirs, plain) in [(&found, &theirs, &z), (&found_grad, &their_grad, &grad)] {
+                let (off, theirs) = (relative_rms(found, plain), relative_rms(theirs, plain));
+                assert!(
+                    off < near && off < 1.5 * theirs + 1e-7,
+                    "{size:?} {kind:?}: {off:e}, libtorch {theirs:e}"
+                );
+            }
+        }
+    }
+}
+
+fn libtorch_attention(q: &Tensor, k: &Tensor, v: &Tensor) -> Tensor {
+    Tensor::scaled_dot_product_attention::<Tensor>(q, k, v, None, 0.0, true, None, false)
+}
+
+#[test]
+fn attention_looks_at_nothing_that_comes_later() {
+    let size = [1, 2, 100, 32];
+    let [q, k, v] = [0.3, 0.5, 0.7].map(|frequency| noise(&size, frequency));
+    let z = causal_attention(&q, &k, &v);
+    for x in [&k, &v] {
+        let _ = x.narrow(2, 90, 10).fill_(1e30);
+    }
+    let changed = causal_attention(&q, &k, &v);
+    assert_eq!(max_abs(&changed.narrow(2, 0, 90), &z.narrow(2, 0, 90)), 0.0);
+}
+
+#[test]
+fn attention_takes_large_scores() {
+    let size = [1, 1, 80, 16];
+    let [q, k, v] = [0.3, 0.5, 0.7].map(|frequency| noise(&size, frequency));
+    let (q, k) = (q * 300.0, k * 300.0);
+    let plain = plain_attention(&q.to_kind(Kind::Double), &k.to_kind(Kind::Double), &v.to_kind(Kind::Double));
+    let found = causal_attention(&q, &k, &v);
+    assert!(relative_rms(&found, &plain) < 1e-3, "{:e}", relative_rms(&found, &plain));
 }

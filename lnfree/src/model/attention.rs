@@ -5,6 +5,12 @@ use tch::{Kind, Tensor};
 use super::layer_norm::Faces;
 use super::{Conv1d, Pass};
 use crate::hook::{Activation, Hook};
+use crate::native;
+
+/// Causal attention, softmax(q kᵀ / √d_head) v, of q, k and v `[batch, head, pos, d_head]`; likewise; differentiable. No `[pos, pos]` matrix is made.
+pub fn causal_attention(q: &Tensor, k: &Tensor, v: &Tensor) -> Tensor {
+    native::must(native::causal_attention(q, k, v))
+}
 
 /// Multi-head attention of one block.
 #[derive(Debug)]
@@ -29,8 +35,10 @@ impl Attention {
         let p = if pass.compute.dropout_seed.is_some() { self.attn_pdrop } else { 0.0 };
         let z = if hook.wants_pattern() {
             self.explicit(layer, &q, &k, &v, p, hook)
-        } else {
+        } else if p > 0.0 {
             Tensor::scaled_dot_product_attention::<Tensor>(&q, &k, &v, None, p, true, None, false)
+        } else {
+            causal_attention(&q, &k, &v)
         };
         let z = hook.on(Activation::Z(layer), z);
         let [batch, _, pos, _] = z.size()[..] else { return z };

@@ -3,7 +3,7 @@
 use tch::{Kind, Tensor};
 
 use super::layer_norm::Faces;
-use super::{Attention, Block, Compute, Gpt2, Pass};
+use super::{Attention, Block, Compute, Gpt2, Pass, causal_attention};
 use crate::hook::NoHook;
 use crate::norm::{LnSite, LnState};
 use crate::{Error, Result};
@@ -132,8 +132,10 @@ impl Attention {
         kept.k.narrow(2, pass.start, n).copy_(&k);
         kept.v.narrow(2, pass.start, n).copy_(&v);
         let (k, v) = (kept.k.narrow(2, 0, end), kept.v.narrow(2, 0, end));
-        let causal = pass.start == 0 && n > 1;
-        let z = Tensor::scaled_dot_product_attention(&q, &k, &v, mask, 0.0, causal, None, false);
+        let z = match pass.start == 0 && n > 1 {
+            true => causal_attention(&q, &k, &v),
+            false => Tensor::scaled_dot_product_attention(&q, &k, &v, mask, 0.0, false, None, false),
+        };
         self.c_proj.forward(&z.transpose(1, 2).reshape([batch, n, -1]), pass)
     }
 }

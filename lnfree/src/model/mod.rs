@@ -16,7 +16,7 @@ pub mod weights;
 
 use tch::{Kind, Tensor};
 
-pub use attention::Attention;
+pub use attention::{Attention, causal_attention};
 pub use block::{Block, Conv1d, Mlp, gelu};
 pub use cache::KvCache;
 pub(crate) use fold::Folded;

@@ -18,6 +18,7 @@ unsafe extern "C" {
     fn lnfree_product(a: *const C_tensor, b: *const C_tensor) -> *mut C_tensor;
     fn lnfree_add_product(into: *mut C_tensor, a: *const C_tensor, b: *const C_tensor) -> i32;
     fn lnfree_gelu(x: *const C_tensor) -> *mut C_tensor;
+    fn lnfree_causal_attention(q: *const C_tensor, k: *const C_tensor, v: *const C_tensor) -> *mut C_tensor;
     fn lnfree_sigma(x: *const C_tensor, eps: f64) -> *mut C_tensor;
     fn lnfree_logits_to_gradient(
         logits: *mut C_tensor,
@@ -89,6 +90,16 @@ pub(crate) fn add_product(into: &mut Tensor, a: &Tensor, b: &Tensor) -> Result<(
 pub(crate) fn gelu(x: &Tensor) -> Result<Tensor> {
     // SAFETY: as in `linear`.
     tensor(unsafe { lnfree_gelu(x.as_ptr()) })
+}
+
+/// Causal attention softmax(q kᵀ / √d_head) v of q, k and v `[batch, head, pos, d_head]`; likewise, in memory `[batch, pos, head, d_head]` where it
+/// is ours; differentiable.
+///
+/// # Errors
+/// As [`linear`].
+pub(crate) fn causal_attention(q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
+    // SAFETY: as in `linear`.
+    tensor(unsafe { lnfree_causal_attention(q.as_ptr(), k.as_ptr(), v.as_ptr()) })
 }
 
 /// σ = sqrt(var(x) + ε) over the last axis, biased variance; differentiable. `[.., n]` → `[..]`.

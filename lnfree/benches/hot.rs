@@ -72,7 +72,7 @@ fn attention() {
     for (name, kind) in [("float32", Kind::Float), ("bfloat16", Kind::BFloat16)] {
         let qkv: Vec<Tensor> = (0..3).map(|_| above(kind).set_requires_grad(true)).collect();
         let grad = above(kind);
-        let mut both = |of: &str, attention: &dyn Fn(&Tensor, &Tensor, &Tensor) -> Tensor| {
+        let both = |of: &str, attention: &dyn Fn(&Tensor, &Tensor, &Tensor) -> Tensor| {
             time(&format!("attention, {name}{of}"), 1024, "tokens", || {
                 let _guard = tch::no_grad_guard();
                 let _ = black_box(attention(&qkv[0], &qkv[1], &qkv[2]));

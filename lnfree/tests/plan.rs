@@ -1,44 +1,35 @@
 //! The plan's arithmetic against what training really holds, and parts of batches against whole ones.
 
-use std::path::PathBuf;
+mod common;
 
-use lnfree::config::{Config, FloatType};
-use lnfree::data::{Layout, TokenFile, write_tokens};
+use common::random_run;
+use lnfree::config::FloatType;
 use lnfree::device::{peak_memory, reset_peak_memory};
-use lnfree::model::{Gpt2, Gpt2Config, Shape};
+use lnfree::model::{Gpt2Config, Shape};
 use lnfree::norm::{LnState, RemovalKind};
 use lnfree::plan::{Passes, TrainingMemory};
 use lnfree::tch::{Device, Kind, Tensor};
-use lnfree::train::{Mode, StartOptions, Trainer};
+use lnfree::train::{Mode, Trainer};
+
+/// Takes away every LN.
+fn all_removed(ln: &mut LnState) {
+    RemovalKind::ALL.into_iter().for_each(|kind| ln.remove(kind, None));
+}
 
 /// Peak memory of the process while it takes two steps, in MiB: measured, and as planned.
 fn measured_and_planned(config: &Gpt2Config, batch: usize, passes: Passes) -> (f64, f64) {
-    let seq = config.block_size as usize;
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("tokens.arrow");
-    let vocab = config.vocab_size as u32;
-    let rows = (0..2 * batch as u32)
-        .map(|row| Ok((0..seq as u32).map(|at| (row * 37 + at * 101) % vocab).collect()));
-    write_tokens(&path, rows, Layout::Fixed(seq), vocab as usize).unwrap();
-    let text = format!(
-        "model = {{ name = 'x', n_layer = {} }}\ndata = {{ train = 'x', block_size = {seq} }}\n\
-         [train]\nbatch_size = {batch}\nmicro_batch_size = {batch}\nmax_steps = 4\nlearning_rate = 1e-5\nmin_lr = 1e-5\n\
-         warmup_steps = 0\ndropout = 0.0\ndtype = '{}'\ngradient_checkpointing = {}\n",
-        config.n_layer,
+    let train = format!(
+        "batch_size = {batch}\nmicro_batch_size = {batch}\nlearning_rate = 1e-5\nmin_lr = 1e-5\n\
+         dtype = '{}'\ngradient_checkpointing = {}\n",
         passes.dtype.name(),
         passes.checkpointing
     );
-    let run = Config::parse(&text, "test", &[]).unwrap();
-    let model = Gpt2::init(config.clone(), 0, Device::Cpu).unwrap();
-    let mut ln = LnState::real(&vec![(0.1, 0.1); 2 * model.h.len() + 1], run.norm.clone(), Device::Cpu);
-    let mode = if passes.removes_ln { Mode::WithoutLn } else { Mode::WithLn };
-    for kind in RemovalKind::ALL.into_iter().filter(|_| passes.removes_ln) {
-        ln.remove(kind, None);
-    }
-    let tokens = TokenFile::open(&path).unwrap();
-    let start =
-        StartOptions { mode, model_dir: PathBuf::new(), tokens, eval_tokens: None, device: Device::Cpu };
-    let mut trainer = Trainer::of_model(run, start, model, ln).unwrap();
+    let vocab = config.vocab_size as u32;
+    let tokens = (2 * batch as u32, move |row, at| (row * 37 + at * 101) % vocab);
+    let (_folder, mut trainer) = match passes.removes_ln {
+        true => random_run(config, tokens, &train, Mode::WithoutLn, all_removed),
+        false => random_run(config, tokens, &train, Mode::WithLn, |_| {}),
+    };
     reset_peak_memory(Device::Cpu);
     trainer.train_step().unwrap();
     trainer.train_step().unwrap();
@@ -50,12 +41,7 @@ fn measured_and_planned(config: &Gpt2Config, batch: usize, passes: Passes) -> (f
 #[test]
 #[cfg(target_os = "linux")]
 fn plans_agree_with_the_memory_that_training_takes() {
-    // Lets freed memory go at once, so that the process holds what tensors hold.
-    // SAFETY: mallopt only sets parameters of the allocator.
-    unsafe {
-        libc::mallopt(libc::M_MMAP_THRESHOLD, 1 << 20);
-        libc::mallopt(libc::M_TRIM_THRESHOLD, 1 << 20);
-    }
+    common::let_freed_memory_go();
     let (deep, wide) = ([8, 4, 256, 512], [2, 4, 128, 16384]);
     for ([n_layer, n_head, n_embd, vocab_size], batch, dtype, checkpointing, removes_ln) in [
         (deep, 32, FloatType::Float32, false, false),
@@ -76,35 +62,15 @@ fn plans_agree_with_the_memory_that_training_takes() {
 
 /// A trainer over 8 random sequences a step with end-of-text in some of them, which predicts no end-of-text.
 fn trainer(micro_batch: usize, more: &str) -> (tempfile::TempDir, Trainer) {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("tokens.arrow");
     // Of the 3rd and 4th sequence only the first two targets count.
     let token =
         |row: u32, at: u32| if row % 8 == 2 && at > 2 { 60 } else { (row * 37 + at * at * 11 + at) % 61 };
-    write_tokens(
-        &path,
-        (0..32).map(|row| Ok((0..16).map(|at| token(row, at)).collect())),
-        Layout::Fixed(16),
-        61,
-    )
-    .unwrap();
-    let text = format!(
-        "model = {{ name = 'x', n_layer = 2 }}\ndata = {{ train = 'x', block_size = 16, shuffle = false }}\n\
-         [train]\nbatch_size = 8\ngradient_accumulation_steps = 2\nmax_steps = 4\nlearning_rate = 1e-2\nmin_lr = 1e-3\n\
-         warmup_steps = 0\naux_loss_weight = 0.5\ndropout = 0.0\nmicro_batch_size = {micro_batch}\n{more}"
+    let train = format!(
+        "batch_size = 8\ngradient_accumulation_steps = 2\nlearning_rate = 1e-2\nmin_lr = 1e-3\naux_loss_weight = 0.5\n\
+         micro_batch_size = {micro_batch}\n{more}"
     );
-    let config = Config::parse(&text, "test", &[]).unwrap();
-    let model = Gpt2::init(Gpt2Config::new(2, 2, 32, 16, 61).unwrap(), 0, Device::Cpu).unwrap();
-    let ln = LnState::real(&[(0.1, 0.2); 5], config.norm.clone(), Device::Cpu);
-    let tokens = TokenFile::open(&path).unwrap();
-    let start = StartOptions {
-        mode: Mode::WithoutLn,
-        model_dir: PathBuf::new(),
-        tokens,
-        eval_tokens: None,
-        device: Device::Cpu,
-    };
-    (folder, Trainer::of_model(config, start, model, ln).unwrap())
+    let shape = Gpt2Config::new(2, 2, 32, 16, 61).unwrap();
+    random_run(&shape, (32, token), &train, Mode::WithoutLn, |_| {})
 }
 
 fn largest_difference(a: &Tensor, b: &Tensor) -> f64 {

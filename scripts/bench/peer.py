@@ -4,13 +4,14 @@
   peer.py --task train --ln fake --baseline paper  --size gpt2 --batch-size 8 --accum 2 --dtype bfloat16
   peer.py --task train --ln real --baseline strong --size 6,6,192,4096 --batch-size 8 --seq 128
   peer.py --task eval  --ln real --baseline eager  --size gpt2-xl
+  peer.py --task generate --size gpt2 --batch-size 8 --prompt 128 --new-tokens 128
 
 --baseline paper   eager; the fake LN follows its running standard deviation on the host, once in every LN of every training
                    forward, as the paper's code does
 --baseline eager   the same without that
 --baseline strong  torch.compile, fused AdamW, and no statistics: what PyTorch can do today
-All of them: SDPA attention, float32 parameters, bfloat16 by autocast. Random weights, random tokens, no dropout. Needs torch and
-transformers.
+All of them: SDPA attention, float32 parameters, bfloat16 by autocast. Random weights, random tokens, no dropout. A generation is
+transformers' own `generate`: greedy, with its key-value cache, never ended early. Needs torch and transformers.
 """
 
 import argparse
@@ -41,7 +42,8 @@ def arguments():
     p.add_argument("--checkpointing", action="store_true")
     p.add_argument("--aux-weight", type=float, default=0.0)
     p.add_argument("--compile-blocks", action="store_true", help="compile one block, not the whole model: starts sooner")
-    p.add_argument("--prompt", type=int, default=16, help="tokens before those that --task generate makes")
+    p.add_argument("--prompt", type=int, default=128, help="tokens before those that --task generate writes")
+    p.add_argument("--new-tokens", type=int, default=128, help="tokens that --task generate writes")
     p.add_argument("--device", default="auto")
     p.add_argument("--threads", type=int)
     return p.parse_args()
@@ -49,6 +51,8 @@ def arguments():
 
 def main():
     a = arguments()
+    if a.task == "generate":
+        a.seq = a.prompt + a.new_tokens
     import torch
 
     if a.threads:
@@ -81,28 +85,46 @@ def build(a, torch):
         fake = fake_ln(torch)
         host = a.baseline == "paper" and a.task == "train"
         gpt2 = model.transformer
+        stds = measured_stds(torch, model, a.device)
         for block in gpt2.h:
-            block.ln_1, block.ln_2 = fake(block.ln_1, host), fake(block.ln_2, host)
-        gpt2.ln_f = fake(gpt2.ln_f, host)
+            block.ln_1, block.ln_2 = (fake(ln, host, stds[ln]) for ln in (block.ln_1, block.ln_2))
+        gpt2.ln_f = fake(gpt2.ln_f, host, stds[gpt2.ln_f])
     if a.checkpointing and a.task == "train":
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     return model.to(a.device), [layers, heads, width, vocab]
+
+
+def sigma(x, eps):
+    return (x.float().var(-1, unbiased=False) + eps).sqrt()
+
+
+def measured_stds(torch, model, device):
+    """The mean σ that every LN of a random text sees."""
+    stds = {}
+    norms = [m for m in model.modules() if isinstance(m, torch.nn.LayerNorm)]
+    see = lambda ln, args: stds.update({ln: sigma(args[0], ln.eps).mean().item()})
+    handles = [ln.register_forward_pre_hook(see) for ln in norms]
+    with torch.no_grad():
+        model(torch.randint(0, model.config.vocab_size, (1, min(64, model.config.n_positions)), device=device))
+    for handle in handles:
+        handle.remove()
+    return stds
 
 
 def fake_ln(torch):
     """(x − μ) / σ̄ ⊙ γ + β; with `host`, the running σ is fetched to the host in every forward."""
 
     class FakeLN(torch.nn.Module):
-        def __init__(self, ln, host):
+        def __init__(self, ln, host, std):
             super().__init__()
             self.weight, self.bias, self.eps, self.host = ln.weight, ln.bias, ln.eps, host
-            self.register_buffer("std", torch.tensor(0.05, device=ln.weight.device))
-            self.running = 0.05
+            self.register_buffer("std", torch.tensor(std, device=ln.weight.device))
+            self.running = std
 
         def forward(self, x):
             if self.host:
                 with torch.no_grad():
-                    seen = (x.var(-1, unbiased=False) + self.eps).sqrt().mean().item()
+                    seen = sigma(x, self.eps).mean().item()
                 self.running = 0.9 * self.running + 0.1 * seen
             return (x - x.mean(-1, keepdim=True)) / self.std * self.weight + self.bias
 
@@ -129,9 +151,8 @@ def train_step(a, torch, model, run, batches):
         model.transformer.ln_f.register_forward_pre_hook(lambda _, args: last.update(x=args[0]))
 
     def aux():
-        x = last["x"].float()
-        sigma = (x.var(-1, unbiased=False) + 1e-5).sqrt()
-        return a.aux_weight * (sigma - sigma[:, 1:].detach().mean()).square().mean()
+        seen = sigma(last["x"], 1e-5)
+        return a.aux_weight * (seen - seen[:, 1:].detach().mean()).square().mean()
 
     def step(i):
         total = 0.0
@@ -166,13 +187,13 @@ def eval_step(a, torch, model, run, batches):
 
 
 def generate_step(a, torch, model, run, batches):
-    """`seq` tokens after a prompt, greedily, with transformers' key-value cache."""
+    """New tokens after a prompt, greedily, with transformers' key-value cache; nothing ends a text early."""
     model.eval()
+    new = a.new_tokens
 
     @torch.no_grad()
     def step(i):
         prompt = batches[i % len(batches)][:, : a.prompt]
-        new = a.seq - a.prompt
         with autocast(a, torch):
             run.generate(prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=new, min_new_tokens=new, do_sample=False)
         return float("nan")
@@ -240,15 +261,18 @@ def bench(a, torch):
     times.sort()
     median = times[len(times) // 2]
     accum = a.accum if a.task == "train" else 1
-    new = a.seq - a.prompt if a.task == "generate" else a.seq
-    tokens = a.batch_size * accum * new
-    # As Shape::flop_per_token counts; backward takes twice as much again.
-    forward = 2 * (12 * layers * width**2 + vocab * width) + 2 * layers * width * (a.seq + 1)
-    flop_per_s = tokens * forward * (3 if a.task == "train" else 1) / median
+    generating = a.task == "generate"
+    tokens = a.batch_size * accum * (a.new_tokens if generating else a.seq)
+    # As `lnfree bench` counts: a forward of every token, or of all but the last one written; backward takes twice as much again.
+    n = a.seq - 1 if generating else a.seq
+    forward = n * (2 * (12 * layers * width**2 + vocab * width) + 2 * layers * width * (n + 1))
+    if generating:  # a prompt needs no logits, but for its last token
+        forward -= (a.prompt - 1) * 2 * vocab * width
+    flop_per_s = a.batch_size * accum * forward * (3 if a.task == "train" else 1) / median
     peak = max(peak, matrix_peak(a, torch))
     return {
         "task": a.task, "ln": a.ln, "shape": shape, "device": device_name(a.device, torch), "dtype": a.dtype,
-        "batch_size": a.batch_size, "accumulation": accum, "seq": a.seq,
+        "batch_size": a.batch_size, "accumulation": accum, "seq": a.seq, "prompt": a.prompt if generating else 0,
         "checkpointing": a.checkpointing and a.task == "train", "aux_weight": a.aux_weight if a.task == "train" else 0.0,
         "median_step_s": median, "min_step_s": times[0], "tokens_per_s": tokens / median, "flop_per_s": flop_per_s,
         "matrix_peak": peak, "share_of_peak": flop_per_s / peak, "peak_gib": memory.peak_gib(),

@@ -5,12 +5,11 @@ use std::time::Instant;
 
 use tch::Device;
 
-use super::{BenchLn, BenchOptions, Timed, all_removed, random_tokens};
+use super::{BenchLn, BenchOptions, Timed, ln_state, random_tokens};
 use crate::Result;
 use crate::config::Config;
 use crate::device::reset_peak_memory;
 use crate::model::{Gpt2, Gpt2Config};
-use crate::norm::LnState;
 use crate::train::{Mode, StartOptions, Trainer};
 
 /// Times [`Trainer::train_step`].
@@ -20,22 +19,21 @@ pub(super) fn time(config: Gpt2Config, device: Device, options: BenchOptions) ->
     let (_folder, tokens) = random_tokens(2 * batch_size * accumulation, seq, config.vocab_size)?;
     let model = Gpt2::init(config, 0, device)?;
     let run = run_config(&model.config, options)?;
-    let (mode, ln) = match options.ln {
-        BenchLn::Real => (Mode::WithLn, LnState::plain(model.h.len(), device)),
-        _ => (Mode::WithoutLn, all_removed(&model, &tokens, run.norm.clone())?),
-    };
+    let ln = ln_state(&model, &tokens, run.norm.clone(), options.ln)?;
+    let mode = if options.ln == BenchLn::Real { Mode::WithLn } else { Mode::WithoutLn };
     let start = StartOptions { mode, model_dir: PathBuf::new(), tokens, eval_tokens: None, device };
     let mut trainer = Trainer::of_model(run, start, model, ln)?;
     reset_peak_memory(device);
-    let mut timed = Timed { step_s: Vec::with_capacity(steps), loss: f64::NAN };
+    let mut timed = Timed { step_s: Vec::with_capacity(steps), loss: None, at_once: batch_size };
     for step in 0..warmup + steps {
         let started = Instant::now();
         // Reads the losses back, and so waits for a GPU.
-        timed.loss = trainer.train_step()?.loss;
+        timed.loss = Some(trainer.train_step()?.loss);
         if step >= warmup {
             timed.step_s.push(started.elapsed().as_secs_f64());
         }
     }
+    timed.at_once = trainer.micro_batch();
     Ok(timed)
 }
 

@@ -12,25 +12,32 @@ use super::DeviceArgs;
 
 #[derive(Args)]
 pub(super) struct BenchArgs {
-    /// train: whole optimizer steps; eval: batches of an evaluation.
+    /// train: whole optimizer steps; eval: batches of an evaluation; generate: texts written token by token.
     #[arg(long, default_value = "eval")]
     task: Task,
-    /// real: LayerNorm kept; fake: every one replaced, as in a run after its last removal; folded: the export without any (eval).
+    /// real: LayerNorm kept; half: as in the middle of a run; fake: every one replaced, as in a run after its last removal; folded: the
+    /// export without any (not for training).
     #[arg(long, default_value = "real")]
     ln: BenchLn,
     /// gpt2, gpt2-medium, gpt2-large, gpt2-xl, or LAYERS,HEADS,WIDTH,VOCABULARY.
     #[arg(long, default_value = "gpt2")]
     size: String,
-    /// Sequences in a batch; in training, in a micro-batch.
+    /// Sequences in a batch; in training, in a micro-batch; texts that are written together.
     #[arg(long, default_value_t = 8)]
     batch_size: usize,
     /// Micro-batches in an optimizer step.
     #[arg(long, default_value_t = 1)]
     accum: usize,
-    /// Tokens in a sequence.
+    /// Tokens in a sequence of training or evaluation.
     #[arg(long, default_value_t = 1024)]
     seq: usize,
-    /// Steps, or batches, that are timed.
+    /// In generation, tokens that are there before.
+    #[arg(long, default_value_t = 128)]
+    prompt: usize,
+    /// In generation, tokens that are written after them.
+    #[arg(long, default_value_t = 128)]
+    new_tokens: usize,
+    /// Steps, batches, or rounds of writing that are timed.
     #[arg(long, default_value_t = 10)]
     steps: usize,
     /// Those before.
@@ -61,23 +68,29 @@ pub(super) fn run(args: BenchArgs) -> anyhow::Result<()> {
         return Ok(());
     }
     let device = args.device.device()?;
-    if [args.batch_size, args.accum, args.steps].contains(&0) || args.seq < 2 {
-        let message = "--batch-size, --accum and --steps must be at least 1, --seq at least 2";
+    if [args.batch_size, args.accum, args.steps, args.prompt, args.new_tokens].contains(&0) || args.seq < 2 {
+        let message =
+            "--batch-size, --accum, --steps, --prompt and --new-tokens must be at least 1, --seq at least 2";
         return Err(Error::invalid(message).into());
     }
+    let seq = match args.task {
+        Task::Generate => args.prompt.saturating_add(args.new_tokens),
+        Task::Train | Task::Eval => args.seq,
+    };
     let options = BenchOptions {
         task: args.task,
         ln: args.ln,
         batch_size: args.batch_size,
         accumulation: args.accum,
-        seq: args.seq,
+        seq,
+        prompt: args.prompt,
         steps: args.steps,
         warmup: args.warmup,
         dtype: args.dtype,
         checkpointing: args.checkpointing,
         aux_weight: args.aux_weight,
     };
-    let record = bench(shape(&args.size, args.seq)?, device, options)?;
+    let record = bench(shape(&args.size, seq)?, device, options)?;
     println!("{}", serde_json::to_string(&record)?);
     Ok(())
 }

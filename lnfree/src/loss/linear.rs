@@ -48,9 +48,8 @@ pub fn linear_cross_entropy(
         } else {
             let counts = counts.narrow(0, start, len).to_kind(Kind::Float);
             let weights = (counts * coefficient / n_counted.clamp_min(1.0)).unsqueeze(-1);
-            let (losses, gradient) = gradient_of(&logits, &targets, &weights);
-            sum += losses;
-            logits = gradient.to_kind(x.kind());
+            let at_a_time = float_rows_at_a_time(vocab_size as u64) as i64;
+            sum += to_gradient(&logits, &targets, &weights, at_a_time);
         }
         grad.narrow(0, start, len).copy_(&product(&logits, head)?);
         add_product(head_grad, &logits.tr(), &x)?;
@@ -58,14 +57,21 @@ pub fn linear_cross_entropy(
     Ok(LinearCrossEntropy { loss: (sum / n_counted).to_kind(Kind::Float), grad })
 }
 
-/// Sum of the losses, float64, and the gradient of Σ weights · loss, float32, in libtorch's operations, for any device. `weights` `[n, 1]`.
-fn gradient_of(logits: &Tensor, targets: &Tensor, weights: &Tensor) -> (Tensor, Tensor) {
-    let mut log_p = logits.to_kind(Kind::Float).log_softmax(-1, Kind::Float);
-    let at = targets.clamp_min(0).unsqueeze(-1);
-    let counted = targets.not_equal(IGNORE).unsqueeze(-1);
-    let losses = -(log_p.gather(-1, &at, false) * counted).sum(Kind::Double);
-    let gradient = log_p.exp_().g_mul_(weights).scatter_add(-1, &at, &-weights);
-    (losses, gradient)
+/// Replaces `logits` by the gradient of Σ weights · loss, in their type, and returns the sum of the losses, float64, by libtorch's operations,
+/// for any device. `weights` `[n, 1]`, zero where a target does not count. Float32 numbers are there for `at_a_time` rows only, see
+/// [`float_rows_at_a_time`].
+fn to_gradient(logits: &Tensor, targets: &Tensor, weights: &Tensor, at_a_time: i64) -> Tensor {
+    let mut sum = Tensor::zeros([], (Kind::Double, logits.device()));
+    for (start, len) in pieces(logits.size()[0], at_a_time) {
+        let [logits, targets, weights] = [logits, targets, weights].map(|x| x.narrow(0, start, len));
+        let mut log_p = logits.log_softmax(-1, Kind::Float);
+        let at = targets.clamp_min(0).unsqueeze(-1);
+        let counted = targets.not_equal(IGNORE).unsqueeze(-1).to_kind(Kind::Float);
+        sum -= (log_p.gather(-1, &at, false) * &counted).sum(Kind::Double);
+        // p − onehot(target) is exact in float32; the product with the weights is rounded into its place.
+        let _ = log_p.exp_().scatter_add_(-1, &at, &-counted).mul_out(&logits, &weights);
+    }
+    sum
 }
 
 /// Rows of logits at a time: as many as pay for reading and writing the gradient of the unembedding once more, which is as large as they are
@@ -78,7 +84,52 @@ pub(crate) fn rows_at_a_time(vocab_size: u64, bytes: u64, on_cpu: bool) -> u64 {
     (CACHE / row).max(enough.min(LARGEST / row)).max(1)
 }
 
+/// Rows that a GPU has in float32 at a time, twice where logits are bfloat16: 256 MiB, which is enough to keep it busy.
+pub(crate) fn float_rows_at_a_time(vocab_size: u64) -> u64 {
+    ((64 << 20) / vocab_size.max(1)).max(1)
+}
+
 /// Starts and lengths of the pieces of `0..n`.
 fn pieces(n: i64, at_a_time: i64) -> impl Iterator<Item = (i64, i64)> {
     (0..n).step_by(at_a_time as usize).map(move |start| (start, at_a_time.min(n - start)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What GPUs do against the kernel for CPUs, on the same logits.
+    #[test]
+    fn gradients_by_libtorch_are_those_of_the_kernel() {
+        tch::manual_seed(3);
+        let targets = Tensor::from_slice(&[4, IGNORE, 0, 700, 3, IGNORE, 12]);
+        let weights = targets.not_equal(IGNORE).to_kind(Kind::Float).unsqueeze(-1) * 0.25;
+        for (kind, close) in [(Kind::Float, 1e-6), (Kind::BFloat16, 2f64.powi(-8))] {
+            // One target is as good as certain: p − 1 must not be lost in rounding.
+            let logits = Tensor::randn([7, 701], (Kind::Float, Device::Cpu)) * 3.0;
+            let _ = logits.get(3).get(700).fill_(20.0);
+            let logits = logits.to_kind(kind);
+            let mut expected = logits.copy();
+            let losses = logits_to_gradient(&mut expected, &targets, 0.25).unwrap();
+            let found = logits.copy();
+            let sum = to_gradient(&found, &targets, &weights, 3);
+            let expected_sum = losses.sum(Kind::Double).double_value(&[]);
+            assert!(
+                (sum.double_value(&[]) / expected_sum - 1.0).abs() < 1e-6,
+                "{kind:?} {sum} {expected_sum}"
+            );
+            let [found, expected] = [found, expected].map(|x| x.to_kind(Kind::Double));
+            let error = ((&found - &expected).abs() / (expected.abs() + 1e-12)).max().double_value(&[]);
+            assert!(error <= close * 2.0, "{kind:?} {error}");
+            assert_eq!(found.get(1).abs().max().double_value(&[]), 0.0);
+        }
+    }
+
+    #[test]
+    fn what_is_float32_on_a_gpu_stays_within_half_a_gib() {
+        let vocab = 50257;
+        assert!(rows_at_a_time(vocab, 2, false) * vocab * 2 <= 1 << 30);
+        assert!(float_rows_at_a_time(vocab) * vocab * 4 <= 256 << 20 && float_rows_at_a_time(vocab) > 1000);
+        assert_eq!(float_rows_at_a_time(1 << 40), 1);
+    }
 }

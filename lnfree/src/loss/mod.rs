@@ -4,8 +4,8 @@ mod linear;
 
 use tch::{Kind, Reduction, Tensor};
 
-pub(crate) use linear::rows_at_a_time;
 pub use linear::{LinearCrossEntropy, linear_cross_entropy};
+pub(crate) use linear::{float_rows_at_a_time, rows_at_a_time};
 
 use crate::model::sigma_of;
 

@@ -11,7 +11,7 @@ pub use run::RunPlan;
 use tch::Device;
 
 use crate::config::{Config, FloatType};
-use crate::loss::rows_at_a_time;
+use crate::loss::{float_rows_at_a_time, rows_at_a_time};
 use crate::model::Shape;
 use crate::train::Mode;
 
@@ -91,10 +91,13 @@ impl TrainingMemory {
         // The final norm's input and output, what is unembedded, and the gradients of the latter two.
         let last = (3 * FLOAT + 2 * bytes) * d;
         let logits = tokens.min(rows_at_a_time(vocab, bytes, device == Device::Cpu)) * vocab;
-        // A GPU makes log-probabilities and gradients of them in float32, and the unembedding's gradient apart from what was gathered.
-        let head = match device {
-            Device::Cpu => logits * bytes,
-            _ => logits * (bytes + 3 * FLOAT) + vocab * d * FLOAT,
+        // A GPU makes log-probabilities of some of them in float32, of bfloat16 ones after a copy, or has the unembedding's gradient apart from
+        // what was gathered.
+        let float_rows = tokens.min(float_rows_at_a_time(vocab)) * vocab * FLOAT;
+        let head = match (device, half) {
+            (Device::Cpu, _) => logits * bytes,
+            (_, true) => logits * bytes + (2 * float_rows).max(vocab * d * bytes),
+            (_, false) => logits * bytes + float_rows,
         };
         let flowing = tokens * BACKWARD_WIDTHS * FLOAT * d;
         let (kept, working) = if checkpointing {
@@ -185,7 +188,7 @@ mod tests {
         assert_eq!(memory.copies, 2 * (48 * 12 * 1600 * 1600 + 50257 * 1600));
         let kept = 48 * (2 * 4 + 14 * 2) * 1600 + (3 * 4 + 2 * 2) * 1600;
         assert_eq!(memory.activations, 2 * 1024 * kept);
-        assert_eq!(memory.working, 2 * 1024 * 14 * 50257 + 4 * 50257 * 1600);
+        assert_eq!(memory.working, 50257 * (2 * 1024 * 2 + 2 * 4 * 1335));
         assert_eq!(memory.program, 0);
         let again = TrainingMemory::new(&XL, passes(2, FloatType::Bfloat16, true), Device::Cuda(0));
         assert_eq!(again.activations, 2 * 1024 * (49 * 4 + 16) * 1600);

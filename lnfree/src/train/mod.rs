@@ -23,6 +23,7 @@ pub use lock::{RunLock, lock_run};
 pub use metrics::{Event, StepRecord};
 pub use trainer::{StartOptions, Trainer};
 
+use crate::console::say;
 use crate::eval::{EvalOptions, Summary, evaluate};
 use crate::{Error, Result, checkpoint, interrupt};
 use metrics::MetricsLog;
@@ -52,8 +53,8 @@ pub struct Outcome {
 /// Trains to the end of the schedule, writing metrics, events and checkpoints into `dir`.
 ///
 /// # Errors
-/// [`Error::Diverged`] when the loss is not finite, [`Error::Interrupted`] when a signal asked to stop (after saving), and
-/// whatever keeps files from being read or written.
+/// [`Error::Diverged`] when the loss is not finite, [`Error::Interrupted`] when a signal asked to stop, [`Error::OutOfMemory`] (both after
+/// saving), and whatever keeps files from being read or written.
 pub fn run(trainer: &mut Trainer, dir: &Path) -> Result<Outcome> {
     let _listening = interrupt::listen();
     checkpoint::clean(dir)?;
@@ -61,6 +62,7 @@ pub fn run(trainer: &mut Trainer, dir: &Path) -> Result<Outcome> {
     let mut progress = Progress::new(trainer);
     let max_steps = trainer.config.train.max_steps;
     let mut checkpoint = trainer.resumed_from().map(Path::to_path_buf);
+    let mut saved = checkpoint.as_ref().map(|_| trainer.step());
     // A checkpoint may hold the very weights that make the next loss infinite: it is good once a step has followed.
     let mut last_good: Option<PathBuf> = None;
     while trainer.step() < max_steps {
@@ -68,7 +70,12 @@ pub fn run(trainer: &mut Trainer, dir: &Path) -> Result<Outcome> {
         for removal in trainer.apply_removals() {
             log.event(&Event::Remove { step, kind: removal.kind, layer: removal.layer })?;
         }
-        let record = trainer.train_step()?;
+        let record = match trainer.train_step() {
+            Err(Error::OutOfMemory) if step > 0 && saved != Some(step) => {
+                return Err(saved_without_memory(trainer, dir, &mut log));
+            }
+            outcome => outcome?,
+        };
         if !record.loss.is_finite() || !record.grad_norm.is_finite() {
             let loss = if record.loss.is_finite() { record.grad_norm } else { record.loss };
             return Err(diverged(step, loss, last_good));
@@ -89,6 +96,7 @@ pub fn run(trainer: &mut Trainer, dir: &Path) -> Result<Outcome> {
         if due(trainer.step(), trainer.config.train.save_every) || last || stop {
             log.sync()?;
             checkpoint = Some(trainer.save(dir)?);
+            saved = Some(trainer.step());
         }
         if stop && !last {
             return Err(Error::Interrupted { step, run: dir.to_path_buf() });
@@ -100,6 +108,15 @@ pub fn run(trainer: &mut Trainer, dir: &Path) -> Result<Outcome> {
         Some(checkpoint) => Ok(Outcome { checkpoint, steps: max_steps }),
         None => Err(Error::file(dir, "the run was already complete and has no checkpoint")),
     }
+}
+
+/// The end of a run that memory has run out for: the step has changed nothing, what was done before it is saved.
+fn saved_without_memory(trainer: &Trainer, dir: &Path, log: &mut MetricsLog) -> Error {
+    if let Err(error) = log.sync().and_then(|()| trainer.save(dir)) {
+        return error;
+    }
+    say(&format!("step {}: what was done before it is saved: --resume {}", trainer.step(), dir.display()));
+    Error::OutOfMemory
 }
 
 /// The end of a run whose loss is not a number; retention may have taken the checkpoint meanwhile.

@@ -74,6 +74,25 @@ fn the_bench_counts_what_the_shape_needs() {
     place.fails(&["bench", "--size", "gpt3"], &["size gpt3", "gpt2-xl"]);
     place.fails(&["bench", "--steps", "0"], &["--steps"]);
     place.fails(&["bench", "--task", "train", "--ln", "folded"], &["folded", "--task eval"]);
+    place.fails(&["bench", "--task", "generate", "--new-tokens", "0"], &["--new-tokens"]);
+}
+
+#[test]
+fn the_bench_times_texts_that_are_written() {
+    let place = Place::new();
+    let size = ["bench", "--task", "generate", "--size", "2,2,32,501", "--batch-size", "3", "--steps", "2"];
+    for ln in ["real", "half", "fake", "folded"] {
+        let args = [size.as_slice(), &["--prompt", "5", "--new-tokens", "4", "--ln", ln]].concat();
+        let record: serde_json::Value = serde_json::from_str(&place.ok(&args)).unwrap();
+        let number = |key: &str| record[key].as_f64().unwrap();
+        // Twelve new tokens; the last one of a text is not read again.
+        assert!((number("tokens_per_s") * number("median_step_s") - 12.0).abs() < 1e-9, "{record}");
+        let body = 8.0 * 2.0 * 2.0 * 12.0 * 32.0 * 32.0 + 2.0 * 4.0 * 32.0 * 36.0;
+        let flop = 3.0 * (body + 4.0 * 2.0 * 32.0 * 501.0);
+        assert!((number("flop_per_s") * number("median_step_s") / flop - 1.0).abs() < 1e-9, "{record}");
+        assert_eq!((record["seq"].as_u64(), record["prompt"].as_u64()), (Some(9), Some(5)));
+        assert!(record["loss"].is_null() && record["planned_gib"].is_null(), "{record}");
+    }
 }
 
 #[test]
@@ -106,5 +125,8 @@ fn the_bench_times_training_with_and_without_ln() {
     let fake = run(&["--ln", "fake", "--aux-weight", "0.1"]);
     let again = run(&["--ln", "fake", "--aux-weight", "0.1", "--checkpointing"]);
     assert!((number(&fake, "loss") - number(&again, "loss")).abs() < 1e-4, "{fake} {again}");
-    assert_ne!(number(&fake, "loss"), number(&real, "loss"));
+    let half = run(&["--ln", "half", "--aux-weight", "0.1"]);
+    let losses = [&real, &half, &fake].map(|record| number(record, "loss"));
+    assert!(losses[0] != losses[1] && losses[1] != losses[2] && losses[0] != losses[2], "{losses:?}");
+    assert!(number(&real, "planned_gib") > 0.1, "{real}");
 }

@@ -1,13 +1,18 @@
-//! Vectors made by the paper's code (see vectors/README.md) and how to compare with them.
+//! Vectors made by the paper's code (see vectors/README.md) and how to compare with them; small runs of random models.
 #![allow(dead_code)]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use lnfree::config::Config;
+use lnfree::data::{Layout, TokenFile, write_tokens};
 use lnfree::model::weights::{Weights, read_weights};
-use lnfree::norm::{NormSettings, SpecialAxis, UpdateCount};
-use lnfree::tch::{Kind, Tensor};
+use lnfree::model::{Gpt2, Gpt2Config};
+use lnfree::norm::{LnState, NormSettings, SpecialAxis, UpdateCount};
+use lnfree::tch::{Device, Kind, Tensor};
+use lnfree::train::{Mode, StartOptions, Trainer};
 use serde_json::Value;
+use tempfile::TempDir;
 
 /// A file of the vectors.
 pub fn vector(name: &str) -> PathBuf {
@@ -71,4 +76,44 @@ pub fn token_file(path: &Path, rows: &Tensor) {
 /// The map of a JSON object.
 pub fn map(value: &Value) -> BTreeMap<String, Value> {
     value.as_object().unwrap().iter().map(|(k, v)| (k.clone(), v.clone())).collect()
+}
+
+/// A trainer on the CPU of a model with random weights, and the folder that its data are in: `n` sequences of the model's length, each token
+/// by `token(row, position)`. `train` is the `[train]` table and what follows it; `removed` says what is done to the LN state before.
+pub fn random_run(
+    shape: &Gpt2Config,
+    (n, token): (u32, impl Fn(u32, u32) -> u32),
+    train: &str,
+    mode: Mode,
+    removed: impl FnOnce(&mut LnState),
+) -> (TempDir, Trainer) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tokens.arrow");
+    let (seq, vocab_size) = (shape.block_size as usize, shape.vocab_size as usize);
+    let rows = (0..n).map(|row| Ok((0..seq as u32).map(|at| token(row, at)).collect()));
+    write_tokens(&path, rows, Layout::Fixed(seq), vocab_size).unwrap();
+    let text = format!(
+        "model = {{ name = 'x', n_layer = {} }}\ndata = {{ train = 'x', block_size = {seq}, shuffle = false }}\n\
+         [train]\nwarmup_steps = 0\ndropout = 0.0\nmax_steps = 4\n{train}",
+        shape.n_layer
+    );
+    let config = Config::parse(&text, "test", &[]).unwrap();
+    let model = Gpt2::init(shape.clone(), 0, Device::Cpu).unwrap();
+    let stds = vec![(0.1, 0.2); 2 * model.h.len() + 1];
+    let mut ln = LnState::real(&stds, config.norm.clone(), Device::Cpu);
+    removed(&mut ln);
+    let tokens = TokenFile::open(&path).unwrap();
+    let start =
+        StartOptions { mode, model_dir: PathBuf::new(), tokens, eval_tokens: None, device: Device::Cpu };
+    (folder, Trainer::of_model(config, start, model, ln).unwrap())
+}
+
+/// Lets freed memory go at once, so that the process holds what tensors hold.
+#[cfg(target_os = "linux")]
+pub fn let_freed_memory_go() {
+    // SAFETY: mallopt only sets parameters of the allocator.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 1 << 20);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, 1 << 20);
+    }
 }

@@ -1,0 +1,162 @@
+//! How a run comes to be: new, of a model that is there, or where a checkpoint left it.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use tch::{Device, Kind, Tensor};
+
+use super::Trainer;
+use crate::checkpoint;
+use crate::config::{Config, TrainConfig};
+use crate::data::{Loader, TokenFile};
+use crate::device::available_memory;
+use crate::model::{Gpt2, LoadedModel, Shape};
+use crate::norm::LnState;
+use crate::optim::{AdamW, AdamWConfig, is_decayed};
+use crate::plan::{Passes, fitting_micro_batch, usable};
+use crate::schedule::Schedule;
+use crate::train::Mode;
+use crate::train::begin::{initial_state, pretrain_config, set_dropout};
+use crate::train::fit::check_fit;
+use crate::{Error, Result};
+
+/// Where a new run takes things from.
+#[derive(Debug)]
+pub struct StartOptions {
+    /// With LN, without, or from scratch.
+    pub mode: Mode,
+    /// The model's directory; for [`Mode::Pretrain`], where tokenizer files are found.
+    pub model_dir: PathBuf,
+    /// Training tokens.
+    pub tokens: TokenFile,
+    /// Validation tokens.
+    pub eval_tokens: Option<TokenFile>,
+    /// Where to compute.
+    pub device: Device,
+}
+
+impl Trainer {
+    /// A run at step 0.
+    ///
+    /// # Errors
+    /// Files that are missing or damaged, data that does not fit the model, a model that does not fit the config.
+    pub fn new(config: Config, start: StartOptions) -> Result<Trainer> {
+        let kind = config.train.param_dtype.kind();
+        let device = start.device;
+        let (model, ln) = match start.mode {
+            Mode::Pretrain => {
+                let model = Gpt2::init(pretrain_config(&config)?, config.train.seed, device)?;
+                check_fit(&config, &model, &start)?;
+                let ln = LnState::plain(model.h.len(), device);
+                (model, ln)
+            }
+            _ => {
+                let loaded = LoadedModel::load(&start.model_dir, None, kind, device)?;
+                check_fit(&config, &loaded.model, &start)?;
+                let ln = initial_state(&config, &loaded, start.mode, &start.tokens)?;
+                (loaded.model, ln)
+            }
+        };
+        Trainer::assemble(config, start, model, ln)
+    }
+
+    /// A run at step 0 of a model that is there already, in the LN state `ln`; `start.model_dir` is not read.
+    ///
+    /// # Errors
+    /// Data or a config that does not fit the model.
+    pub fn of_model(config: Config, start: StartOptions, model: Gpt2, ln: LnState) -> Result<Trainer> {
+        check_fit(&config, &model, &start)?;
+        Trainer::assemble(config, start, model, ln)
+    }
+
+    /// A run where its newest checkpoint left it; `start.model_dir` is not read.
+    ///
+    /// # Errors
+    /// A damaged checkpoint, or data other than the run began with.
+    pub fn resume(config: Config, start: StartOptions, checkpoint: &Path) -> Result<Trainer> {
+        let (state, moments) = checkpoint::load(checkpoint)?;
+        let kind = config.train.param_dtype.kind();
+        let loaded = LoadedModel::load(checkpoint, None, kind, start.device)?;
+        check_fit(&config, &loaded.model, &start)?;
+        let mut trainer = Trainer::assemble(config, start, loaded.model, loaded.ln)?;
+        let fingerprint = trainer.batches.file().fingerprint()?;
+        if fingerprint != state.data_fingerprint {
+            return Err(Error::file(
+                trainer.batches.file().path(),
+                "is not the data that this run was trained on; resume with the same data, or start a new run",
+            ));
+        }
+        trainer.optimizer.load(moments, state.optimizer_steps).map_err(|e| Error::file(checkpoint, e))?;
+        trainer.step = state.step;
+        trainer.tokens = state.tokens;
+        trainer.model_dir = state.base_model;
+        trainer.batches.seek(state.data_position);
+        trainer.resumed_from = Some(checkpoint.to_path_buf());
+        Ok(trainer)
+    }
+
+    fn assemble(config: Config, start: StartOptions, mut model: Gpt2, ln: LnState) -> Result<Trainer> {
+        config.train.dtype.prepare(model.device())?;
+        if let Some(p) = config.train.dropout {
+            set_dropout(&mut model, p);
+        }
+        if let Some(id) = config.model.eot_token_id {
+            model.config.eos_token_ids = vec![id];
+        }
+        let batches = Loader::new(start.tokens, config.train.seed, config.data.shuffle, start.device)?;
+        if batches.block_size() != config.data.block_size {
+            let (found, wanted) = (batches.block_size(), config.data.block_size);
+            let message = format!("has sequences of {found} tokens, data.block_size is {wanted}");
+            return Err(Error::file(batches.file().path(), message));
+        }
+        model.set_requires_grad(true);
+        let decay_ln = config.train.decay_ln.unwrap_or(start.mode == Mode::WithoutLn);
+        let optimizer =
+            AdamW::new(model.named_parameters(), |name| is_decayed(name, decay_ln), adamw(&config.train));
+        let micro_batch = micro_batch(&config, start.mode, &model);
+        let schedule = match start.mode {
+            Mode::WithoutLn => config.schedule(),
+            Mode::WithLn | Mode::Pretrain => Schedule::empty(),
+        };
+        Ok(Trainer {
+            lr: config.lr_schedule(),
+            config,
+            model,
+            ln,
+            mode: start.mode,
+            schedule,
+            optimizer,
+            batches,
+            eval_tokens: start.eval_tokens,
+            model_dir: start.model_dir,
+            resumed_from: None,
+            step: 0,
+            tokens: 0,
+            micro_batch,
+            sums: Tensor::zeros([3], (Kind::Float, start.device)),
+            started: Instant::now(),
+        })
+    }
+}
+
+/// Sequences at a time: the config's, or as many as fit beside the model and Adam's moments, which are there.
+fn micro_batch(config: &Config, mode: Mode, model: &Gpt2) -> usize {
+    let train = &config.train;
+    train.micro_batch_size.unwrap_or_else(|| {
+        let wish = Passes::of(config, mode, train.batch_size as u64);
+        let free = available_memory(model.device()).unwrap_or(u64::MAX);
+        let fitting = fitting_micro_batch(&Shape::of(&model.config), wish, model.device(), |memory| {
+            memory.still_to_come() <= usable(free, model.device())
+        });
+        fitting.unwrap_or(1) as usize
+    })
+}
+
+fn adamw(train: &TrainConfig) -> AdamWConfig {
+    AdamWConfig {
+        beta1: train.beta1,
+        beta2: train.beta2,
+        eps: train.adam_eps,
+        weight_decay: train.weight_decay,
+    }
+}

@@ -12,7 +12,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <vector>
 
 using namespace lnfree;
@@ -65,7 +64,7 @@ INLINE void exponentials(const float *scores, const float *top, float scale, boo
         Floats total = queries.total[r];
         for (int64_t c = 0; c < TILE; c += WIDTH) {
             const Floats x = load(scores + r * TILE + c) * scale - top[r];
-            const Floats e = seen(r, c, diagonal) ? exp_in_range(larger(x, all(LOWEST_EXPONENT))) : Floats{};
+            const Floats e = seen(r, c, diagonal) ? exp_in_range(larger(x, all(LOWEST))) : Floats{};
             total += e;
             store(p + r * TILE + c, e);
         }
@@ -78,7 +77,7 @@ INLINE void exponentials(const float *scores, const float *top, float scale, boo
 INLINE void gradients(const float *scores, const float *dp, int64_t r, int64_t c, const float *lse, const float *inner, float scale,
                       bool diagonal, Floats &p, Floats &ds) {
     const Floats x = load(scores + r * TILE + c) * scale - load(lse + c);
-    const Floats e = exp_in_range(smaller(larger(x, all(LOWEST_EXPONENT)), all(-LOWEST_EXPONENT)));
+    const Floats e = exp_in_range(smaller(larger(x, all(LOWEST)), all(-LOWEST)));
     const int32_t first = diagonal ? static_cast<int32_t>(r - c) : 0;
     p = places() >= first ? e : Floats{};
     ds = p * (load(dp + r * TILE + c) - load(inner + c));
@@ -141,7 +140,7 @@ template <typename T> void forward_head(Sizes size, Head<const T> q, Head<const 
     }
     for (int64_t i = 0; i < n; i++) {
         Queries queries;
-        for (int64_t r = 0; r < TILE; r++) queries.top[r] = all(-std::numeric_limits<float>::infinity()), queries.total[r] = Floats{};
+        for (int64_t r = 0; r < TILE; r++) queries.top[r] = all(NONE), queries.total[r] = Floats{};
         const int64_t count = std::min(TILE, size.pos - i * TILE);
         copy_rows(q.tile(i, size.pos, d), rows.data());
         for (int64_t j = 0; j <= i; j++) {

@@ -1,8 +1,8 @@
 // Cross-entropy of logits and its gradient, which takes the logits' place: libtorch's operations would write and read tensors of that size
 // some five times.
+#include "lanes.hpp"
 #include "parallel.hpp"
 #include "result.hpp"
-#include "rows.hpp"
 
 #include <algorithm>
 #include <cmath>
@@ -11,60 +11,72 @@ using namespace lnfree;
 
 namespace {
 
+INLINE Floats exponential(Floats x, float top) { return exp_in_range(larger(x - top, all(LOWEST))); }
+
+// Sum of e^(x - top).
+template <typename T> INLINE double total_of(const T *row, int64_t n, float top) {
+    double total = 0.0;
+    for (int64_t begin = 0; begin < n; begin += BLOCK) {
+        const int64_t end = std::min(n, begin + BLOCK);
+        Floats first{}, second{};
+        int64_t i = begin;
+        for (; i + 2 * WIDTH <= end; i += 2 * WIDTH) {
+            first += exponential(load(row + i), top);
+            second += exponential(load(row + i + WIDTH), top);
+        }
+        total += sum(first) + sum(second);
+        for (; i < end; i += WIDTH) total += sum(exponential(load_some(row + i, std::min(WIDTH, end - i), NONE), top));
+    }
+    return total;
+}
+
 template <typename T>
-inline void rows_to_gradient(T *logits, int64_t n_rows, int64_t n, const int64_t *targets, float coefficient, float *losses) {
+INLINE void rows_to_gradient(T *logits, int64_t stride, int64_t n_rows, int64_t n, const int64_t *targets, float coefficient, float *losses) {
     for (int64_t r = 0; r < n_rows; r++) {
-        T *row = logits + r * n;
+        T *row = logits + r * stride;
         losses[r] = 0.0f;
         if (targets[r] < 0) {
             std::fill(row, row + n, T{});
             continue;
         }
-        const float top = row_max(row, n), target = to_float(row[targets[r]]);
-        double total = 0.0;
-        int64_t i = 0;
-        while (i + LANES <= n) {
-            const int64_t end = std::min(n - LANES, i + BLOCK - LANES);
-            float sums[LANES] = {};
-            for (; i <= end; i += LANES) {
-                for (int l = 0; l < LANES; l++) sums[l] += exp_in_range(larger(to_float(row[i + l]) - top, LOWEST));
-            }
-            for (int l = 0; l < LANES; l++) total += sums[l];
-        }
-        for (; i < n; i++) total += exp_in_range(larger(to_float(row[i]) - top, LOWEST));
+        const float top = largest(row, n), target = to_float(row[targets[r]]);
+        const double total = total_of(row, n, top);
         const float scale = coefficient / static_cast<float>(total);
-        for (i = 0; i < n; i++) store(row + i, scale * exp_in_range(larger(to_float(row[i]) - top, LOWEST)));
+        int64_t i = 0;
+        for (; i + WIDTH <= n; i += WIDTH) store(row + i, scale * exponential(load(row + i), top));
+        if (i < n) store_some(row + i, scale * exponential(load_some(row + i, n - i, top), top), n - i);
         const float p = std::exp(target - top) / static_cast<float>(total);
         store(row + targets[r], coefficient * (p - 1.0f));
         losses[r] = static_cast<float>(std::log(total) - (static_cast<double>(target) - top));
     }
 }
 
-CLONES void float32_to_gradient(float *logits, int64_t n_rows, int64_t n, const int64_t *targets, float coefficient, float *losses) {
-    rows_to_gradient(logits, n_rows, n, targets, coefficient, losses);
+CLONES void to_gradient(float *logits, int64_t stride, int64_t n_rows, int64_t n, const int64_t *targets, float coefficient, float *losses) {
+    rows_to_gradient(logits, stride, n_rows, n, targets, coefficient, losses);
 }
 
-CLONES void bfloat16_to_gradient(uint16_t *logits, int64_t n_rows, int64_t n, const int64_t *targets, float coefficient,
-                                 float *losses) {
-    rows_to_gradient(logits, n_rows, n, targets, coefficient, losses);
+CLONES void to_gradient(uint16_t *logits, int64_t stride, int64_t n_rows, int64_t n, const int64_t *targets, float coefficient,
+                        float *losses) {
+    rows_to_gradient(logits, stride, n_rows, n, targets, coefficient, losses);
 }
 
 } // namespace
 
-// logits [n_rows, n], float32 or bfloat16, contiguous on the CPU, become the gradient of coefficient * sum of losses; `losses` float32
+// The first n columns of logits, float32 or bfloat16, contiguous on the CPU, become the gradient of coefficient * sum of losses; `losses` float32
 // [n_rows] are written. A negative target counts for nothing. Targets are below n.
-extern "C" int lnfree_logits_to_gradient(at::Tensor *logits, const at::Tensor *targets, float coefficient, at::Tensor *losses) {
+extern "C" int lnfree_logits_to_gradient(at::Tensor *logits, int64_t n, const at::Tensor *targets, float coefficient, at::Tensor *losses) {
     return guarded([&] {
-        const int64_t n = logits->size(1);
+        const int64_t stride = logits->size(1);
         const int64_t *ids = targets->const_data_ptr<int64_t>();
         float *out = losses->data_ptr<float>();
+        const bool wide = logits->scalar_type() == at::kFloat;
+        void *first = logits->data_ptr();
         parallel(logits->size(0), [&](int64_t begin, int64_t end) {
-            if (logits->scalar_type() == at::kFloat) {
-                float32_to_gradient(logits->data_ptr<float>() + begin * n, end - begin, n, ids + begin, coefficient, out + begin);
-            } else {
-                auto *first = static_cast<uint16_t *>(logits->data_ptr());
-                bfloat16_to_gradient(first + begin * n, end - begin, n, ids + begin, coefficient, out + begin);
-            }
+            const auto all_of = [&](auto *rows) {
+                to_gradient(rows + begin * stride, stride, end - begin, n, ids + begin, coefficient, out + begin);
+            };
+            if (wide) all_of(static_cast<float *>(first));
+            else all_of(static_cast<uint16_t *>(first));
         });
     });
 }

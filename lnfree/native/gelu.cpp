@@ -1,8 +1,8 @@
 // GPT-2's GELU, x/2 (1 + tanh u) with u = sqrt(2/pi) (x + 0.044715 x^3), which is x / (1 + e^(-2u)). On a CPU libtorch takes
 // its time over the tanh.
+#include "lanes.hpp"
 #include "parallel.hpp"
 #include "result.hpp"
-#include "rows.hpp"
 
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/gelu.h>
@@ -21,24 +21,28 @@ constexpr float CUBIC = 0.044715f;
 constexpr int64_t PART = 1 << 14;
 
 // 1 / (1 + e^(-2u)).
-inline float gate(float x) {
-    const float twice_u = TWICE_ROOT * x * (1.0f + CUBIC * x * x);
-    return 1.0f / (1.0f + exp_in_range(std::min(std::max(-twice_u, LOWEST), -LOWEST)));
+INLINE Floats gate(Floats x) {
+    const Floats twice_u = TWICE_ROOT * x * (1.0f + CUBIC * x * x);
+    return 1.0f / (1.0f + exp_in_range(smaller(larger(-twice_u, all(LOWEST)), all(-LOWEST))));
 }
 
-template <typename T> inline void forward(const T *x, T *y, int64_t n) {
-    for (int64_t i = 0; i < n; i++) {
-        const float value = to_float(x[i]);
-        store(y + i, value * gate(value));
-    }
+INLINE Floats value(Floats x) { return x * gate(x); }
+
+INLINE Floats gradient(Floats x, Floats dy) {
+    const Floats s = gate(x), slope = TWICE_ROOT * (1.0f + 3.0f * CUBIC * x * x);
+    return dy * (s + x * s * (1.0f - s) * slope);
 }
 
-template <typename T> inline void backward(const T *x, const T *dy, T *dx, int64_t n) {
-    for (int64_t i = 0; i < n; i++) {
-        const float value = to_float(x[i]), s = gate(value);
-        const float slope = TWICE_ROOT * (1.0f + 3.0f * CUBIC * value * value);
-        store(dx + i, to_float(dy[i]) * (s + value * s * (1.0f - s) * slope));
-    }
+template <typename T> INLINE void forward(const T *x, T *y, int64_t n) {
+    int64_t i = 0;
+    for (; i + WIDTH <= n; i += WIDTH) store(y + i, value(load(x + i)));
+    if (i < n) store_some(y + i, value(load_some(x + i, n - i, 0.0f)), n - i);
+}
+
+template <typename T> INLINE void backward(const T *x, const T *dy, T *dx, int64_t n) {
+    int64_t i = 0;
+    for (; i + WIDTH <= n; i += WIDTH) store(dx + i, gradient(load(x + i), load(dy + i)));
+    if (i < n) store_some(dx + i, gradient(load_some(x + i, n - i, 0.0f), load_some(dy + i, n - i, 0.0f)), n - i);
 }
 
 CLONES void forward_float32(const float *x, float *y, int64_t n) { forward(x, y, n); }

@@ -1,10 +1,11 @@
 // Sixteen numbers worked on side by side: one register of AVX-512, two of AVX2, four of what every processor has. The compiler
 // knows such vectors, and left to itself turns a loop with a comparison or a conversion into worse.
 #pragma once
-#include "parallel.hpp"
+#include "rows.hpp"
 
 #include <cstdint>
 #include <cstring>
+#include <limits>
 
 namespace lnfree {
 
@@ -14,9 +15,6 @@ using Floats = float __attribute__((vector_size(64)));
 using Words = uint32_t __attribute__((vector_size(64)));
 using Ints = int32_t __attribute__((vector_size(64)));
 using Shorts = uint16_t __attribute__((vector_size(32)));
-
-// exp() of anything lower is no longer a normal float32.
-constexpr float LOWEST_EXPONENT = -87.0f;
 
 template <typename To, typename From> INLINE To same_bits(const From &x) {
     static_assert(sizeof(To) == sizeof(From), "bits of another size");
@@ -43,7 +41,7 @@ INLINE Floats load(const uint16_t *bfloat16) {
     return same_bits<Floats>(wide);
 }
 
-// The bfloat16 nearest to each, to even where two are as near, in the low bits; not meant for NaN's payload.
+// The nearest bfloat16, as store() of one number makes it, in the low bits.
 INLINE Words rounded(Floats x) {
     const Words bits = same_bits<Words>(x);
     return (bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16;
@@ -56,9 +54,21 @@ INLINE void store(uint16_t *to, Floats x) {
     std::memcpy(to, &bits, sizeof bits);
 }
 
-// A NaN in x is passed over, one in y stays: what the instruction for it does.
 INLINE Floats larger(Floats x, Floats y) { return x > y ? x : y; }
 INLINE Floats smaller(Floats x, Floats y) { return x < y ? x : y; }
+
+// The first n numbers, and `rest` in the places of the others.
+template <typename T> INLINE Floats load_some(const T *from, int64_t n, float rest) {
+    T some[WIDTH] = {};
+    for (int64_t i = 0; i < n; i++) some[i] = from[i];
+    return places() < static_cast<int32_t>(n) ? load(some) : all(rest);
+}
+
+template <typename T> INLINE void store_some(T *to, Floats x, int64_t n) {
+    T some[WIDTH];
+    store(some, x);
+    for (int64_t i = 0; i < n; i++) to[i] = some[i];
+}
 
 INLINE float sum(Floats x) {
     float total = 0.0f;
@@ -66,13 +76,28 @@ INLINE float sum(Floats x) {
     return total;
 }
 
+// -infinity before anything was seen.
+constexpr float NONE = -std::numeric_limits<float>::infinity();
+
 INLINE float largest(Floats x) {
-    float most = x[0];
-    for (int64_t i = 1; i < WIDTH; i++) most = x[i] > most ? x[i] : most;
+    float most = NONE;
+    for (int64_t i = 0; i < WIDTH; i++) most = larger(x[i], most);
     return most;
 }
 
-// e^x for LOWEST_EXPONENT <= x <= -LOWEST_EXPONENT: 2^n times a polynomial on [-ln2/2, ln2/2] (Cephes' expf), relative error about 1e-7.
+// The largest of n; NONE of none.
+template <typename T> INLINE float largest(const T *row, int64_t n) {
+    Floats first = all(NONE), second = first;
+    int64_t i = 0;
+    for (; i + 2 * WIDTH <= n; i += 2 * WIDTH) {
+        first = larger(load(row + i), first);
+        second = larger(load(row + i + WIDTH), second);
+    }
+    for (; i < n; i += WIDTH) first = larger(load_some(row + i, n - i < WIDTH ? n - i : WIDTH, NONE), first);
+    return largest(larger(second, first));
+}
+
+// e^x for LOWEST <= x <= -LOWEST: 2^n times a polynomial on [-ln2/2, ln2/2] (Cephes' expf), relative error about 1e-7.
 INLINE Floats exp_in_range(Floats x) {
     constexpr float ROUND = 12582912.0f; // 1.5 * 2^23: adding it rounds to an integer, kept in the low bits
     const Floats shifted = x * 1.44269504088896341f + ROUND;

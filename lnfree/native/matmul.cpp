@@ -103,12 +103,14 @@ at::Tensor product(const at::Tensor &a, const at::Tensor &b) {
 }
 
 void add_product(at::Tensor into, const at::Tensor &a, const at::Tensor &b) {
+    const int64_t m = into.size(0);
     if (into.scalar_type() != a.scalar_type()) {
-        add(into, product(a, b));
+        add(into, product(a, b).narrow(0, 0, m));
         return;
     }
-    const auto fast = [&] { at::native::mkldnn_matmul(a, b, into, 1.0f, 1.0f); };
-    if (!by_onednn(a, a.size(0), a.size(1), b.size(1)) || !worked(fast)) into.addmm_(a, b);
+    const at::Tensor rows = a.narrow(0, 0, m);
+    const auto fast = [&] { at::native::mkldnn_matmul(rows, b, into, 1.0f, 1.0f); };
+    if (!by_onednn(rows, m, rows.size(1), b.size(1)) || !worked(fast)) into.addmm_(rows, b);
 }
 
 } // namespace lnfree

@@ -12,7 +12,7 @@ at::Tensor affine(const at::Tensor &x, const at::Tensor &weight, const std::opti
 // a [m, k] times b [k, n], of any strides.
 at::Tensor product(const at::Tensor &a, const at::Tensor &b);
 
-// into [m, n] += a times b; `into` may be float32 where a and b are bfloat16.
+// into [m, n] += the first m rows of a times b; `into` may be float32 where a and b are bfloat16.
 void add_product(at::Tensor into, const at::Tensor &a, const at::Tensor &b);
 
 } // namespace lnfree

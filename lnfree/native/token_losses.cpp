@@ -1,13 +1,12 @@
 // Loss, entropy and confidence of tokens, from logits that come a block of the vocabulary at a time and are read while they are
 // in the cache. libtorch's operations would each read and write all logits again, which on a CPU costs as much as a seventh of the
 // forward.
+#include "lanes.hpp"
 #include "parallel.hpp"
-#include "rows.hpp"
 
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <limits>
 
 using namespace lnfree;
 
@@ -23,42 +22,32 @@ struct TokenSums {
 namespace {
 
 // Sums of e^(x-top) and of (x-top) e^(x-top).
-template <typename T> inline void row_sums(const T *row, int64_t n, float top, double &total, double &weighted) {
+template <typename T> INLINE void row_sums(const T *row, int64_t n, float top, double &total, double &weighted) {
     total = weighted = 0.0;
-    int64_t i = 0;
-    while (i + LANES <= n) {
-        const int64_t end = std::min(n - LANES, i + BLOCK - LANES);
-        float sums[LANES] = {}, products[LANES] = {};
-        for (; i <= end; i += LANES) {
-            for (int l = 0; l < LANES; l++) {
-                const float x = larger(to_float(row[i + l]) - top, LOWEST);
-                const float e = exp_in_range(x);
-                sums[l] += e;
-                products[l] += x * e;
-            }
+    for (int64_t begin = 0; begin < n; begin += BLOCK) {
+        const int64_t end = std::min(n, begin + BLOCK);
+        Floats sums{}, products{};
+        for (int64_t i = begin; i < end; i += WIDTH) {
+            const bool whole = i + WIDTH <= end;
+            const Floats x = larger((whole ? load(row + i) : load_some(row + i, end - i, NONE)) - top, all(LOWEST));
+            const Floats e = exp_in_range(x);
+            sums += e;
+            products += x * e;
         }
-        for (int l = 0; l < LANES; l++) {
-            total += sums[l];
-            weighted += products[l];
-        }
-    }
-    for (; i < n; i++) {
-        const float x = larger(to_float(row[i]) - top, LOWEST);
-        const float e = exp_in_range(x);
-        total += e;
-        weighted += x * e;
+        total += sum(sums);
+        weighted += sum(products);
     }
 }
 
 template <typename T>
-inline void add_block(const T *logits, int64_t n_rows, int64_t n_cols, int64_t stride, int64_t first,
+INLINE void add_block(const T *logits, int64_t n_rows, int64_t n_cols, int64_t stride, int64_t first,
                       const int64_t *targets, TokenSums *sums) {
     for (int64_t r = 0; r < n_rows; r++) {
         const T *row = logits + r * stride;
         TokenSums &sum = sums[r];
         const int64_t target = targets[r] - first;
         if (target >= 0 && target < n_cols) sum.target = to_float(row[target]);
-        const float top = row_max(row, n_cols);
+        const float top = largest(row, n_cols);
         if (!(top <= sum.top)) {
             // What was added so far becomes relative to the new largest logit.
             const double below = static_cast<double>(sum.top) - top;

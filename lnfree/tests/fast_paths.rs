@@ -53,6 +53,22 @@ fn a_loss_without_its_logits_is_the_loss() {
 }
 
 #[test]
+fn rows_of_an_unembedding_that_are_no_tokens_change_nothing() {
+    for kind in [Kind::Float, Kind::BFloat16] {
+        let (x, head, targets) = case(100, 16, 1003);
+        let (x, head) = (x.to_kind(kind), head.to_kind(kind));
+        let longer = Tensor::cat(&[&head, &Tensor::zeros([21, 16], (kind, Device::Cpu))], 0);
+        let [found, padded] = [&head, &longer].map(|head| {
+            let mut head_grad = Tensor::zeros([1003, 16], CPU);
+            let found = linear_cross_entropy(&x, head, &targets, 1.0, &mut head_grad).unwrap();
+            (found.loss.double_value(&[]), found.grad.to_kind(Kind::Float), head_grad)
+        });
+        assert_eq!(found.0, padded.0);
+        assert!(relative_rms(&padded.1, &found.1) < 1e-6 && relative_rms(&padded.2, &found.2) < 1e-6);
+    }
+}
+
+#[test]
 fn a_target_outside_the_vocabulary_is_an_error() {
     let (x, head, targets) = case(10, 4, 7);
     let _ = targets.narrow(0, 2, 1).fill_(7);

@@ -3,7 +3,8 @@
 use tch::{Device, Kind, Tensor};
 
 use super::memory::Chunk;
-use crate::native::{TokenSums, add_logits};
+use crate::model::padded;
+use crate::native::{TokenSums, add_logits, product};
 use crate::{Error, Result};
 
 /// `[loss, entropy, confidence, correct]` of `n` tokens.
@@ -63,10 +64,11 @@ fn on_cpu(last: &Tensor, head: &Tensor, targets: &[i64], tokens: usize) -> Resul
     if let Some(id) = targets.iter().find(|id| !(0..vocab_size).contains(*id)) {
         return Err(Error::invalid(format!("token {id} is outside the vocabulary of {vocab_size} tokens")));
     }
+    let (n, last) = (targets.len() as i64, padded(last, 0.0));
     let mut sums = vec![TokenSums::NONE; targets.len()];
     for (first, len) in pieces(vocab_size, tokens) {
-        let logits = last.linear::<Tensor>(&head.narrow(0, first, len), None);
-        add_logits(&logits, first, targets, &mut sums)?;
+        let logits = product(&last, &head.narrow(0, first, len).tr())?;
+        add_logits(&logits.narrow(0, 0, n), first, targets, &mut sums)?;
     }
     Ok(sums.iter().zip(targets).flat_map(|(sums, target)| sums.stats(*target)).collect())
 }

@@ -7,6 +7,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::IGNORE;
 use crate::Result;
+use crate::model::{ROWS, padded};
 use crate::native::{add_product, logits_to_gradient, product};
 
 /// What [`linear_cross_entropy`] finds.
@@ -19,8 +20,8 @@ pub struct LinearCrossEntropy {
 }
 
 /// Mean cross-entropy of `last` `[n, n_embd]` unembedded by `head` `[vocab_size, n_embd]`, both float32 or bfloat16, against `targets` int64
-/// `[n]` ([`IGNORE`] counts for nothing), with the gradient of `scale` times that. The gradient of `head` is added to `head_grad`, of its
-/// shape; nothing is recorded for autograd.
+/// `[n]` ([`IGNORE`] counts for nothing), with the gradient of `scale` times that. The gradient of `head` is added to `head_grad`
+/// `[vocab_size, n_embd]`; nothing is recorded for autograd. `head` may have further rows of zeros, which are no tokens.
 ///
 /// # Errors
 /// A target outside the vocabulary (on a CPU), and what libtorch says.
@@ -32,21 +33,28 @@ pub fn linear_cross_entropy(
     head_grad: &mut Tensor,
 ) -> Result<LinearCrossEntropy> {
     let _guard = tch::no_grad_guard();
-    let (n, vocab_size) = (last.size()[0], head.size()[0]);
-    let counts = targets.not_equal(IGNORE);
-    let n_counted = counts.sum(Kind::Float);
+    let (n, vocab_size) = (last.size()[0], head_grad.size()[0]);
+    let n_counted = targets.not_equal(IGNORE).sum(Kind::Float);
     let on_cpu = last.device() == Device::Cpu;
     let coefficient = if on_cpu { scale / n_counted.double_value(&[]).max(1.0) } else { scale };
+    // Positions without a target are as good as any.
+    let (last, targets) = match on_cpu {
+        true => (padded(last, 0.0), padded(targets, IGNORE as f64)),
+        false => (last.shallow_clone(), targets.shallow_clone()),
+    };
     let grad = last.empty_like();
     let mut sum = Tensor::zeros([], (Kind::Double, last.device()));
     let rows = rows_at_a_time(vocab_size as u64, last.kind().elt_size_in_bytes() as u64, on_cpu) as i64;
-    for (start, len) in pieces(n, rows) {
+    for (start, len) in pieces(last.size()[0], rows) {
         let (x, targets) = (last.narrow(0, start, len), targets.narrow(0, start, len));
         let mut logits = product(&x, &head.tr())?;
         if on_cpu {
-            sum += logits_to_gradient(&mut logits, &targets, coefficient as f32)?.sum(Kind::Double);
+            let losses = logits_to_gradient(&mut logits, vocab_size, &targets, coefficient as f32)?;
+            sum += losses.sum(Kind::Double);
         } else {
-            let counts = counts.narrow(0, start, len).to_kind(Kind::Float);
+            let no_tokens = logits.narrow(1, vocab_size, logits.size()[1] - vocab_size);
+            let _ = no_tokens.shallow_clone().fill_(f64::NEG_INFINITY);
+            let counts = targets.not_equal(IGNORE).to_kind(Kind::Float);
             let weights = (counts * coefficient / n_counted.clamp_min(1.0)).unsqueeze(-1);
             let at_a_time = float_rows_at_a_time(vocab_size as u64) as i64;
             sum += to_gradient(&logits, &targets, &weights, at_a_time);
@@ -54,6 +62,7 @@ pub fn linear_cross_entropy(
         grad.narrow(0, start, len).copy_(&product(&logits, head)?);
         add_product(head_grad, &logits.tr(), &x)?;
     }
+    let grad = grad.narrow(0, 0, n);
     Ok(LinearCrossEntropy { loss: (sum / n_counted).to_kind(Kind::Float), grad })
 }
 
@@ -81,7 +90,8 @@ pub(crate) fn rows_at_a_time(vocab_size: u64, bytes: u64, on_cpu: bool) -> u64 {
     const LARGEST: u64 = 1 << 30;
     let row = vocab_size.max(1) * bytes;
     let enough = if on_cpu { 2048 } else { 8192 };
-    (CACHE / row).max(enough.min(LARGEST / row)).max(1)
+    let rows = (CACHE / row).max(enough.min(LARGEST / row)).max(1);
+    rows - rows % (ROWS as u64).min(rows)
 }
 
 /// Rows that a GPU has in float32 at a time, twice where logits are bfloat16: 256 MiB, which is enough to keep it busy.
@@ -110,7 +120,7 @@ mod tests {
             let _ = logits.get(3).get(700).fill_(20.0);
             let logits = logits.to_kind(kind);
             let mut expected = logits.copy();
-            let losses = logits_to_gradient(&mut expected, &targets, 0.25).unwrap();
+            let losses = logits_to_gradient(&mut expected, 701, &targets, 0.25).unwrap();
             let found = logits.copy();
             let sum = to_gradient(&found, &targets, &weights, 3);
             let expected_sum = losses.sum(Kind::Double).double_value(&[]);

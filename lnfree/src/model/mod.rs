@@ -9,6 +9,7 @@ mod inference;
 mod layer_norm;
 mod load;
 pub mod names;
+mod padding;
 mod parameters;
 mod shape;
 mod step;
@@ -24,6 +25,7 @@ pub use hf_config::Gpt2Config;
 pub use layer_norm::LayerNorm;
 pub(crate) use layer_norm::sigma_of;
 pub use load::{GPT2_VOCAB, LoadedModel, ModelFormat, dataset_options, state_tensors};
+pub(crate) use padding::{ROWS, padded};
 pub use shape::Shape;
 pub use step::StepModel;
 

@@ -6,10 +6,11 @@
 //! end of the step they become, with G the gradient of W′ and g that of b′,
 //! dW = diag(γ/σ̄) C G + β gᵀ, dγ = rowsum(C G ⊙ W)/σ̄, dβ = W g, db = g.
 
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::inference::centred_head;
 use super::layer_norm::FoldedFaces;
+use super::padding::padded;
 use super::{Attention, Block, Compute, Conv1d, Gpt2, LayerNorm, Mlp};
 use crate::Result;
 use crate::native::{Gradients, set_grad};
@@ -19,7 +20,7 @@ use crate::norm::{LnSite, LnState};
 pub struct StepModel<'a> {
     /// What micro-batches compute with.
     pub(crate) model: Gpt2,
-    /// The unembedding in the type of the computation, `[vocab_size, n_embd]`; in bfloat16 without its mean over the vocabulary, which moves all
+    /// The unembedding in the type of the computation, `[vocab_size, n_embd]` and perhaps rows of zeros; in bfloat16 without its mean over the vocabulary, which moves all
     /// logits of a position by the same number: no probability and no gradient changes, and small logits are rounded less.
     pub(crate) head: Tensor,
     parameters: &'a Gpt2,
@@ -60,6 +61,11 @@ impl<'a> StepModel<'a> {
             lm_head: None,
         };
         let head = centred_head(parameters.unembedding(), compute.dtype);
+        // In float32 a CPU gains less by padding than a copy costs.
+        let head = match head.device() == Device::Cpu && compute.dtype == Kind::Float {
+            true => head,
+            false => padded(&head, 0.0),
+        };
         Ok(StepModel { model, head, parameters, folds })
     }
 

@@ -22,6 +22,7 @@ unsafe extern "C" {
     fn lnfree_sigma(x: *const C_tensor, eps: f64) -> *mut C_tensor;
     fn lnfree_logits_to_gradient(
         logits: *mut C_tensor,
+        vocab_size: i64,
         targets: *const C_tensor,
         coefficient: f32,
         losses: *mut C_tensor,
@@ -74,7 +75,8 @@ pub(crate) fn product(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     tensor(unsafe { lnfree_product(a.as_ptr(), b.as_ptr()) })
 }
 
-/// into `[m, n]` += a `[m, k]` @ b `[k, n]`, without a graph; `into` may be float32 where the others are bfloat16.
+/// into `[m, n]` += a `[.., k]` @ b `[k, n]`, without a graph, where rows of a after the first m count for nothing; `into` may be float32 where the
+/// others are bfloat16.
 ///
 /// # Errors
 /// As [`linear`].
@@ -111,25 +113,37 @@ pub(crate) fn sigma(x: &Tensor, eps: f64) -> Result<Tensor> {
     tensor(unsafe { lnfree_sigma(x.as_ptr(), eps) })
 }
 
-/// Turns `logits` `[n, vocab_size]` on the CPU, float32 or bfloat16, into the gradient of `coefficient` · Σ cross-entropy, in place; returns the
-/// cross-entropies, float32 `[n]`. A negative target counts for nothing.
+/// Turns the first `vocab_size` columns of `logits` `[n, ..]` on the CPU, float32 or bfloat16, into the gradient of `coefficient` · Σ cross-entropy,
+/// in place; returns the cross-entropies, float32 `[n]`. A negative target counts for nothing.
 ///
 /// # Errors
 /// Logits of another type or layout, targets outside the vocabulary, and as [`linear`].
-pub(crate) fn logits_to_gradient(logits: &mut Tensor, targets: &Tensor, coefficient: f32) -> Result<Tensor> {
+pub(crate) fn logits_to_gradient(
+    logits: &mut Tensor,
+    vocab_size: i64,
+    targets: &Tensor,
+    coefficient: f32,
+) -> Result<Tensor> {
     let (kind, size) = (logits.kind(), logits.size());
     let known = matches!(kind, Kind::Float | Kind::BFloat16) && logits.device() == tch::Device::Cpu;
-    let fits = size.len() == 2 && targets.size() == [size[0]] && logits.is_contiguous();
+    let fits =
+        size.len() == 2 && vocab_size <= size[1] && targets.size() == [size[0]] && logits.is_contiguous();
     if !known || !fits || targets.kind() != Kind::Int64 || !targets.is_contiguous() {
         return Err(Error::invalid(format!("logits {size:?} ({kind:?}) of targets {:?}", targets.size())));
     }
-    if size[0] > 0 && targets.max().int64_value(&[]) >= size[1] {
-        return Err(Error::invalid(format!("a target is outside the vocabulary of {} tokens", size[1])));
+    if size[0] > 0 && targets.max().int64_value(&[]) >= vocab_size {
+        return Err(Error::invalid(format!("a target is outside the vocabulary of {vocab_size} tokens")));
     }
     let mut losses = Tensor::empty([size[0]], (Kind::Float, logits.device()));
     // SAFETY: types, layout and range were checked; both tensors that are written are this caller's alone.
     check(unsafe {
-        lnfree_logits_to_gradient(logits.as_mut_ptr(), targets.as_ptr(), coefficient, losses.as_mut_ptr())
+        lnfree_logits_to_gradient(
+            logits.as_mut_ptr(),
+            vocab_size,
+            targets.as_ptr(),
+            coefficient,
+            losses.as_mut_ptr(),
+        )
     })?;
     Ok(losses)
 }

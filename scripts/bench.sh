@@ -21,7 +21,7 @@ set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
 PEER=$ROOT/scripts/bench/peer.py
-SHORTEST=10 # seconds: nothing is started that has fewer
+SHORTEST=5 # seconds: nothing is started that has fewer
 SMALLEST=(bench --device cuda --size "1,1,8,16" --seq 2 --batch-size 1 --steps 1 --warmup 0)
 python=python3
 sizes='' dtypes='' tasks=train,eval,generate repeats='' minutes='' limit='' out='' markdown=() quick='' device=auto

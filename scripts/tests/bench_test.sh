@@ -24,7 +24,7 @@ bench() {
 
 ends_with() { [ "$code" -eq "$1" ] || fail "exit code $1 expected"; }
 
-says() { printf '%s' "$output" | grep -qF -- "$1" || fail "it should say: $1"; }
+says() { grep -qF -- "$1" <<<"$output" || fail "it should say: $1"; }
 
 ok() { passed=$((passed + 1)) && printf 'ok: %s\n' "$*"; }
 
@@ -110,9 +110,10 @@ order_on_a_gpu() {
     LNFREE=$SANDBOX/stubs/lnfree bench --no-peer
     ends_with 0
     says 'on the cuda'
-    local xl
+    local xl evaluation
     xl=$(grep -n -m 1 -- --checkpointing "$STUB_LOG" | cut -d : -f 1)
-    grep -n -m 1 -- '--task eval' "$STUB_LOG" | cut -d : -f 1 | { read -r line && [ "$xl" -lt "$line" ]; } || fail 'XL in 48 GB comes too late'
+    evaluation=$(grep -n -m 1 -- '--task eval' "$STUB_LOG" | cut -d : -f 1)
+    [ "$xl" -lt "$evaluation" ] || fail 'XL in 48 GB comes too late'
     ok 'on a GPU what matters comes first'
 }
 

@@ -21,7 +21,7 @@ set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
 PEER=$ROOT/scripts/bench/peer.py
-SHORTEST=10 # seconds: nothing is started that has fewer
+SHORTEST=5 # seconds: nothing is started that has fewer
 SMALLEST=(bench --device cuda --size "1,1,8,16" --seq 2 --batch-size 1 --steps 1 --warmup 0)
 python=python3
 sizes='' dtypes='' tasks=train,eval,generate repeats='' minutes='' limit='' out='' markdown=() quick='' device=auto
@@ -70,7 +70,7 @@ find_programs() {
     local why
     build
     starts "$LNFREE" || take_pythons_libtorch || die "$LNFREE does not start: $(first_error "$LNFREE" --version)"
-    if [ "$device" = auto ] && ! { have nvidia-smi && nvidia-smi -L 2>/dev/null | grep -q GPU; }; then device=cpu; fi
+    if [ "$device" = auto ] && ! sees_gpu; then device=cpu; fi
     if [ "$device" != cpu ] && ! uses_gpu; then
         why=$(first_error "$LNFREE" "${SMALLEST[@]}")
         if ! { take_pythons_libtorch && uses_gpu; }; then
@@ -82,6 +82,8 @@ find_programs() {
     if [ "$device" = auto ]; then device=cuda; fi
     find_peer
 }
+
+sees_gpu() { case $(have nvidia-smi && nvidia-smi -L 2>/dev/null) in *GPU*) ;; *) return 1 ;; esac; }
 
 starts() { "$1" --version >/dev/null 2>&1; }
 

@@ -25,6 +25,10 @@ done
 step the set-up script
 ./scripts/tests/setup_test.sh
 
+step 'the benchmark script'
+cargo build --locked --quiet
+LNFREE=$ROOT/target/debug/lnfree ./scripts/tests/bench_test.sh
+
 step cargo fmt
 cargo fmt --all --check
 

@@ -12,6 +12,7 @@ mod usage;
 
 use crate::{Error, Result};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tch::Device;
 
 pub(crate) use cuda::version_in;
@@ -63,6 +64,7 @@ fn parse_index(text: &str) -> Option<usize> {
 /// for the next tensor of the same size: a fifth of a small model's training time. Memory then stays at its peak, so this
 /// is for programs, not for libraries; it does nothing outside glibc.
 pub fn keep_freed_memory() {
+    KEPT.store(true, Ordering::Relaxed);
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     // SAFETY: mallopt only sets parameters of the allocator.
     unsafe {
@@ -71,6 +73,13 @@ pub fn keep_freed_memory() {
         libc::mallopt(libc::M_TOP_PAD, 64 << 20);
     }
 }
+
+/// Whether [`keep_freed_memory`] was called.
+pub fn keeps_freed_memory() -> bool {
+    cfg!(all(target_os = "linux", target_env = "gnu")) && KEPT.load(Ordering::Relaxed)
+}
+
+static KEPT: AtomicBool = AtomicBool::new(false);
 
 /// Sets how many threads one libtorch operation may use, and returns the number in force. Without a wish it is what
 /// OMP_NUM_THREADS or MKL_NUM_THREADS says, else libtorch's own choice, but never more than the cores this process may use

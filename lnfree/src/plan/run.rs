@@ -160,6 +160,7 @@ impl fmt::Display for RunPlan {
             ("copies", memory.copies, "of matrices, as a step computes with them"),
             ("kept", memory.activations, kept),
             ("backward", memory.working, "a piece of the logits, or what flows through a block"),
+            ("gaps", memory.gaps, "at most, in what is freed and kept"),
         ] {
             if bytes > 0 {
                 writeln!(f, "  {what:<9} {:>10}  {about}", BinaryBytes(bytes).to_string())?;

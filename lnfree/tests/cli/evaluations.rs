@@ -78,6 +78,33 @@ fn the_bench_counts_what_the_shape_needs() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
+fn a_plan_is_not_exceeded_by_a_program_that_keeps_what_it_frees() {
+    let place = Place::new();
+    for (size, more) in [
+        ("2,4,128,16384", ["--seq", "128"].as_slice()),
+        ("6,4,128,4096", &["--seq", "256", "--checkpointing"]),
+    ] {
+        let args = [
+            "bench",
+            "--task",
+            "train",
+            "--ln",
+            "fake",
+            "--batch-size",
+            "16",
+            "--steps",
+            "2",
+            "--size",
+            size,
+        ];
+        let record: serde_json::Value = serde_json::from_str(&place.ok(&[&args, more].concat())).unwrap();
+        let ratio = record["planned_gib"].as_f64().unwrap() / record["peak_gib"].as_f64().unwrap();
+        assert!((0.95..1.7).contains(&ratio), "{record}");
+    }
+}
+
+#[test]
 fn the_bench_times_texts_that_are_written() {
     let place = Place::new();
     let size = ["bench", "--task", "generate", "--size", "2,2,32,501", "--batch-size", "3", "--steps", "2"];

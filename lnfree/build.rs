@@ -27,8 +27,19 @@ fn compile_native(lib: &Path) {
         .flag("-isystem")
         .flag(headers.to_string_lossy().as_ref())
         .files(
-            ["cross_entropy", "gelu", "linear", "matmul", "sigma", "token_losses", "torch"]
-                .map(|name| format!("native/{name}.cpp")),
+            [
+                "cross_entropy",
+                "fake_norm",
+                "fold",
+                "gelu",
+                "linear",
+                "matmul",
+                "residual",
+                "sigma",
+                "token_losses",
+                "torch",
+            ]
+            .map(|name| format!("native/{name}.cpp")),
         )
         .compile("lnfree_native");
 }

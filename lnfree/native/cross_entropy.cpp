@@ -12,7 +12,7 @@ using namespace lnfree;
 namespace {
 
 template <typename T>
-inline void rows_to_gradient(T *logits, int64_t n_rows, int64_t n, const int64_t *targets, float coefficient, float *losses) {
+INLINE void rows_to_gradient(T *logits, int64_t n_rows, int64_t n, const int64_t *targets, float coefficient, float *losses) {
     for (int64_t r = 0; r < n_rows; r++) {
         T *row = logits + r * n;
         losses[r] = 0.0f;

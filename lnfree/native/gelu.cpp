@@ -21,19 +21,19 @@ constexpr float CUBIC = 0.044715f;
 constexpr int64_t PART = 1 << 14;
 
 // 1 / (1 + e^(-2u)).
-inline float gate(float x) {
+INLINE float gate(float x) {
     const float twice_u = TWICE_ROOT * x * (1.0f + CUBIC * x * x);
     return 1.0f / (1.0f + exp_in_range(std::min(std::max(-twice_u, LOWEST), -LOWEST)));
 }
 
-template <typename T> inline void forward(const T *x, T *y, int64_t n) {
+template <typename T> INLINE void forward(const T *x, T *y, int64_t n) {
     for (int64_t i = 0; i < n; i++) {
         const float value = to_float(x[i]);
         store(y + i, value * gate(value));
     }
 }
 
-template <typename T> inline void backward(const T *x, const T *dy, T *dx, int64_t n) {
+template <typename T> INLINE void backward(const T *x, const T *dy, T *dx, int64_t n) {
     for (int64_t i = 0; i < n; i++) {
         const float value = to_float(x[i]), s = gate(value);
         const float slope = TWICE_ROOT * (1.0f + 3.0f * CUBIC * value * value);

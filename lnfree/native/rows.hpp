@@ -1,5 +1,7 @@
 // Reading rows of logits. The loops are plain so that the compiler vectorises them, once for each instruction set (CLONES).
 #pragma once
+#include "parallel.hpp"
+
 #include <cstdint>
 #include <cstring>
 #include <limits>
@@ -15,11 +17,11 @@ constexpr int64_t BLOCK = 4096;
 constexpr float LOWEST = -87.0f;
 
 // A NaN in x is passed over, one in y stays: what the instruction for it does.
-inline float larger(float x, float y) { return x > y ? x : y; }
+INLINE float larger(float x, float y) { return x > y ? x : y; }
 
-inline float to_float(float x) { return x; }
+INLINE float to_float(float x) { return x; }
 
-inline float to_float(uint16_t bfloat16) {
+INLINE float to_float(uint16_t bfloat16) {
     const uint32_t bits = static_cast<uint32_t>(bfloat16) << 16;
     float x;
     std::memcpy(&x, &bits, sizeof x);
@@ -27,7 +29,7 @@ inline float to_float(uint16_t bfloat16) {
 }
 
 // e^x for LOWEST <= x <= -LOWEST: 2^n times a polynomial on [-ln2/2, ln2/2] (Cephes' expf), relative error about 1e-7.
-inline float exp_in_range(float x) {
+INLINE float exp_in_range(float x) {
     constexpr float ROUND = 12582912.0f; // 1.5 * 2^23: adding it rounds to an integer, kept in the low bits
     const float shifted = x * 1.44269504088896341f + ROUND;
     const float n = shifted - ROUND;
@@ -47,16 +49,16 @@ inline float exp_in_range(float x) {
     return p * scale;
 }
 
-inline void store(float *to, float x) { *to = x; }
+INLINE void store(float *to, float x) { *to = x; }
 
 // Rounded to the nearest, to even where two are as near; not meant for NaN's payload.
-inline void store(uint16_t *to, float x) {
+INLINE void store(uint16_t *to, float x) {
     uint32_t bits;
     std::memcpy(&bits, &x, sizeof bits);
     *to = static_cast<uint16_t>((bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16);
 }
 
-template <typename T> inline float row_max(const T *row, int64_t n) {
+template <typename T> INLINE float row_max(const T *row, int64_t n) {
     float lanes[LANES], top = -std::numeric_limits<float>::infinity();
     for (int l = 0; l < LANES; l++) lanes[l] = top;
     int64_t i = 0;

@@ -23,7 +23,7 @@ struct TokenSums {
 namespace {
 
 // Sums of e^(x-top) and of (x-top) e^(x-top).
-template <typename T> inline void row_sums(const T *row, int64_t n, float top, double &total, double &weighted) {
+template <typename T> INLINE void row_sums(const T *row, int64_t n, float top, double &total, double &weighted) {
     total = weighted = 0.0;
     int64_t i = 0;
     while (i + LANES <= n) {
@@ -51,7 +51,7 @@ template <typename T> inline void row_sums(const T *row, int64_t n, float top, d
 }
 
 template <typename T>
-inline void add_block(const T *logits, int64_t n_rows, int64_t n_cols, int64_t stride, int64_t first,
+INLINE void add_block(const T *logits, int64_t n_rows, int64_t n_cols, int64_t stride, int64_t first,
                       const int64_t *targets, TokenSums *sums) {
     for (int64_t r = 0; r < n_rows; r++) {
         const T *row = logits + r * stride;

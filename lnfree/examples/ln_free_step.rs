@@ -10,6 +10,7 @@ use std::time::Instant;
 use lnfree::bench::published_shape;
 use lnfree::config::Config;
 use lnfree::data::{Layout, TokenFile, write_tokens};
+use lnfree::device::keep_freed_memory;
 use lnfree::model::{Gpt2, Gpt2Config};
 use lnfree::norm::{LnMode, LnState, NormSettings};
 use lnfree::tch::Device;
@@ -74,6 +75,7 @@ fn quartiles(times: &mut [f64]) -> [f64; 3] {
 }
 
 fn main() -> anyhow::Result<()> {
+    keep_freed_memory();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let nano = arguments.first().is_some_and(|a| a == "nano");
     let dtype = arguments.get(1).map_or("float32", String::as_str);

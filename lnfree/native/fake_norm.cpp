@@ -1,61 +1,24 @@
-// A fake LN as an operation on activations, where no matrix has taken it in: y = (x - mean(x)) / std * weight + bias. libtorch's operations would
-// pass over the activations some five times, and twice as often for the gradients.
-#include "moments.hpp"
+// A fake LN as an operation on activations, where no matrix has taken it in. libtorch's operations would pass over the activations some five
+// times, and twice as often for the gradients.
+#include "fake_norm.hpp"
 #include "parallel.hpp"
 #include "result.hpp"
 
-#include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <torch/csrc/autograd/custom_function.h>
-
-#include <algorithm>
-#include <vector>
 
 using namespace lnfree;
 
 namespace {
 
-// Rows whose share of the gradients of weight and bias is summed in float32; sums of these are in float64.
-constexpr int64_t ROWS = 64;
-
-// What rows are divided by: one number, or one for each position, again and again.
-struct Divisor {
-    const float *std;
-    int64_t period;
-
-    float inverse(int64_t row) const { return 1.0f / std[row % period]; }
-};
-
 template <typename T>
-INLINE void forward(const float *x, int64_t begin, int64_t end, int64_t n, Divisor by, const float *__restrict weight,
-                    const float *__restrict bias, T *y) {
-    for (int64_t r = begin; r < end; r++) {
-        const float *__restrict row = x + r * n;
-        T *__restrict out = y + r * n;
-        const float mean = sum(row, n) / n, inverse = by.inverse(r);
-        for (int64_t i = 0; i < n; i++) store(out + i, (row[i] - mean) * inverse * weight[i] + bias[i]);
-    }
+INLINE void forward(const float *x, int64_t begin, int64_t end, int64_t n, Divisor by, const float *weight, const float *bias, T *y) {
+    for (int64_t r = begin; r < end; r++) fake_norm(x + r * n, n, by.inverse(r), weight, bias, y + r * n);
 }
 
-// dx = (u - mean(u)) / std with u = dy * weight; `sums` [2, n] becomes those of dy (x - mean) / std and of dy.
 template <typename T>
-INLINE void backward(const float *x, const T *dy, int64_t begin, int64_t end, int64_t n, Divisor by, const float *__restrict weight,
-                     float *dx, float *__restrict sums) {
-    std::fill(sums, sums + 2 * n, 0.0f);
-    for (int64_t r = begin; r < end; r++) {
-        const float *__restrict row = x + r * n;
-        const T *__restrict grad = dy + r * n;
-        float *__restrict out = dx + r * n;
-        const float mean = sum(row, n) / n, inverse = by.inverse(r);
-        for (int64_t i = 0; i < n; i++) {
-            const float g = to_float(grad[i]);
-            sums[i] += g * ((row[i] - mean) * inverse);
-            sums[n + i] += g;
-            out[i] = g * weight[i];
-        }
-        const float carried = sum(out, n) / n;
-        for (int64_t i = 0; i < n; i++) out[i] = (out[i] - carried) * inverse;
-    }
+INLINE void backward(const float *x, const T *dy, int64_t begin, int64_t end, int64_t n, Divisor by, const float *weight, float *dx, float *sums) {
+    for (int64_t r = begin; r < end; r++) fake_norm_backward(x + r * n, dy + r * n, n, by.inverse(r), weight, nullptr, dx + r * n, sums);
 }
 
 CLONES void forward_rows(const float *x, int64_t begin, int64_t end, int64_t n, Divisor by, const float *weight, const float *bias, float *y) {
@@ -73,8 +36,6 @@ CLONES void backward_rows(const float *x, const uint16_t *dy, int64_t begin, int
     backward(x, dy, begin, end, n, by, weight, dx, sums);
 }
 
-Divisor divisor(const at::Tensor &std) { return {std.const_data_ptr<float>(), std.numel()}; }
-
 at::Tensor wide(const at::Tensor &x) { return x.to(at::kFloat).contiguous(); }
 
 at::Tensor normalise(const at::Tensor &x, const at::Tensor &std, const at::Tensor &weight, const at::Tensor &bias, at::ScalarType kind) {
@@ -83,29 +44,10 @@ at::Tensor normalise(const at::Tensor &x, const at::Tensor &std, const at::Tenso
     const float *from = x.const_data_ptr<float>(), *w = weight.const_data_ptr<float>(), *b = bias.const_data_ptr<float>();
     void *to = y.data_ptr();
     parallel(x.numel() / n, [&](int64_t begin, int64_t end) {
-        if (kind == at::kFloat) forward_rows(from, begin, end, n, divisor(std), w, b, static_cast<float *>(to));
-        else forward_rows(from, begin, end, n, divisor(std), w, b, static_cast<uint16_t *>(to));
+        if (kind == at::kFloat) forward_rows(from, begin, end, n, Divisor(std), w, b, static_cast<float *>(to));
+        else forward_rows(from, begin, end, n, Divisor(std), w, b, static_cast<uint16_t *>(to));
     });
     return y;
-}
-
-// Gradients of x, weight and bias, float32.
-std::vector<at::Tensor> gradients(const at::Tensor &x, const at::Tensor &std, const at::Tensor &weight, const at::Tensor &dy) {
-    const int64_t n = x.size(-1), rows = x.numel() / n, parts = (rows + ROWS - 1) / ROWS;
-    at::Tensor dx = at::empty_like(x), sums = at::empty({parts, 2, n}, x.options());
-    const float *from = x.const_data_ptr<float>(), *w = weight.const_data_ptr<float>();
-    const void *grad = dy.const_data_ptr();
-    float *to = dx.data_ptr<float>(), *partial = sums.data_ptr<float>();
-    parallel(parts, [&](int64_t first, int64_t last) {
-        for (int64_t p = first; p < last; p++) {
-            const int64_t begin = p * ROWS, end = std::min(rows, begin + ROWS);
-            float *part = partial + 2 * p * n;
-            if (dy.scalar_type() == at::kFloat) backward_rows(from, static_cast<const float *>(grad), begin, end, n, divisor(std), w, to, part);
-            else backward_rows(from, static_cast<const uint16_t *>(grad), begin, end, n, divisor(std), w, to, part);
-        }
-    });
-    const at::Tensor total = sums.sum(0, false, at::kDouble).to(at::kFloat);
-    return {dx, total.select(0, 0), total.select(0, 1)};
 }
 
 using torch::autograd::AutogradContext;
@@ -121,9 +63,19 @@ struct FakeNorm : torch::autograd::Function<FakeNorm> {
 
     static variable_list backward(AutogradContext *context, variable_list grads) {
         const auto saved = context->get_saved_variables();
-        const at::Tensor &weight = saved[1];
-        const auto found = gradients(saved[0], saved[2], wide(weight), grads[0].contiguous());
-        return {found[0], found[1].to(weight.scalar_type()), found[2].to(weight.scalar_type()), at::Tensor(), at::Tensor()};
+        const at::Tensor &x = saved[0], &std = saved[2], weight = wide(saved[1]), dy = grads[0].contiguous();
+        const int64_t n = x.size(-1);
+        at::Tensor dx = at::empty_like(x);
+        const float *from = x.const_data_ptr<float>(), *w = weight.const_data_ptr<float>();
+        const void *grad = dy.const_data_ptr();
+        float *to = dx.data_ptr<float>();
+        const RowSums sums(x.numel() / n, n, x.options());
+        sums.by_parts([&](int64_t begin, int64_t end, float *part) {
+            if (dy.scalar_type() == at::kFloat) backward_rows(from, static_cast<const float *>(grad), begin, end, n, Divisor(std), w, to, part);
+            else backward_rows(from, static_cast<const uint16_t *>(grad), begin, end, n, Divisor(std), w, to, part);
+        });
+        const at::Tensor total = sums.total(saved[1].scalar_type());
+        return {dx, total.select(0, 0), total.select(0, 1), at::Tensor(), at::Tensor()};
     }
 };
 

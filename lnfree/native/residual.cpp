@@ -1,127 +1,188 @@
-// What a branch adds to the residual stream, with what the next reader needs of the sum while it is in the cache: its sigma, and its numbers in
-// bfloat16. Likewise backwards: the gradients of both meet in one pass.
-#include "moments.hpp"
+// What a branch adds to the residual stream, with what the next reader needs of the sum while it is in the cache: its fake LN, or its numbers in
+// bfloat16, and its sigma. Likewise backwards: the gradients of both meet in one pass.
+#include "fake_norm.hpp"
 #include "parallel.hpp"
 #include "result.hpp"
 
-#include <ATen/ops/add.h>
-#include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
+#include <ATen/ops/zeros.h>
 #include <torch/csrc/autograd/custom_function.h>
+
+#include <optional>
 
 using namespace lnfree;
 
 namespace {
 
-template <typename T>
-INLINE void add(const float *x, const T *branch, int64_t n_rows, int64_t n, float eps, float *sums, uint16_t *low, float *sigma) {
-    for (int64_t r = 0; r < n_rows; r++) {
+// The next reader's fake LN; without weights it reads the sum as it is.
+struct Norm {
+    const float *weight = nullptr, *bias = nullptr;
+    float inverse = 1.0f;
+};
+
+// What is written for each row; null where not wanted.
+template <typename U> struct Outputs {
+    float *sum;
+    U *read;
+    float *sigma;
+};
+
+template <typename T, typename U>
+INLINE void add(const float *x, const T *branch, int64_t begin, int64_t end, int64_t n, Norm norm, float eps, Outputs<U> out) {
+    for (int64_t r = begin; r < end; r++) {
         const float *__restrict a = x + r * n;
         const T *__restrict b = branch + r * n;
-        float *__restrict out = sums + r * n;
-        for (int64_t i = 0; i < n; i++) out[i] = a[i] + to_float(b[i]);
-        if (low) {
-            uint16_t *__restrict copy = low + r * n;
-            for (int64_t i = 0; i < n; i++) store(copy + i, out[i]);
+        float *__restrict total = out.sum + r * n;
+        for (int64_t i = 0; i < n; i++) total[i] = a[i] + to_float(b[i]);
+        if (out.read && norm.weight) {
+            fake_norm(total, n, norm.inverse, norm.weight, norm.bias, out.read + r * n);
+        } else if (out.read) {
+            U *__restrict copy = out.read + r * n;
+            for (int64_t i = 0; i < n; i++) store(copy + i, total[i]);
         }
-        if (sigma) sigma[r] = sigma_of(out, n, eps);
+        if (out.sigma) out.sigma[r] = sigma_of(total, n, eps);
     }
 }
 
-CLONES void add_rows(const float *x, const float *branch, int64_t n_rows, int64_t n, float eps, float *sums, uint16_t *low, float *sigma) {
-    add(x, branch, n_rows, n, eps, sums, low, sigma);
-}
-CLONES void add_rows(const float *x, const uint16_t *branch, int64_t n_rows, int64_t n, float eps, float *sums, uint16_t *low,
-                     float *sigma) {
-    add(x, branch, n_rows, n, eps, sums, low, sigma);
+// total = grad + what arrived through the reader's way of reading; its copy in bfloat16 if there is room for one. `sums` as in fake_norm.hpp.
+template <typename U>
+INLINE void meet(const float *x, const float *grad, const U *read, int64_t begin, int64_t end, int64_t n, Norm norm, float *total,
+                 uint16_t *low, float *sums) {
+    for (int64_t r = begin; r < end; r++) {
+        const float *__restrict more = grad + r * n;
+        const U *__restrict arrived = read + r * n;
+        float *__restrict out = total + r * n;
+        if (norm.weight) fake_norm_backward(x + r * n, arrived, n, norm.inverse, norm.weight, more, out, sums);
+        else for (int64_t i = 0; i < n; i++) out[i] = more[i] + to_float(arrived[i]);
+        if (!low) continue;
+        uint16_t *__restrict copy = low + r * n;
+        for (int64_t i = 0; i < n; i++) store(copy + i, out[i]);
+    }
 }
 
-// total = grad + low, in float32 and in bfloat16.
-CLONES void add_gradients(const float *__restrict grad, const uint16_t *__restrict low, int64_t n, float *__restrict total,
-                          uint16_t *__restrict copy) {
-    for (int64_t i = 0; i < n; i++) {
-        total[i] = grad[i] + to_float(low[i]);
-        store(copy + i, total[i]);
-    }
+CLONES void add_rows(const float *x, const float *branch, int64_t begin, int64_t end, int64_t n, Norm norm, float eps, Outputs<float> out) {
+    add(x, branch, begin, end, n, norm, eps, out);
+}
+CLONES void add_rows(const float *x, const float *branch, int64_t begin, int64_t end, int64_t n, Norm norm, float eps, Outputs<uint16_t> out) {
+    add(x, branch, begin, end, n, norm, eps, out);
+}
+CLONES void add_rows(const float *x, const uint16_t *branch, int64_t begin, int64_t end, int64_t n, Norm norm, float eps, Outputs<float> out) {
+    add(x, branch, begin, end, n, norm, eps, out);
+}
+CLONES void add_rows(const float *x, const uint16_t *branch, int64_t begin, int64_t end, int64_t n, Norm norm, float eps,
+                     Outputs<uint16_t> out) {
+    add(x, branch, begin, end, n, norm, eps, out);
+}
+CLONES void meet_rows(const float *x, const float *grad, const float *read, int64_t begin, int64_t end, int64_t n, Norm norm, float *total,
+                      uint16_t *low, float *sums) {
+    meet(x, grad, read, begin, end, n, norm, total, low, sums);
+}
+CLONES void meet_rows(const float *x, const float *grad, const uint16_t *read, int64_t begin, int64_t end, int64_t n, Norm norm, float *total,
+                      uint16_t *low, float *sums) {
+    meet(x, grad, read, begin, end, n, norm, total, low, sums);
+}
+
+bool is_wide(const at::Tensor &x) { return x.scalar_type() == at::kFloat; }
+
+at::Tensor wide(const at::Tensor &x) { return x.to(at::kFloat).contiguous(); }
+
+// Chooses the element type of an untyped pointer.
+template <typename F> void typed(const at::Tensor &like, const void *data, F &&work) {
+    if (is_wide(like)) work(static_cast<const float *>(data));
+    else work(static_cast<const uint16_t *>(data));
 }
 
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
 struct Residual : torch::autograd::Function<Residual> {
-    // The sum, then its copy in bfloat16 and its sigma, if these are wanted.
-    static variable_list forward(AutogradContext *context, const at::Tensor &input, const at::Tensor &added, bool copy, bool observe,
-                                 double eps) {
+    static constexpr int INPUTS = 8;
+
+    // The sum, then what the next reader reads and the sum's sigma, if these are wanted.
+    static variable_list forward(AutogradContext *context, const at::Tensor &input, const at::Tensor &added, std::optional<at::Tensor> weight,
+                                 std::optional<at::Tensor> bias, std::optional<at::Tensor> std, bool bfloat16, bool observe, double eps) {
         const at::Tensor x = input.contiguous(), branch = added.contiguous();
-        const int64_t n = x.size(-1), rows = x.numel() / n;
-        at::Tensor sum = at::empty_like(x);
-        variable_list out{sum};
-        uint16_t *low = nullptr;
-        float *sigma = nullptr;
-        if (copy) {
-            out.push_back(at::empty(x.sizes(), x.options().dtype(at::kBFloat16)));
-            low = static_cast<uint16_t *>(out.back().data_ptr());
+        const int64_t n = x.size(-1);
+        const bool normed = weight.has_value();
+        at::Tensor sum = at::empty_like(x), read, sigma, w, b;
+        Norm norm;
+        if (normed) {
+            w = wide(*weight);
+            b = wide(*bias);
+            norm = {w.const_data_ptr<float>(), b.const_data_ptr<float>(), Divisor(*std).inverse(0)};
         }
+        variable_list out{sum};
+        if (normed || bfloat16) out.push_back(read = at::empty(x.sizes(), x.options().dtype(bfloat16 ? at::kBFloat16 : at::kFloat)));
         if (observe) {
-            out.push_back(at::empty(x.sizes().slice(0, x.dim() - 1), x.options()));
-            sigma = out.back().data_ptr<float>();
-            context->mark_non_differentiable({out.back()});
+            out.push_back(sigma = at::empty(x.sizes().slice(0, x.dim() - 1), x.options()));
+            context->mark_non_differentiable({sigma});
         }
         context->set_materialize_grads(false);
-        context->saved_data["copy"] = copy;
-        context->saved_data["low branch"] = branch.scalar_type() != at::kFloat;
+        if (normed) context->save_for_backward({sum, *weight, *std});
+        context->saved_data["reads"] = read.defined();
+        context->saved_data["low branch"] = !is_wide(branch);
+        float *seen = observe ? sigma.data_ptr<float>() : nullptr;
+        void *to = read.defined() ? read.data_ptr() : nullptr;
         const float *from = x.const_data_ptr<float>();
-        const void *more = branch.const_data_ptr();
-        float *to = sum.data_ptr<float>();
-        const bool wide = branch.scalar_type() == at::kFloat;
-        parallel(rows, [&](int64_t begin, int64_t end) {
-            const int64_t at = begin * n;
-            uint16_t *copied = low ? low + at : nullptr;
-            float *seen = sigma ? sigma + begin : nullptr;
-            const auto e = static_cast<float>(eps);
-            if (wide) add_rows(from + at, static_cast<const float *>(more) + at, end - begin, n, e, to + at, copied, seen);
-            else add_rows(from + at, static_cast<const uint16_t *>(more) + at, end - begin, n, e, to + at, copied, seen);
+        typed(branch, branch.const_data_ptr(), [&](auto *more) {
+            parallel(x.numel() / n, [&](int64_t begin, int64_t end) {
+                float *total = sum.data_ptr<float>();
+                const auto e = static_cast<float>(eps);
+                if (bfloat16) add_rows(from, more, begin, end, n, norm, e, Outputs<uint16_t>{total, static_cast<uint16_t *>(to), seen});
+                else add_rows(from, more, begin, end, n, norm, e, Outputs<float>{total, static_cast<float *>(to), seen});
+            });
         });
         return out;
     }
 
     static variable_list backward(AutogradContext *context, variable_list grads) {
+        const auto saved = context->get_saved_variables();
         const bool low_branch = context->saved_data["low branch"].toBool();
-        const at::Tensor low = context->saved_data["copy"].toBool() ? grads[1] : at::Tensor();
-        at::Tensor total = grads[0], branch;
-        if (total.defined() && low.defined()) {
-            const at::Tensor a = total.contiguous(), b = low.contiguous();
-            total = at::empty_like(a);
-            branch = at::empty_like(b);
-            const float *from = a.const_data_ptr<float>();
-            const auto *more = static_cast<const uint16_t *>(b.const_data_ptr());
-            float *to = total.data_ptr<float>();
-            auto *copy = static_cast<uint16_t *>(branch.data_ptr());
-            const int64_t n = a.size(-1);
-            parallel(a.numel() / n, [&](int64_t begin, int64_t end) {
-                const int64_t at = begin * n;
-                add_gradients(from + at, more + at, (end - begin) * n, to + at, copy + at);
-            });
-        } else if (low.defined()) {
-            total = low.to(at::kFloat);
+        const at::Tensor read = context->saved_data["reads"].toBool() ? grads[1] : at::Tensor();
+        variable_list out(INPUTS);
+        if (!read.defined()) {
+            if (grads[0].defined()) out[1] = grads[0].to(low_branch ? at::kBFloat16 : at::kFloat);
+            out[0] = grads[0];
+            return out;
         }
-        if (!total.defined()) return variable_list(5);
-        if (!low_branch) branch = total;
-        else if (!branch.defined()) branch = total.to(at::kBFloat16);
-        return {total, branch, at::Tensor(), at::Tensor(), at::Tensor()};
+        const at::Tensor arrived = read.contiguous();
+        const at::Tensor more = grads[0].defined() ? grads[0].contiguous() : at::zeros(read.sizes(), read.options().dtype(at::kFloat));
+        const int64_t n = more.size(-1);
+        out[0] = at::empty_like(more);
+        out[1] = low_branch ? at::empty(more.sizes(), more.options().dtype(at::kBFloat16)) : out[0];
+        const at::Tensor w = saved.empty() ? at::Tensor() : wide(saved[1]);
+        Norm norm;
+        if (w.defined()) norm = {w.const_data_ptr<float>(), nullptr, Divisor(saved[2]).inverse(0)};
+        const float *x = w.defined() ? saved[0].const_data_ptr<float>() : more.const_data_ptr<float>(), *onto = more.const_data_ptr<float>();
+        float *total = out[0].data_ptr<float>();
+        auto *low = low_branch ? static_cast<uint16_t *>(out[1].data_ptr()) : nullptr;
+        const RowSums sums(more.numel() / n, n, more.options());
+        typed(arrived, arrived.const_data_ptr(), [&](auto *from) {
+            sums.by_parts([&](int64_t begin, int64_t end, float *part) { meet_rows(x, onto, from, begin, end, n, norm, total, low, part); });
+        });
+        if (w.defined()) {
+            const at::Tensor found = sums.total(saved[1].scalar_type());
+            out[2] = found.select(0, 0);
+            out[3] = found.select(0, 1);
+        }
+        return out;
     }
 };
 
+std::optional<at::Tensor> or_none(const at::Tensor *x) { return x ? std::optional(*x) : std::nullopt; }
+
 } // namespace
 
-// x float32 [.., n] + branch, float32 or bfloat16 of the same shape, both on the CPU. `out` takes the sum, its copy in bfloat16 and its sigma [..],
-// which is not differentiable; null where not wanted. Returns 0 if it worked.
-extern "C" int lnfree_residual(const at::Tensor *x, const at::Tensor *branch, bool copy, bool observe, double eps, at::Tensor **out) {
+// x float32 [.., n] + branch, float32 or bfloat16 of the same shape, both on the CPU. `weight`, `bias` [n] and `std` float32, one number, are the
+// fake LN that reads the sum, or null. `out` takes the sum, what is read of it (its fake LN, or itself in bfloat16) and its sigma [..], which is not
+// differentiable; null where not wanted. Returns 0 if it worked.
+extern "C" int lnfree_residual(const at::Tensor *x, const at::Tensor *branch, const at::Tensor *weight, const at::Tensor *bias,
+                               const at::Tensor *std, bool bfloat16, bool observe, double eps, at::Tensor **out) {
     return guarded([&] {
-        const auto found = Residual::apply(*x, *branch, copy, observe, eps);
+        const auto found = Residual::apply(*x, *branch, or_none(weight), or_none(bias), or_none(std), bfloat16, observe, eps);
         size_t i = 0;
         out[0] = new at::Tensor(found[i++]);
-        out[1] = copy ? new at::Tensor(found[i++]) : nullptr;
+        out[1] = weight || bfloat16 ? new at::Tensor(found[i++]) : nullptr;
         out[2] = observe ? new at::Tensor(found[i++]) : nullptr;
     });
 }

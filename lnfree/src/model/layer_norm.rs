@@ -78,6 +78,9 @@ impl LayerNorm {
         if !pass.ln.mode(site).is_fake() {
             return self.real(input).0;
         }
+        if let Some(normed) = input.stream.read.as_ref().filter(|_| input.stream.normed) {
+            return normed.shallow_clone();
+        }
         let x = &input.stream.x;
         let size = x.size();
         let mut std = pass.ln.divisor(site, false, observed).broadcast(pass.start, size[1], size[2]);

@@ -6,7 +6,7 @@
 //! end of the step they become, with G the gradient of W′ and g that of b′,
 //! dW = diag(γ/σ̄) C G + β gᵀ, dγ = rowsum(C G ⊙ W)/σ̄, dβ = W g, db = g.
 
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::inference::centred_head;
 use super::layer_norm::FoldedFaces;
@@ -14,6 +14,10 @@ use super::{Attention, Block, Compute, Conv1d, Gpt2, LayerNorm, Mlp};
 use crate::Result;
 use crate::native::{Affine, Gradients, must, set_grad};
 use crate::norm::{LnSite, LnState};
+
+/// From how many tokens for each column of a matrix on it pays to fold on a CPU: both folding, twice a step, and computing an LN, for every
+/// token, wait for memory.
+const TOKENS_A_COLUMN: usize = 4;
 
 /// A model whose gradients go to the parameters of another, see the module's text.
 pub struct StepModel<'a> {
@@ -38,11 +42,12 @@ struct Fold<'a> {
 }
 
 impl<'a> StepModel<'a> {
-    /// Prepares a step of `parameters`, leaves that require gradients, which must not change before [`StepModel::finish`].
+    /// Prepares a step of `parameters`, leaves that require gradients, which must not change before [`StepModel::finish`]. `tokens`: how many
+    /// will go through; for few of them it would take longer to fold LNs than to compute them.
     ///
     /// # Errors
     /// When libtorch fails.
-    pub fn new(parameters: &'a Gpt2, ln: &LnState, compute: Compute) -> Result<StepModel<'a>> {
+    pub fn new(parameters: &'a Gpt2, ln: &LnState, compute: Compute, tokens: usize) -> Result<StepModel<'a>> {
         let _guard = tch::no_grad_guard();
         for (_, parameter) in parameters.named_parameters() {
             if !parameter.grad().defined() {
@@ -51,7 +56,7 @@ impl<'a> StepModel<'a> {
         }
         let mut folds = Vec::new();
         let blocks = parameters.h.iter().enumerate();
-        let h = blocks.map(|(layer, block)| fold_block(block, layer, ln, compute, &mut folds));
+        let h = blocks.map(|(layer, block)| fold_block(block, layer, ln, compute, tokens, &mut folds));
         let h = h.collect::<Result<_>>()?;
         let model = Gpt2 {
             config: parameters.config.clone(),
@@ -90,10 +95,14 @@ fn fold_block<'a>(
     layer: usize,
     ln: &LnState,
     compute: Compute,
+    tokens: usize,
     folds: &mut Vec<Fold<'a>>,
 ) -> Result<Block> {
-    let (ln_1, faces) = fold_of_ln_1(block, layer, ln, compute);
-    let ln_2 = fold_of_ln_2(block, layer, ln, compute);
+    let (ln_1, faces) = match pays(&block.attn.c_attn, tokens) {
+        true => fold_of_ln_1(block, layer, ln, compute),
+        false => (None, FoldedFaces::default()),
+    };
+    let ln_2 = fold_of_ln_2(block, layer, ln, compute).filter(|fold| pays(fold.reader, tokens));
     let out = Block {
         ln_1: block.ln_1.as_ref().map(|norm| norm.with(faces)),
         attn: Attention {
@@ -110,6 +119,13 @@ fn fold_block<'a>(
     };
     folds.extend(ln_1.into_iter().chain(ln_2));
     Ok(out)
+}
+
+/// Whether a LN costs `tokens` more than folding it into `reader` does. On a GPU it always does: kernels that compute it along with
+/// something else are for CPUs.
+fn pays(reader: &Conv1d, tokens: usize) -> bool {
+    let columns = reader.weight.size()[1] as usize;
+    reader.weight.device() != Device::Cpu || tokens >= TOKENS_A_COLUMN * columns
 }
 
 /// ln_1 in the columns of c_attn that it can be in, and which of its faces that are.

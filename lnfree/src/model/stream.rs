@@ -5,7 +5,7 @@ use tch::{Device, Kind, Tensor};
 use super::layer_norm::any_real;
 use super::{Block, LayerNorm, Pass};
 use crate::hook::{Activation, Hook};
-use crate::native::{self, Stream};
+use crate::native::{self, Stream, Wishes};
 use crate::norm::LnSite;
 
 /// What reads a sum next.
@@ -25,40 +25,52 @@ impl<'a> Reader<'a> {
         Reader { norm: block.ln_1.as_ref(), site: LnSite::Ln1Qk(layer) }
     }
 
-    /// Whether a matrix reads the sum as it is, in bfloat16.
-    fn wants_copy(&self, pass: &Pass) -> bool {
-        let as_it_is = self.norm.is_none_or(|norm| norm.folded.main || norm.folded.v);
-        as_it_is && pass.compute.dtype == Kind::BFloat16
+    /// What it would have made along with the sum.
+    fn wishes(&self, pass: &Pass) -> Wishes<'a> {
+        let bfloat16 = pass.compute.dtype == Kind::BFloat16;
+        let Some(norm) = self.norm else { return Wishes { bfloat16, ..Wishes::default() } };
+        // σ comes with a real LN.
+        let follows = pass.compute.observe && !any_real(self.site, pass);
+        let sigma = follows.then_some(norm.eps);
+        if norm.folded.main || norm.folded.v {
+            return Wishes { bfloat16, sigma, norm: None };
+        }
+        let std = self.std(pass).map(|std| (&norm.weight, &norm.bias, std));
+        Wishes { bfloat16: bfloat16 && std.is_some(), sigma, norm: std }
     }
 
-    /// ε, if σ is followed and no real LN finds it.
-    fn wants_sigma(&self, pass: &Pass) -> Option<f64> {
-        let norm = self.norm.filter(|_| pass.compute.observe && !any_real(self.site, pass));
-        norm.map(|norm| norm.eps)
+    /// What everything that is read here is divided by, if it is one number.
+    fn std(&self, pass: &Pass) -> Option<Tensor> {
+        let constant = |site| pass.ln.constant(site, pass.compute.observe);
+        match self.site {
+            // Both faces are the same LN, so they have one σ̄.
+            LnSite::Ln1Qk(layer) => constant(LnSite::Ln1V(layer)).and_then(|_| constant(self.site)),
+            site => constant(site),
+        }
     }
 }
 
 impl Stream {
     /// Nothing but the numbers, float32 `[batch, pos, n_embd]`.
     pub(crate) fn of(x: Tensor) -> Stream {
-        Stream { x, low: None, sigma: None }
+        Stream { x, read: None, normed: false, sigma: None }
     }
 
     /// The stream with what a branch adds to it, `[batch, pos, n_embd]`; `None` reads nothing but the sum.
     pub(super) fn plus(&self, branch: &Tensor, reader: Option<Reader>, pass: &Pass) -> Stream {
-        let copy = reader.as_ref().is_some_and(|reader| reader.wants_copy(pass));
-        let eps = reader.as_ref().and_then(|reader| reader.wants_sigma(pass));
         let known = matches!(branch.kind(), Kind::Float | Kind::BFloat16) && self.x.device() == Device::Cpu;
-        let more_than_a_sum = copy || eps.is_some() || branch.kind() == Kind::BFloat16;
-        if known && more_than_a_sum && self.x.numel() > 0 {
-            return native::residual(&self.x, branch, copy, eps);
+        if known && self.x.numel() > 0 {
+            let wishes = reader.map_or_else(Wishes::default, |reader| reader.wishes(pass));
+            if wishes.any() || branch.kind() == Kind::BFloat16 {
+                return native::residual(&self.x, branch, &wishes);
+            }
         }
         Stream::of(&self.x + branch.to_kind(Kind::Float))
     }
 
-    /// What a matrix reads that no LN comes before, or has one in it.
+    /// What a matrix reads that no LN comes before, or that has one in it.
     pub(super) fn as_it_is(&self) -> Tensor {
-        self.low.as_ref().unwrap_or(&self.x).shallow_clone()
+        self.read.as_ref().filter(|_| !self.normed).unwrap_or(&self.x).shallow_clone()
     }
 
     /// What `hook` makes of it.

@@ -30,7 +30,10 @@ unsafe extern "C" {
     fn lnfree_residual(
         x: *const C_tensor,
         branch: *const C_tensor,
-        copy: bool,
+        weight: *const C_tensor,
+        bias: *const C_tensor,
+        std: *const C_tensor,
+        bfloat16: bool,
         observe: bool,
         eps: f64,
         out: *mut *mut C_tensor,
@@ -136,25 +139,52 @@ fn fake_norm_plainly(x: &Tensor, weight: &Tensor, bias: &Tensor, std: &Tensor) -
 pub(crate) struct Stream {
     /// float32 `[batch, pos, n]`.
     pub x: Tensor,
-    /// The same in bfloat16, if that was asked for.
-    pub low: Option<Tensor>,
+    /// What the next matrix reads, if that was asked for.
+    pub read: Option<Tensor>,
+    /// Whether that is the fake LN before the matrix, not the stream itself.
+    pub normed: bool,
     /// σ = sqrt(var(x) + ε), `[batch, pos]`, if that was asked for; without gradient.
     pub sigma: Option<Tensor>,
 }
 
-/// `x` + `branch`, both `[batch, pos, n]` on a CPU, the one float32, the other float32 or bfloat16, in one pass with a copy in bfloat16
-/// (`copy`) and σ (of the ε given); differentiable.
-pub(crate) fn residual(x: &Tensor, branch: &Tensor, copy: bool, eps: Option<f64>) -> Stream {
+/// What is to be made along with a sum on the residual stream.
+#[derive(Debug, Default)]
+pub(crate) struct Wishes<'a> {
+    /// The fake LN of the sum: γ, β `[n]` and σ̄, float32, 0-dim.
+    pub norm: Option<(&'a Tensor, &'a Tensor, Tensor)>,
+    /// What is read of the sum, its fake LN or itself, in bfloat16.
+    pub bfloat16: bool,
+    /// σ, with this ε.
+    pub sigma: Option<f64>,
+}
+
+impl Wishes<'_> {
+    /// Whether there are any.
+    pub(crate) fn any(&self) -> bool {
+        self.norm.is_some() || self.bfloat16 || self.sigma.is_some()
+    }
+}
+
+/// `x` + `branch`, both `[batch, pos, n]` on a CPU, the one float32, the other float32 or bfloat16, and what else is wished for, in one
+/// pass; differentiable.
+pub(crate) fn residual(x: &Tensor, branch: &Tensor, wishes: &Wishes) -> Stream {
+    let null = std::ptr::null();
+    let (weight, bias, divisor) = match &wishes.norm {
+        Some((weight, bias, std)) => (weight.as_ptr(), bias.as_ptr(), std.as_ptr()),
+        None => (null, null, null),
+    };
+    let (bfloat16, sigma) = (wishes.bfloat16, wishes.sigma);
+    let (observe, eps) = (sigma.is_some(), sigma.unwrap_or(0.0));
     let mut out = [std::ptr::null_mut(); 3];
+    let to = out.as_mut_ptr();
     // SAFETY: the tensors live through the call, which takes its own references; `out` has room for three.
     must(check(unsafe {
-        let (x, branch) = (x.as_ptr(), branch.as_ptr());
-        lnfree_residual(x, branch, copy, eps.is_some(), eps.unwrap_or(0.0), out.as_mut_ptr())
+        lnfree_residual(x.as_ptr(), branch.as_ptr(), weight, bias, divisor, bfloat16, observe, eps, to)
     }));
-    let [x, low, sigma] = out;
+    let [x, read, sigma] = out;
     // SAFETY: new tensors, or null, which nobody else will free.
     let owned = |pointer: *mut C_tensor| (!pointer.is_null()).then(|| unsafe { Tensor::from_ptr(pointer) });
-    Stream { x: must(tensor(x)), low: owned(low), sigma: owned(sigma) }
+    Stream { x: must(tensor(x)), read: owned(read), normed: wishes.norm.is_some(), sigma: owned(sigma) }
 }
 
 #[cfg(test)]

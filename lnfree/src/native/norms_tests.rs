@@ -1,3 +1,4 @@
+use super::super::backward_from;
 use super::*;
 
 /// Numbers without a pattern, about as large as one, in float64.
@@ -161,48 +162,83 @@ fn a_fake_ln_of_activations_is_the_formula() {
     }
 }
 
-#[test]
-fn a_sum_brings_its_copy_and_its_sigma() {
-    for (shape, branch_kind, copy) in [
-        ([2, 3, 7], Kind::Float, false),
-        ([3, 17, 64], Kind::BFloat16, true),
-        ([1, 65, 48], Kind::BFloat16, false),
-        ([2, 4, 33], Kind::Float, true),
-    ] {
-        let what = format!("{shape:?}, {branch_kind:?}, copy: {copy}");
-        let x = noise(&shape, 0.7).to_kind(Kind::Float).set_requires_grad(true);
-        let branch = noise(&shape, 1.1).to_kind(branch_kind).set_requires_grad(true);
-        let sum = residual(&x, &branch, copy, Some(1e-5));
-        let wanted = &x + branch.to_kind(Kind::Float);
-        assert_eq!(sum.x, wanted, "{what}");
-        let sigma = (wanted.to_kind(Kind::Double).var_dim([2i64].as_slice(), false, false) + 1e-5).sqrt();
-        assert_near(&sum.sigma.unwrap(), &sigma, 1e-6, &what);
+/// Widths, what is added in, what is read in bfloat16, and whether a fake LN is read.
+const SUMS: [([i64; 3], Kind, bool, bool); 7] = [
+    ([2, 3, 7], Kind::Float, false, false),
+    ([3, 17, 64], Kind::BFloat16, true, false),
+    ([1, 65, 48], Kind::BFloat16, false, false),
+    ([2, 4, 33], Kind::Float, true, false),
+    ([2, 70, 33], Kind::Float, false, true),
+    ([1, 130, 64], Kind::BFloat16, true, true),
+    ([3, 2, 5], Kind::Float, true, true),
+];
 
-        // Gradients arrive at the sum and at its copy, or at one of them.
+#[test]
+fn a_sum_brings_what_is_read_of_it_and_its_sigma() {
+    for (shape, branch_kind, bfloat16, normed) in SUMS {
+        let what = format!("{shape:?}, {branch_kind:?}, in bfloat16: {bfloat16}, fake LN: {normed}");
+        let leaf =
+            |shape: &[i64], frequency, kind| noise(shape, frequency).to_kind(kind).set_requires_grad(true);
+        let inputs = || {
+            let n = &shape[2..];
+            let x = [leaf(&shape, 0.7, Kind::Float), leaf(&shape, 1.1, branch_kind)];
+            (x, [leaf(n, 0.3, Kind::Float), leaf(n, 0.9, Kind::Float)])
+        };
+        let std = Tensor::from(0.7f32);
+        // Gradients arrive at the sum and at what is read.
         let to_sum = noise(&shape, 0.2).to_kind(Kind::Float);
-        let to_copy = noise(&shape, 0.5).to_kind(Kind::BFloat16);
-        let mut total = to_sum.copy();
-        match &sum.low {
-            Some(low) => {
-                assert_eq!(*low, wanted.to_kind(Kind::BFloat16), "{what}");
-                super::super::backward_from(&[(&sum.x, Some(&to_sum)), (low, Some(&to_copy))]).unwrap();
-                total = total + to_copy.to_kind(Kind::Float);
-            }
-            None => super::super::backward_from(&[(&sum.x, Some(&to_sum))]).unwrap(),
+        let to_read = noise(&shape, 0.5).to_kind(if bfloat16 { Kind::BFloat16 } else { Kind::Float });
+
+        let (x, norm) = inputs();
+        let wishes = Wishes {
+            norm: normed.then(|| (&norm[0], &norm[1], std.shallow_clone())),
+            bfloat16,
+            sigma: Some(1e-5),
+        };
+        let sum = residual(&x[0], &x[1], &wishes);
+        let mut roots = vec![(&sum.x, Some(&to_sum))];
+        roots.extend(sum.read.as_ref().map(|read| (read, Some(&to_read))));
+        backward_from(&roots).unwrap();
+
+        let (wanted_x, wanted_norm) = inputs();
+        let total = &wanted_x[0] + wanted_x[1].to_kind(Kind::Float);
+        let read = match normed {
+            true => fake_norm_plainly(&total, &wanted_norm[0], &wanted_norm[1], &std),
+            false => total.shallow_clone(),
         }
-        assert_eq!(x.grad(), total, "{what}");
-        assert_eq!(branch.grad(), total.to_kind(branch_kind), "{what}");
+        .to_kind(to_read.kind());
+        let mut roots = vec![(&total, Some(&to_sum))];
+        roots.extend(sum.read.as_ref().map(|_| (&read, Some(&to_read))));
+        backward_from(&roots).unwrap();
+
+        assert_eq!(sum.x, total, "{what}");
+        assert_eq!(sum.read.is_some(), bfloat16 || normed, "{what}");
+        if let Some(found) = &sum.read {
+            assert_eq!(found.kind(), to_read.kind(), "{what}");
+            assert_near(found, &read, rounding(found.kind()), &what);
+        }
+        let sigma = (total.to_kind(Kind::Double).var_dim([2i64].as_slice(), false, false) + 1e-5).sqrt();
+        assert_near(&sum.sigma.unwrap(), &sigma, 1e-6, &what);
+        for (found, wanted) in x.iter().zip(&wanted_x) {
+            assert_near(&found.grad(), &wanted.grad(), rounding(found.kind()), &what);
+        }
+        for (found, wanted) in norm.iter().zip(&wanted_norm).filter(|_| normed) {
+            assert_near(&found.grad(), &wanted.grad(), 4e-6, &what);
+        }
     }
 }
 
 #[test]
-fn a_copy_alone_takes_gradients_too() {
-    let x = noise(&[2, 3, 8], 0.7).to_kind(Kind::Float).set_requires_grad(true);
-    let branch = noise(&[2, 3, 8], 1.1).to_kind(Kind::BFloat16).set_requires_grad(true);
-    let sum = residual(&x, &branch, true, None);
-    assert!(sum.sigma.is_none());
-    let arrived = noise(&[2, 3, 8], 0.5).to_kind(Kind::BFloat16);
-    super::super::backward_from(&[(&sum.low.unwrap(), Some(&arrived))]).unwrap();
-    assert_eq!(x.grad(), arrived.to_kind(Kind::Float));
-    assert_eq!(branch.grad(), arrived);
+fn gradients_that_arrive_at_one_output_only_are_all() {
+    let leaf = |kind| noise(&[2, 3, 8], 0.7).to_kind(kind).set_requires_grad(true);
+    for at_the_sum in [true, false] {
+        let (x, branch) = (leaf(Kind::Float), leaf(Kind::BFloat16));
+        let sum = residual(&x, &branch, &Wishes { bfloat16: true, ..Wishes::default() });
+        assert!(sum.sigma.is_none());
+        let arrived = noise(&[2, 3, 8], 0.5).to_kind(Kind::BFloat16);
+        let at = if at_the_sum { sum.x } else { sum.read.unwrap() };
+        backward_from(&[(&at, Some(&arrived.to_kind(at.kind())))]).unwrap();
+        assert_eq!(x.grad(), arrived.to_kind(Kind::Float));
+        assert_eq!(branch.grad(), arrived);
+    }
 }

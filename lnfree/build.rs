@@ -32,9 +32,12 @@ fn compile_native(lib: &Path) {
             [
                 "attention",
                 "cross_entropy",
+                "fake_norm",
+                "fold",
                 "gelu",
                 "linear",
                 "matmul",
+                "residual",
                 "sigma",
                 "tiles",
                 "token_losses",

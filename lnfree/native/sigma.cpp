@@ -1,4 +1,5 @@
 // sigma = sqrt(var(x) + eps) over the last axis, which libtorch has no single operation for: its own would read and write x several times.
+#include "moments.hpp"
 #include "parallel.hpp"
 #include "result.hpp"
 
@@ -7,46 +8,17 @@
 #include <ATen/ops/var_mean.h>
 #include <torch/csrc/autograd/custom_function.h>
 
-#include <cmath>
-
 namespace {
 
-constexpr int LANES = 16;
-
-inline float sum(const float *x, int64_t n) {
-    float lanes[LANES] = {}, total = 0.0f;
-    int64_t i = 0;
-    for (; i + LANES <= n; i += LANES) {
-        for (int l = 0; l < LANES; l++) lanes[l] += x[i + l];
-    }
-    for (; i < n; i++) total += x[i];
-    for (int l = 0; l < LANES; l++) total += lanes[l];
-    return total;
-}
-
-inline float sum_of_squares(const float *x, float mean, int64_t n) {
-    float lanes[LANES] = {}, total = 0.0f;
-    int64_t i = 0;
-    for (; i + LANES <= n; i += LANES) {
-        for (int l = 0; l < LANES; l++) lanes[l] += (x[i + l] - mean) * (x[i + l] - mean);
-    }
-    for (; i < n; i++) total += (x[i] - mean) * (x[i] - mean);
-    for (int l = 0; l < LANES; l++) total += lanes[l];
-    return total;
-}
-
 CLONES void sigma_rows(const float *x, int64_t n_rows, int64_t n, float eps, float *sigma) {
-    for (int64_t r = 0; r < n_rows; r++) {
-        const float *row = x + r * n;
-        sigma[r] = std::sqrt(sum_of_squares(row, sum(row, n) / n, n) / n + eps);
-    }
+    for (int64_t r = 0; r < n_rows; r++) sigma[r] = lnfree::sigma_of(x + r * n, n, eps);
 }
 
 // d sigma / d x = (x - mean) / (n sigma).
 CLONES void sigma_rows_backward(const float *x, const float *sigma, const float *grad, int64_t n_rows, int64_t n, float *dx) {
     for (int64_t r = 0; r < n_rows; r++) {
         const float *row = x + r * n;
-        const float mean = sum(row, n) / n, scale = grad[r] / (n * sigma[r]);
+        const float mean = lnfree::sum(row, n) / n, scale = grad[r] / (n * sigma[r]);
         for (int64_t i = 0; i < n; i++) dx[r * n + i] = scale * (row[i] - mean);
     }
 }

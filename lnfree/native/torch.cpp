@@ -8,6 +8,7 @@
 #include <ATen/ops/arange.h>
 #include <c10/core/CachingDeviceAllocator.h>
 #include <c10/core/GradMode.h>
+#include <torch/csrc/autograd/autograd.h>
 
 #include <cstdint>
 #include <vector>
@@ -86,6 +87,18 @@ extern "C" const char *lnfree_last_error() { return lnfree::last_error().c_str()
 // Makes `grad` the gradient of a leaf.
 extern "C" int lnfree_set_grad(const at::Tensor *parameter, const at::Tensor *grad) {
     return lnfree::guarded([&] { parameter->mutable_grad() = *grad; });
+}
+
+// Goes on backwards from n tensors with the gradients that arrived at them; null for one, at a tensor of one number.
+extern "C" int lnfree_backward(const at::Tensor *const *tensors, const at::Tensor *const *grads, int n) {
+    return lnfree::guarded([&] {
+        torch::autograd::variable_list roots, arrived;
+        for (int i = 0; i < n; i++) {
+            roots.push_back(*tensors[i]);
+            arrived.push_back(grads[i] ? *grads[i] : at::Tensor());
+        }
+        torch::autograd::backward(roots, arrived);
+    });
 }
 
 // AdamW (decoupled decay) of n parameters in one pass over the numbers: gradients are divided by `grad_scale` first. `steps` are float32

@@ -47,6 +47,11 @@ pub trait Hook {
     /// Called once per activation; what it returns takes the activation's place. Return `value` to leave it as it is.
     fn on(&mut self, activation: Activation, value: Tensor) -> Tensor;
 
+    /// Whether it may look at activations or replace them. Where it does not, work that makes several of them at once is open to a forward.
+    fn looks(&self) -> bool {
+        true
+    }
+
     /// Whether attention scores and patterns are wanted; they cost a `[batch, head, pos, pos]` tensor per layer, which
     /// scaled-dot-product attention never makes.
     fn wants_pattern(&self) -> bool {
@@ -62,6 +67,10 @@ impl Hook for NoHook {
     #[inline(always)]
     fn on(&mut self, _activation: Activation, value: Tensor) -> Tensor {
         value
+    }
+
+    fn looks(&self) -> bool {
+        false
     }
 }
 

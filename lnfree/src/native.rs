@@ -1,7 +1,9 @@
 //! The functions of `native/`, made safe.
 
+mod norms;
 mod tensors;
 
+pub(crate) use norms::*;
 pub(crate) use tensors::*;
 
 use std::ffi::c_void;

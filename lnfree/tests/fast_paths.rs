@@ -3,7 +3,7 @@
 mod common;
 
 use common::{max_abs, relative_rms, vector};
-use lnfree::hook::NoHook;
+use lnfree::hook::{Activation, NoHook};
 use lnfree::loss::{IGNORE, aux_loss, cross_entropy, linear_cross_entropy, predicting, targets};
 use lnfree::model::{Compute, Gpt2, LoadedModel, StepModel, causal_attention};
 use lnfree::norm::{LnState, NormSettings, RemovalKind};
@@ -77,10 +77,16 @@ fn a_target_outside_the_vocabulary_is_an_error() {
     assert!(error.to_string().contains("outside the vocabulary of 7"), "{error}");
 }
 
-/// The paths through the model that training takes, against the model's own forward with autograd on its parameters.
+/// The paths through the model that training takes, against the model's own forward with autograd on its parameters: for so many tokens that
+/// folding pays, and for so few that it does not.
 fn compare_gradients(prepare: impl Fn(&mut LnState), aux_weight: f64, folds: bool) {
-    let step = prepared(&prepare);
-    let plain = prepared(&prepare);
+    compare_step(&prepare, aux_weight, usize::MAX, folds);
+    compare_step(&prepare, aux_weight, 0, false);
+}
+
+fn compare_step(prepare: &impl Fn(&mut LnState), aux_weight: f64, tokens_to_come: usize, folds: bool) {
+    let step = prepared(prepare);
+    let plain = prepared(prepare);
     let ids = tokens();
     let wanted = targets(&ids, Some(255));
     let compute = Compute { observe: true, ..Compute::default() };
@@ -93,13 +99,15 @@ fn compare_gradients(prepare: impl Fn(&mut LnState), aux_weight: f64, folds: boo
         aux_target: None,
         checkpointing: false,
     };
-    let model = StepModel::new(&step.model, &step.ln, compute).unwrap();
+    let model = StepModel::new(&step.model, &step.ln, compute, tokens_to_come).unwrap();
     assert_eq!(model.n_folded() > 0, folds, "which path is taken");
     let losses = backward(&model, &step.ln, &ids, &wanted, recipe).unwrap();
     model.finish();
 
+    // A hook that may look at everything keeps the model from making several things at once.
+    let mut looks = |_: Activation, value: Tensor| value;
     let mut pass = plain.model.pass(&ids, &plain.ln, compute).unwrap();
-    let residual = plain.model.residual(&ids, &mut pass, &mut NoHook);
+    let residual = plain.model.residual(&ids, &mut pass, &mut looks);
     let last = plain.model.final_norm(&residual, &mut pass, &mut NoHook);
     let logits = plain.model.unembed(&predicting(&last), &pass);
     let total = cross_entropy(&logits, &wanted) + aux_loss(&residual, &pass.is_eot, 1e-5) * aux_weight;
@@ -199,7 +207,7 @@ fn bfloat16_losses_do_not_see_what_logits_have_in_common() {
             checkpointing: false,
         };
         model.set_requires_grad(true);
-        let step = StepModel::new(model, &ln, compute).unwrap();
+        let step = StepModel::new(model, &ln, compute, 256).unwrap();
         let losses = backward(&step, &ln, &ids, &targets(&ids, None), recipe).unwrap();
         losses.cross_entropy.double_value(&[])
     };

@@ -98,7 +98,7 @@ fn gradients(model: &Gpt2, ln: &LnState, compute: Compute, checkpointing: bool) 
         aux_target: None,
         checkpointing,
     };
-    let step = StepModel::new(model, ln, compute).unwrap();
+    let step = StepModel::new(model, ln, compute, 0).unwrap();
     backward(&step, ln, &ids, &targets(&ids, Some(255)), recipe).unwrap();
     step.finish();
     model.named_parameters().iter().map(|(_, p)| p.grad().copy()).collect()

@@ -1,11 +1,12 @@
 //! One transformer block: x += attn(ln_1(x)); x += mlp(ln_2(x)).
 
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 use super::layer_norm::Faces;
+use super::stream::Reader;
 use super::{Attention, LayerNorm, Pass, seed_dropout};
 use crate::hook::{Activation, Hook};
-use crate::native::{self, Gradients};
+use crate::native::{self, Gradients, Stream};
 use crate::norm::LnSite;
 
 /// An affine map stored as the original GPT-2 stores it: y = x @ weight + bias.
@@ -74,27 +75,46 @@ pub struct Block {
 }
 
 impl Block {
-    /// The residual stream after block `layer`, `[batch, pos, n_embd]`, from the one before it.
-    pub(crate) fn forward(&self, layer: usize, x: Tensor, pass: &mut Pass, hook: &mut dyn Hook) -> Tensor {
+    /// The residual stream after block `layer`, which `next` reads, from the one before it.
+    pub(crate) fn forward(
+        &self,
+        layer: usize,
+        x: Stream,
+        next: Option<&Block>,
+        pass: &mut Pass,
+        hook: &mut dyn Hook,
+    ) -> Stream {
         if let Some(seed) = pass.compute.dropout_seed {
             seed_dropout(seed, 1 + layer);
         }
-        let x = hook.on(Activation::ResidPre(layer), x);
-        let faces = match &self.ln_1 {
-            Some(ln_1) => ln_1.faces(&x, layer, pass),
-            None => Faces::Same(x.shallow_clone()),
-        };
+        let x = x.seen(Activation::ResidPre(layer), hook);
+        let faces = self.attention_reads(layer, &x, pass);
         let attn_out = self.attn.forward(layer, faces, pass, hook);
         let attn_out = hook.on(Activation::AttnOut(layer), pass.dropout(attn_out, self.resid_pdrop));
-        let x = hook.on(Activation::ResidMid(layer), x + attn_out.to_kind(Kind::Float));
-        let normed = match &self.ln_2 {
-            Some(ln_2) => ln_2.forward(&x, LnSite::Ln2(layer), pass),
-            None => x.shallow_clone(),
-        };
+        let x =
+            x.plus(&attn_out, Some(Reader::mlp(self, layer)), pass).seen(Activation::ResidMid(layer), hook);
+        let normed = self.mlp_reads(layer, &x, pass);
         let pre = hook.on(Activation::MlpPre(layer), self.mlp.c_fc.forward(&normed, pass));
         let post = hook.on(Activation::MlpPost(layer), gelu(&pre));
         let mlp_out = pass.dropout(self.mlp.c_proj.forward(&post, pass), self.resid_pdrop);
         let mlp_out = hook.on(Activation::MlpOut(layer), mlp_out);
-        hook.on(Activation::ResidPost(layer), x + mlp_out.to_kind(Kind::Float))
+        let reader = next.map(|block| Reader::attention(block, layer + 1));
+        x.plus(&mlp_out, reader, pass).seen(Activation::ResidPost(layer), hook)
+    }
+
+    /// Both faces of ln_1, or the stream as it is.
+    pub(super) fn attention_reads(&self, layer: usize, x: &Stream, pass: &mut Pass) -> Faces {
+        match &self.ln_1 {
+            Some(ln_1) => ln_1.faces(x, layer, pass),
+            None => Faces::Same(x.as_it_is()),
+        }
+    }
+
+    /// ln_2, or the stream as it is.
+    pub(super) fn mlp_reads(&self, layer: usize, x: &Stream, pass: &mut Pass) -> Tensor {
+        match &self.ln_2 {
+            Some(ln_2) => ln_2.forward(x, LnSite::Ln2(layer), pass),
+            None => x.as_it_is(),
+        }
     }
 }

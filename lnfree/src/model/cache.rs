@@ -3,9 +3,11 @@
 use tch::{Kind, Tensor};
 
 use super::layer_norm::Faces;
+use super::stream::Reader;
 use super::{Attention, Block, Compute, Gpt2, Pass, causal_attention};
 use crate::hook::NoHook;
-use crate::norm::{LnSite, LnState};
+use crate::native::Stream;
+use crate::norm::LnState;
 use crate::{Error, Result};
 
 /// Keys and values of the positions that [`Gpt2::decode`] has seen, in memory taken once.
@@ -109,17 +111,12 @@ fn mask(start: i64, n: i64, device: tch::Device) -> Option<Tensor> {
 impl Block {
     /// [`Block::forward`] for the tokens after those in `kept`, which takes up theirs; no hooks, no dropout.
     fn decode(&self, layer: usize, x: Tensor, pass: &mut Pass, kept: &Kept, mask: Option<&Tensor>) -> Tensor {
-        let faces = match &self.ln_1 {
-            Some(ln_1) => ln_1.faces(&x, layer, pass),
-            None => Faces::Same(x.shallow_clone()),
-        };
-        let x = x + self.attn.decode(faces, pass, kept, mask);
-        let normed = match &self.ln_2 {
-            Some(ln_2) => ln_2.forward(&x, LnSite::Ln2(layer), pass),
-            None => x.shallow_clone(),
-        };
+        let x = Stream::of(x);
+        let faces = self.attention_reads(layer, &x, pass);
+        let x = x.plus(&self.attn.decode(faces, pass, kept, mask), Some(Reader::mlp(self, layer)), pass);
+        let normed = self.mlp_reads(layer, &x, pass);
         let post = self.mlp.c_fc.forward(&normed, pass).gelu_("tanh");
-        x + self.mlp.c_proj.forward(&post, pass)
+        x.plus(&self.mlp.c_proj.forward(&post, pass), None, pass).x
     }
 }
 

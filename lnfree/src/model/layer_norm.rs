@@ -3,8 +3,8 @@
 use tch::{Kind, Tensor};
 
 use super::Pass;
-use crate::native;
-use crate::norm::{Divisor, LnSite};
+use crate::native::{self, Stream};
+use crate::norm::LnSite;
 
 /// Weight and bias of a LayerNorm over n_embd.
 #[derive(Debug)]
@@ -38,24 +38,29 @@ pub(super) enum Faces {
 
 /// The input of an LN with what its faces share, each computed at most once.
 struct Input<'a> {
-    x: &'a Tensor,
-    centered: Option<Tensor>,
+    stream: &'a Stream,
     real: Option<Tensor>,
     sigma: Option<Tensor>,
 }
 
+impl<'a> Input<'a> {
+    fn of(stream: &'a Stream) -> Input<'a> {
+        Input { stream, real: None, sigma: None }
+    }
+}
+
 impl LayerNorm {
     /// LN or FakeLN of `x`, float32 `[batch, pos, n_embd]`, as the state says for `site` (ln_2 or ln_f).
-    pub(super) fn forward(&self, x: &Tensor, site: LnSite, pass: &mut Pass) -> Tensor {
-        let mut input = Input { x, centered: None, real: None, sigma: None };
+    pub(super) fn forward(&self, x: &Stream, site: LnSite, pass: &mut Pass) -> Tensor {
+        let mut input = Input::of(x);
         let observed = self.observe(&mut input, site, pass);
         self.face(&mut input, site, pass, observed.as_ref())
     }
 
     /// Both faces of ln_1 of block `layer`.
-    pub(super) fn faces(&self, x: &Tensor, layer: usize, pass: &mut Pass) -> Faces {
+    pub(super) fn faces(&self, x: &Stream, layer: usize, pass: &mut Pass) -> Faces {
         let (qk, v) = (LnSite::Ln1Qk(layer), LnSite::Ln1V(layer));
-        let mut input = Input { x, centered: None, real: None, sigma: None };
+        let mut input = Input::of(x);
         let observed = self.observe(&mut input, qk, pass);
         let qk_out = self.face(&mut input, qk, pass, observed.as_ref());
         if pass.ln.faces_agree(layer, pass.compute.observe) {
@@ -68,29 +73,24 @@ impl LayerNorm {
     fn face(&self, input: &mut Input, site: LnSite, pass: &Pass, observed: Option<&Tensor>) -> Tensor {
         let folded = if matches!(site, LnSite::Ln1V(_)) { self.folded.v } else { self.folded.main };
         if folded {
-            return input.x.shallow_clone();
+            return input.stream.as_it_is();
         }
         if !pass.ln.mode(site).is_fake() {
             return self.real(input).0;
         }
-        let size = input.x.size();
-        let (pos, n_embd) = (size[1], size[2]);
-        let divisor = pass.ln.divisor(site, false, observed);
-        let apart = matches!(site, LnSite::Ln1V(layer) if pass.ln.eot_apart(layer, pass.compute.observe));
-        if !apart && let Divisor::Uniform(std) = &divisor {
-            return self.centered(input) * (&self.weight / std) + &self.bias;
+        if let Some(normed) = input.stream.read.as_ref().filter(|_| input.stream.normed) {
+            return normed.shallow_clone();
         }
-        let mut std = divisor.broadcast(pass.start, pos, n_embd);
-        if apart {
-            let at_eot = pass.ln.divisor(site, true, observed).broadcast(pass.start, pos, n_embd);
+        let x = &input.stream.x;
+        let size = x.size();
+        let mut std = pass.ln.divisor(site, false, observed).broadcast(pass.start, size[1], size[2]);
+        if matches!(site, LnSite::Ln1V(layer) if pass.ln.eot_apart(layer, pass.compute.observe)) {
+            let at_eot = pass.ln.divisor(site, true, observed).broadcast(pass.start, size[1], size[2]);
             std = at_eot.where_self(&pass.is_eot, &std);
         }
-        self.centered(input) / std * &self.weight + &self.bias
-    }
-
-    fn centered(&self, input: &mut Input) -> Tensor {
-        let x = input.x;
-        input.centered.get_or_insert_with(|| x - x.mean_dim(-1i64, true, Kind::Float)).shallow_clone()
+        // What a matrix reads, it reads in the type of the computation.
+        let kind = if site == LnSite::LnF { Kind::Float } else { pass.compute.dtype };
+        native::fake_norm(x, &self.weight, &self.bias, &std, kind)
     }
 
     /// The real LN and its σ `[batch, pos]`: libtorch returns 1/σ beside the output, so following it costs no pass.
@@ -98,10 +98,11 @@ impl LayerNorm {
         if let (Some(out), Some(sigma)) = (&input.real, &input.sigma) {
             return (out.shallow_clone(), sigma.shallow_clone());
         }
-        let n_embd = input.x.size()[2];
+        let x = &input.stream.x;
+        let n_embd = x.size()[2];
         let weight = self.weight.to_kind(Kind::Float);
         let bias = self.bias.to_kind(Kind::Float);
-        let (out, _mean, rstd) = input.x.native_layer_norm([n_embd], Some(&weight), Some(&bias), self.eps);
+        let (out, _mean, rstd) = x.native_layer_norm([n_embd], Some(&weight), Some(&bias), self.eps);
         let sigma = rstd.detach().squeeze_dim(-1).reciprocal();
         input.real = Some(out.shallow_clone());
         input.sigma = Some(sigma.shallow_clone());
@@ -113,16 +114,24 @@ impl LayerNorm {
         if !pass.compute.observe {
             return None;
         }
-        let any_real = match site {
-            LnSite::Ln1Qk(l) | LnSite::Ln1V(l) => {
-                !pass.ln.mode(LnSite::Ln1Qk(l)).is_fake() || !pass.ln.mode(LnSite::Ln1V(l)).is_fake()
-            }
-            _ => !pass.ln.mode(site).is_fake(),
+        let sigma = if any_real(site, pass) {
+            self.real(input).1
+        } else {
+            let known = input.stream.sigma.as_ref().map(Tensor::shallow_clone);
+            known.unwrap_or_else(|| sigma_of(&input.stream.x.detach(), self.eps))
         };
-        let sigma = if any_real { self.real(input).1 } else { sigma_of(&input.x.detach(), self.eps) };
         let observed = pass.ln.observation(site, &sigma);
         pass.observed[pass.ln.row(site)] = Some(observed.shallow_clone());
         Some(observed)
+    }
+}
+
+/// Whether a real LN is computed at `site`, or at another face of the same LN; its σ is then at hand.
+pub(super) fn any_real(site: LnSite, pass: &Pass) -> bool {
+    let is_real = |site| !pass.ln.mode(site).is_fake();
+    match site {
+        LnSite::Ln1Qk(l) | LnSite::Ln1V(l) => is_real(LnSite::Ln1Qk(l)) || is_real(LnSite::Ln1V(l)),
+        _ => is_real(site),
     }
 }
 

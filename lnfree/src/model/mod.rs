@@ -13,6 +13,7 @@ mod padding;
 mod parameters;
 mod shape;
 mod step;
+mod stream;
 pub mod weights;
 
 use tch::{Kind, Tensor};
@@ -30,6 +31,7 @@ pub use shape::Shape;
 pub use step::StepModel;
 
 use crate::hook::{Activation, Hook};
+use crate::native::Stream;
 use crate::norm::{LnSite, LnState};
 use crate::{Error, Result};
 
@@ -152,11 +154,12 @@ impl Gpt2 {
     }
 
     /// The residual stream after the last block from the one before the first.
-    pub(crate) fn blocks(&self, mut x: Tensor, pass: &mut Pass, hook: &mut dyn Hook) -> Tensor {
+    pub(crate) fn blocks(&self, x: Tensor, pass: &mut Pass, hook: &mut dyn Hook) -> Tensor {
+        let mut x = Stream::of(x);
         for (layer, block) in self.h.iter().enumerate() {
-            x = block.forward(layer, x, pass, hook);
+            x = block.forward(layer, x, self.h.get(layer + 1), pass, hook);
         }
-        x
+        x.x
     }
 
     /// Token plus position embedding, float32 `[batch, pos, n_embd]`.
@@ -182,7 +185,7 @@ impl Gpt2 {
     /// ln_f of the residual stream, float32 `[batch, pos, n_embd]`.
     pub fn final_norm(&self, residual: &Tensor, pass: &mut Pass, hook: &mut dyn Hook) -> Tensor {
         let last = match &self.ln_f {
-            Some(ln_f) => ln_f.forward(residual, LnSite::LnF, pass),
+            Some(ln_f) => ln_f.forward(&Stream::of(residual.shallow_clone()), LnSite::LnF, pass),
             None => residual.shallow_clone(),
         };
         hook.on(Activation::Final, last)

@@ -13,8 +13,12 @@ use super::layer_norm::FoldedFaces;
 use super::padding::padded;
 use super::{Attention, Block, Compute, Conv1d, Gpt2, LayerNorm, Mlp};
 use crate::Result;
-use crate::native::{Gradients, set_grad};
+use crate::native::{Affine, Gradients, must, set_grad};
 use crate::norm::{LnSite, LnState};
+
+/// From how many tokens for each column of a matrix on it pays to fold on a CPU: both folding, twice a step, and computing an LN, for every
+/// token, wait for memory.
+const TOKENS_A_COLUMN: usize = 4;
 
 /// A model whose gradients go to the parameters of another, see the module's text.
 pub struct StepModel<'a> {
@@ -35,14 +39,16 @@ struct Fold<'a> {
     len: i64,
     /// σ̄, 0-dim.
     std: Tensor,
+    affine: Affine,
 }
 
 impl<'a> StepModel<'a> {
-    /// Prepares a step of `parameters`, leaves that require gradients, which must not change before [`StepModel::finish`].
+    /// Prepares a step of `parameters`, leaves that require gradients, which must not change before [`StepModel::finish`]. `tokens`: how many
+    /// will go through; for few of them it would take longer to fold LNs than to compute them.
     ///
     /// # Errors
     /// When libtorch fails.
-    pub fn new(parameters: &'a Gpt2, ln: &LnState, compute: Compute) -> Result<StepModel<'a>> {
+    pub fn new(parameters: &'a Gpt2, ln: &LnState, compute: Compute, tokens: usize) -> Result<StepModel<'a>> {
         let _guard = tch::no_grad_guard();
         for (_, parameter) in parameters.named_parameters() {
             if !parameter.grad().defined() {
@@ -51,7 +57,8 @@ impl<'a> StepModel<'a> {
         }
         let mut folds = Vec::new();
         let blocks = parameters.h.iter().enumerate();
-        let h = blocks.map(|(layer, block)| fold_block(block, layer, ln, compute, &mut folds)).collect();
+        let h = blocks.map(|(layer, block)| fold_block(block, layer, ln, compute, tokens, &mut folds));
+        let h = h.collect::<Result<_>>()?;
         let model = Gpt2 {
             config: parameters.config.clone(),
             wte: parameters.wte.detach(),
@@ -83,7 +90,7 @@ impl<'a> StepModel<'a> {
     pub fn finish(self) {
         let _guard = tch::no_grad_guard();
         for fold in &self.folds {
-            fold.unfold_gradients();
+            must(fold.unfold_gradients());
         }
     }
 }
@@ -94,59 +101,74 @@ fn fold_block<'a>(
     layer: usize,
     ln: &LnState,
     compute: Compute,
+    tokens: usize,
     folds: &mut Vec<Fold<'a>>,
-) -> Block {
-    let constant = |site| ln.constant(site, compute.observe);
-    let n = block.attn.c_proj.weight.size()[1];
-    let (mut ln_1, mut ln_2) = (Vec::new(), Vec::new());
-    let mut folded = FoldedFaces::default();
-    if let Some(norm) = &block.ln_1 {
-        let reader = &block.attn.c_attn;
-        let (qk, v) = (constant(LnSite::Ln1Qk(layer)), constant(LnSite::Ln1V(layer)));
-        folded = FoldedFaces { main: qk.is_some(), v: v.is_some() };
-        match (qk, v) {
-            // Both are the same LN, so they have one σ̄.
-            (Some(std), Some(_)) => ln_1.push(Fold { norm, reader, start: 0, len: 3 * n, std }),
-            (Some(std), None) => ln_1.push(Fold { norm, reader, start: 0, len: 2 * n, std }),
-            (None, Some(std)) => ln_1.push(Fold { norm, reader, start: 2 * n, len: n, std }),
-            (None, None) => {}
-        }
-    }
-    if let Some(norm) = &block.ln_2
-        && let Some(std) = constant(LnSite::Ln2(layer))
-    {
-        let reader = &block.mlp.c_fc;
-        ln_2.push(Fold { norm, reader, start: 0, len: reader.weight.size()[1], std });
-    }
-    let main = !ln_2.is_empty();
+) -> Result<Block> {
+    let (ln_1, faces) = match pays(&block.attn.c_attn, tokens) {
+        true => fold_of_ln_1(block, layer, ln, compute),
+        false => (None, FoldedFaces::default()),
+    };
+    let ln_2 = fold_of_ln_2(block, layer, ln, compute).filter(|fold| pays(fold.reader, tokens));
     let out = Block {
-        ln_1: block.ln_1.as_ref().map(|norm| norm.with(folded)),
+        ln_1: block.ln_1.as_ref().map(|norm| norm.with(faces)),
         attn: Attention {
-            c_attn: block.attn.c_attn.for_step(compute.dtype, &ln_1),
-            c_proj: block.attn.c_proj.for_step(compute.dtype, &[]),
+            c_attn: block.attn.c_attn.for_step(compute.dtype, ln_1.as_ref())?,
+            c_proj: block.attn.c_proj.for_step(compute.dtype, None)?,
             ..block.attn
         },
-        ln_2: block.ln_2.as_ref().map(|norm| norm.with(FoldedFaces { main, v: false })),
+        ln_2: block.ln_2.as_ref().map(|norm| norm.with(FoldedFaces { main: ln_2.is_some(), v: false })),
         mlp: Mlp {
-            c_fc: block.mlp.c_fc.for_step(compute.dtype, &ln_2),
-            c_proj: block.mlp.c_proj.for_step(compute.dtype, &[]),
+            c_fc: block.mlp.c_fc.for_step(compute.dtype, ln_2.as_ref())?,
+            c_proj: block.mlp.c_proj.for_step(compute.dtype, None)?,
         },
         resid_pdrop: block.resid_pdrop,
     };
-    folds.extend(ln_1);
-    folds.extend(ln_2);
-    out
+    folds.extend(ln_1.into_iter().chain(ln_2));
+    Ok(out)
 }
 
-impl Fold<'_> {
-    /// γ/σ̄, `[in]`.
-    fn gain(&self) -> Tensor {
-        self.norm.weight.detach().to_kind(Kind::Float) / &self.std
-    }
+/// Whether a LN costs `tokens` more than folding it into `reader` does. On a GPU it always does: kernels that compute it along with
+/// something else are for CPUs.
+fn pays(reader: &Conv1d, tokens: usize) -> bool {
+    let columns = reader.weight.size()[1] as usize;
+    reader.weight.device() != Device::Cpu || tokens >= TOKENS_A_COLUMN * columns
+}
 
-    /// β, `[in]`.
-    fn beta(&self) -> Tensor {
-        self.norm.bias.detach().to_kind(Kind::Float)
+/// ln_1 in the columns of c_attn that it can be in, and which of its faces that are.
+fn fold_of_ln_1<'a>(
+    block: &'a Block,
+    layer: usize,
+    ln: &LnState,
+    compute: Compute,
+) -> (Option<Fold<'a>>, FoldedFaces) {
+    let Some(norm) = &block.ln_1 else { return (None, FoldedFaces::default()) };
+    let n = block.attn.c_proj.weight.size()[1];
+    let qk = ln.constant(LnSite::Ln1Qk(layer), compute.observe);
+    let v = ln.constant(LnSite::Ln1V(layer), compute.observe);
+    let faces = FoldedFaces { main: qk.is_some(), v: v.is_some() };
+    let fold = match (qk, v) {
+        // Both are the same LN, so they have one σ̄.
+        (Some(std), Some(_)) => Some((0, 3 * n, std)),
+        (Some(std), None) => Some((0, 2 * n, std)),
+        (None, Some(std)) => Some((2 * n, n, std)),
+        (None, None) => None,
+    };
+    (fold.map(|(start, len, std)| Fold::new(norm, &block.attn.c_attn, start, len, std)), faces)
+}
+
+/// ln_2 in c_fc, if it can be there.
+fn fold_of_ln_2<'a>(block: &'a Block, layer: usize, ln: &LnState, compute: Compute) -> Option<Fold<'a>> {
+    let norm = block.ln_2.as_ref()?;
+    let std = ln.constant(LnSite::Ln2(layer), compute.observe)?;
+    let reader = &block.mlp.c_fc;
+    Some(Fold::new(norm, reader, 0, reader.weight.size()[1], std))
+}
+
+impl<'a> Fold<'a> {
+    fn new(norm: &'a LayerNorm, reader: &'a Conv1d, start: i64, len: i64, std: Tensor) -> Fold<'a> {
+        let [gamma, beta] = [&norm.weight, &norm.bias].map(|x| x.detach().to_kind(Kind::Float).contiguous());
+        let affine = Affine { gain: gamma / &std, beta };
+        Fold { norm, reader, start, len, std, affine }
     }
 
     /// Its columns of a weight or of anything of that shape.
@@ -154,44 +176,38 @@ impl Fold<'_> {
         weight.detach().narrow(1, self.start, self.len)
     }
 
-    /// Puts the LN into its columns of copies of weight and bias. Weights are long: each is read as few times as can be.
-    fn fold_into(&self, weight: &Tensor, bias: &Tensor) {
-        let (columns, gain) = (self.columns(weight), self.gain());
-        let sums = Tensor::stack(&[&gain / gain.numel() as f64, self.beta()], 0).matmul(&columns);
-        let _ = bias.narrow(0, self.start, self.len).g_add_(&sums.get(1));
-        let _ = columns.shallow_clone().g_mul_(&gain.unsqueeze(1)).g_sub_(&sums.get(0));
+    /// The reader's weight and bias in `dtype`, with the LN in its columns.
+    fn folded(&self, dtype: Kind) -> Result<(Tensor, Tensor)> {
+        let weight = self.reader.weight.detach();
+        let out = match self.len == weight.size()[1] {
+            true => Tensor::empty(weight.size(), (dtype, weight.device())),
+            false => weight.to_dtype(dtype, false, true),
+        };
+        let carried = self.affine.fold(&self.columns(&weight), &self.columns(&out))?;
+        let bias = self.reader.bias.detach().to_dtype(Kind::Float, false, true);
+        let _ = bias.narrow(0, self.start, self.len).g_add_(&carried);
+        Ok((out, bias.to_kind(dtype)))
     }
 
-    fn unfold_gradients(&self) {
-        let (mut grad, gain) = (self.columns(&self.reader.weight.grad()), self.gain());
-        let bias_grad = self.reader.bias.grad().narrow(0, self.start, self.len);
-        let weight = self.columns(&self.reader.weight);
-        // What centring takes from G, and g, side by side: [2, out].
-        let means = grad.mean_dim(0i64, false, Kind::Float);
-        let sides = Tensor::stack(&[means, bias_grad.to_kind(Kind::Float)], 0);
-        let by_row = weight.matmul(&sides.tr().to_kind(weight.kind()));
-        let rows =
-            (&grad * &weight).sum_dim_intlist([1i64].as_slice(), false, Kind::Float) - by_row.select(1, 0);
-        let _ = self.norm.weight.grad().g_add_(&(rows / &self.std));
-        let _ = self.norm.bias.grad().g_add_(&by_row.select(1, 1));
-        let _ = grad.g_mul_(&gain.unsqueeze(1));
-        let outer = Tensor::stack(&[-gain, self.beta()], 1);
-        let _ = grad.g_add_(&outer.matmul(&sides));
+    fn unfold_gradients(&self) -> Result<()> {
+        let (grad, weight) = (self.columns(&self.reader.weight.grad()), self.columns(&self.reader.weight));
+        let bias_grad = self.reader.bias.grad().narrow(0, self.start, self.len).to_kind(Kind::Float);
+        let by_row = self.affine.unfold(&grad, &weight, &bias_grad)?;
+        let _ = self.norm.weight.grad().g_add_(&(by_row.get(0) / &self.std));
+        let _ = self.norm.bias.grad().g_add_(&by_row.get(1));
+        Ok(())
     }
 }
 
 impl Conv1d {
-    fn for_step(&self, dtype: Kind, folds: &[Fold]) -> Conv1d {
-        let (mut weight, mut bias) = (self.weight.detach(), self.bias.detach());
-        if !folds.is_empty() {
-            // The residual stream is float32 whatever the parameters are kept in.
-            (weight, bias) = (weight.totype(Kind::Float).copy(), bias.totype(Kind::Float).copy());
-            for fold in folds {
-                fold.fold_into(&weight, &bias);
-            }
-        }
+    /// What a step computes with, gradients going to the parameters'.
+    fn for_step(&self, dtype: Kind, fold: Option<&Fold>) -> Result<Conv1d> {
+        let (weight, bias) = match fold {
+            Some(fold) => fold.folded(dtype)?,
+            None => (self.weight.detach().to_kind(dtype), self.bias.detach().to_kind(dtype)),
+        };
         let gradients = Gradients { weight: self.weight.grad(), bias: self.bias.grad() };
-        Conv1d { weight: weight.to_kind(dtype), bias: bias.to_kind(dtype), gradients: Some(gradients) }
+        Ok(Conv1d { weight, bias, gradients: Some(gradients) })
     }
 }
 

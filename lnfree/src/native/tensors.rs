@@ -27,6 +27,7 @@ unsafe extern "C" {
         coefficient: f32,
         losses: *mut C_tensor,
     ) -> i32;
+    fn lnfree_backward(tensors: *const *const C_tensor, grads: *const *const C_tensor, n: i32) -> i32;
     fn lnfree_set_grad(parameter: *const C_tensor, grad: *const C_tensor) -> i32;
     fn lnfree_fused_adamw(
         parameters: *const *const C_tensor,
@@ -148,6 +149,18 @@ pub(crate) fn logits_to_gradient(
     Ok(losses)
 }
 
+/// Goes on backwards from `tensors` with the gradient that arrived at each; None for one, at a tensor of one number.
+///
+/// # Errors
+/// As [`linear`].
+pub(crate) fn backward_from(tensors: &[(&Tensor, Option<&Tensor>)]) -> Result<()> {
+    let roots: Vec<_> = tensors.iter().map(|(tensor, _)| tensor.as_ptr()).collect();
+    let grads: Vec<_> =
+        tensors.iter().map(|(_, grad)| grad.map_or(std::ptr::null(), Tensor::as_ptr)).collect();
+    // SAFETY: two lists of that length, whose tensors outlive the call.
+    check(unsafe { lnfree_backward(roots.as_ptr(), grads.as_ptr(), roots.len() as i32) })
+}
+
 /// Makes `grad` the gradient of the leaf `parameter`: what is added to the one is seen in the other.
 ///
 /// # Errors
@@ -212,7 +225,7 @@ pub(crate) fn must<T>(result: Result<T>) -> T {
     result.unwrap_or_else(|error| panic!("{error}"))
 }
 
-fn tensor(pointer: *mut C_tensor) -> Result<Tensor> {
+pub(super) fn tensor(pointer: *mut C_tensor) -> Result<Tensor> {
     match pointer.is_null() {
         true => Err(last_error()),
         // SAFETY: a new tensor, which nobody else will free.
@@ -220,7 +233,7 @@ fn tensor(pointer: *mut C_tensor) -> Result<Tensor> {
     }
 }
 
-fn check(code: i32) -> Result<()> {
+pub(super) fn check(code: i32) -> Result<()> {
     if code == 0 { Ok(()) } else { Err(last_error()) }
 }
 

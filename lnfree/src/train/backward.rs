@@ -6,6 +6,7 @@ use crate::Result;
 use crate::hook::NoHook;
 use crate::loss::{aux_loss, aux_loss_around, linear_cross_entropy, predicting};
 use crate::model::{Compute, Pass, StepModel};
+use crate::native::{Stream, backward_from};
 use crate::norm::LnState;
 
 /// The losses of one micro-batch, detached, 0-dim, on the device.
@@ -67,8 +68,8 @@ pub fn backward(
         let _guard = tch::no_grad_guard();
         inputs.push(model.embedded(embedding.shallow_clone(), &pass, &mut NoHook));
         for (layer, block) in model.h.iter().enumerate() {
-            let x = block.forward(layer, inputs[layer].shallow_clone(), &mut pass, &mut NoHook);
-            inputs.push(x);
+            let x = Stream::of(inputs[layer].shallow_clone());
+            inputs.push(block.forward(layer, x, None, &mut pass, &mut NoHook).x);
         }
     }
     let mut above = leaf(inputs.remove(model.h.len()));
@@ -77,12 +78,13 @@ pub fn backward(
     // Then backwards, each block computed again from its input; the same dropout falls, see `seed_dropout`.
     for (layer, block) in model.h.iter().enumerate().rev() {
         let below = leaf(inputs.remove(layer));
-        let out = block.forward(layer, below.shallow_clone(), &mut pass, &mut NoHook);
-        (out * above.grad()).sum(Kind::Float).backward();
+        let x = Stream::of(below.shallow_clone());
+        let out = block.forward(layer, x, None, &mut pass, &mut NoHook).x;
+        backward_from(&[(&out, Some(&above.grad()))])?;
         above = below;
     }
     let embedded = model.embedded(embedding.shallow_clone(), &pass, &mut NoHook);
-    (embedded * above.grad()).sum(Kind::Float).backward();
+    backward_from(&[(&embedded, Some(&above.grad()))])?;
     embedding_gradients(step, input_ids, &embedding.grad());
     Ok(Losses { observed, ..losses })
 }
@@ -106,10 +108,10 @@ fn head(
     let n_embd = parameters.config.n_embd;
     let unembedded = pass.cast(&last.detach()).reshape([-1, n_embd]);
     let out = linear_cross_entropy(&unembedded, &step.head, &targets.reshape([-1]), scale, &mut head_grad)?;
-    // Its gradient is the one that was found: autograd goes on from there.
-    let surrogate = (&last * out.grad.view_as(&last)).sum(Kind::Float);
+    // Autograd goes on from the gradient that was found.
+    let grad = out.grad.view_as(&last).to_kind(last.kind());
     let (total, aux) = if aux_weight == 0.0 {
-        surrogate.backward();
+        backward_from(&[(&last, Some(&grad))])?;
         (out.loss.shallow_clone(), out.loss.zeros_like())
     } else {
         let eps = parameters.config.layer_norm_epsilon;
@@ -117,7 +119,7 @@ fn head(
             Some(target) => aux_loss_around(residual, target, eps),
             None => aux_loss(residual, &pass.is_eot, eps),
         } * aux_weight;
-        (surrogate + &aux * aux_scale).backward();
+        backward_from(&[(&last, Some(&grad)), (&(&aux * aux_scale), None)])?;
         (&out.loss + aux.detach(), aux.detach())
     };
     Ok(Losses { total, cross_entropy: out.loss, aux, observed: None })

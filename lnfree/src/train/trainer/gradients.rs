@@ -49,7 +49,8 @@ impl Trainer {
         let (accumulation, batch_size) = (train.gradient_accumulation_steps, train.batch_size);
         let ignore = if train.predict_eot { None } else { self.model.config.eot_token_id() };
         self.sums = Tensor::zeros([3], (Kind::Float, self.model.device()));
-        let step = StepModel::new(&self.model, &self.ln, self.compute(0, 0))?;
+        let tokens = self.config.tokens_per_step();
+        let step = StepModel::new(&self.model, &self.ln, self.compute(0, 0), tokens)?;
         for micro in 0..accumulation {
             let ids = self.batches.next_batch(batch_size)?;
             let targets = targets(&ids, ignore);

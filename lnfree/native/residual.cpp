@@ -1,0 +1,188 @@
+// What a branch adds to the residual stream, with what the next reader needs of the sum while it is in the cache: its fake LN, or its numbers in
+// bfloat16, and its sigma. Likewise backwards: the gradients of both meet in one pass.
+#include "fake_norm.hpp"
+#include "parallel.hpp"
+#include "result.hpp"
+
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/zeros.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include <optional>
+
+using namespace lnfree;
+
+namespace {
+
+// The next reader's fake LN; without weights it reads the sum as it is.
+struct Norm {
+    const float *weight = nullptr, *bias = nullptr;
+    float inverse = 1.0f;
+};
+
+// What is written for each row; null where not wanted.
+template <typename U> struct Outputs {
+    float *sum;
+    U *read;
+    float *sigma;
+};
+
+template <typename T, typename U>
+INLINE void add(const float *x, const T *branch, int64_t begin, int64_t end, int64_t n, Norm norm, float eps, Outputs<U> out) {
+    for (int64_t r = begin; r < end; r++) {
+        const float *__restrict a = x + r * n;
+        const T *__restrict b = branch + r * n;
+        float *__restrict total = out.sum + r * n;
+        for (int64_t i = 0; i < n; i++) total[i] = a[i] + to_float(b[i]);
+        if (out.read && norm.weight) {
+            fake_norm(total, n, norm.inverse, norm.weight, norm.bias, out.read + r * n);
+        } else if (out.read) {
+            U *__restrict copy = out.read + r * n;
+            for (int64_t i = 0; i < n; i++) store(copy + i, total[i]);
+        }
+        if (out.sigma) out.sigma[r] = sigma_of(total, n, eps);
+    }
+}
+
+// total = grad + what arrived through the reader's way of reading; its copy in bfloat16 if there is room for one. `sums` as in fake_norm.hpp.
+template <typename U>
+INLINE void meet(const float *x, const float *grad, const U *read, int64_t begin, int64_t end, int64_t n, Norm norm, float *total,
+                 uint16_t *low, float *sums) {
+    for (int64_t r = begin; r < end; r++) {
+        const float *__restrict more = grad + r * n;
+        const U *__restrict arrived = read + r * n;
+        float *__restrict out = total + r * n;
+        if (norm.weight) fake_norm_backward(x + r * n, arrived, n, norm.inverse, norm.weight, more, out, sums);
+        else for (int64_t i = 0; i < n; i++) out[i] = more[i] + to_float(arrived[i]);
+        if (!low) continue;
+        uint16_t *__restrict copy = low + r * n;
+        for (int64_t i = 0; i < n; i++) store(copy + i, out[i]);
+    }
+}
+
+CLONES void add_rows(const float *x, const float *branch, int64_t begin, int64_t end, int64_t n, Norm norm, float eps, Outputs<float> out) {
+    add(x, branch, begin, end, n, norm, eps, out);
+}
+CLONES void add_rows(const float *x, const float *branch, int64_t begin, int64_t end, int64_t n, Norm norm, float eps, Outputs<uint16_t> out) {
+    add(x, branch, begin, end, n, norm, eps, out);
+}
+CLONES void add_rows(const float *x, const uint16_t *branch, int64_t begin, int64_t end, int64_t n, Norm norm, float eps, Outputs<float> out) {
+    add(x, branch, begin, end, n, norm, eps, out);
+}
+CLONES void add_rows(const float *x, const uint16_t *branch, int64_t begin, int64_t end, int64_t n, Norm norm, float eps,
+                     Outputs<uint16_t> out) {
+    add(x, branch, begin, end, n, norm, eps, out);
+}
+CLONES void meet_rows(const float *x, const float *grad, const float *read, int64_t begin, int64_t end, int64_t n, Norm norm, float *total,
+                      uint16_t *low, float *sums) {
+    meet(x, grad, read, begin, end, n, norm, total, low, sums);
+}
+CLONES void meet_rows(const float *x, const float *grad, const uint16_t *read, int64_t begin, int64_t end, int64_t n, Norm norm, float *total,
+                      uint16_t *low, float *sums) {
+    meet(x, grad, read, begin, end, n, norm, total, low, sums);
+}
+
+bool is_wide(const at::Tensor &x) { return x.scalar_type() == at::kFloat; }
+
+at::Tensor wide(const at::Tensor &x) { return x.to(at::kFloat).contiguous(); }
+
+// Chooses the element type of an untyped pointer.
+template <typename F> void typed(const at::Tensor &like, const void *data, F &&work) {
+    if (is_wide(like)) work(static_cast<const float *>(data));
+    else work(static_cast<const uint16_t *>(data));
+}
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+struct Residual : torch::autograd::Function<Residual> {
+    static constexpr int INPUTS = 8;
+
+    // The sum, then what the next reader reads and the sum's sigma, if these are wanted.
+    static variable_list forward(AutogradContext *context, const at::Tensor &input, const at::Tensor &added, std::optional<at::Tensor> weight,
+                                 std::optional<at::Tensor> bias, std::optional<at::Tensor> std, bool bfloat16, bool observe, double eps) {
+        const at::Tensor x = input.contiguous(), branch = added.contiguous();
+        const int64_t n = x.size(-1);
+        const bool normed = weight.has_value();
+        at::Tensor sum = at::empty_like(x), read, sigma, w, b;
+        Norm norm;
+        if (normed) {
+            w = wide(*weight);
+            b = wide(*bias);
+            norm = {w.const_data_ptr<float>(), b.const_data_ptr<float>(), Divisor(*std).inverse(0)};
+        }
+        variable_list out{sum};
+        if (normed || bfloat16) out.push_back(read = at::empty(x.sizes(), x.options().dtype(bfloat16 ? at::kBFloat16 : at::kFloat)));
+        if (observe) {
+            out.push_back(sigma = at::empty(x.sizes().slice(0, x.dim() - 1), x.options()));
+            context->mark_non_differentiable({sigma});
+        }
+        context->set_materialize_grads(false);
+        if (normed) context->save_for_backward({sum, *weight, *std});
+        context->saved_data["reads"] = read.defined();
+        context->saved_data["low branch"] = !is_wide(branch);
+        float *seen = observe ? sigma.data_ptr<float>() : nullptr;
+        void *to = read.defined() ? read.data_ptr() : nullptr;
+        const float *from = x.const_data_ptr<float>();
+        typed(branch, branch.const_data_ptr(), [&](auto *more) {
+            parallel(x.numel() / n, [&](int64_t begin, int64_t end) {
+                float *total = sum.data_ptr<float>();
+                const auto e = static_cast<float>(eps);
+                if (bfloat16) add_rows(from, more, begin, end, n, norm, e, Outputs<uint16_t>{total, static_cast<uint16_t *>(to), seen});
+                else add_rows(from, more, begin, end, n, norm, e, Outputs<float>{total, static_cast<float *>(to), seen});
+            });
+        });
+        return out;
+    }
+
+    static variable_list backward(AutogradContext *context, variable_list grads) {
+        const auto saved = context->get_saved_variables();
+        const bool low_branch = context->saved_data["low branch"].toBool();
+        const at::Tensor read = context->saved_data["reads"].toBool() ? grads[1] : at::Tensor();
+        variable_list out(INPUTS);
+        if (!read.defined()) {
+            if (grads[0].defined()) out[1] = grads[0].to(low_branch ? at::kBFloat16 : at::kFloat);
+            out[0] = grads[0];
+            return out;
+        }
+        const at::Tensor arrived = read.contiguous();
+        const at::Tensor more = grads[0].defined() ? grads[0].contiguous() : at::zeros(read.sizes(), read.options().dtype(at::kFloat));
+        const int64_t n = more.size(-1);
+        out[0] = at::empty_like(more);
+        out[1] = low_branch ? at::empty(more.sizes(), more.options().dtype(at::kBFloat16)) : out[0];
+        const at::Tensor w = saved.empty() ? at::Tensor() : wide(saved[1]);
+        Norm norm;
+        if (w.defined()) norm = {w.const_data_ptr<float>(), nullptr, Divisor(saved[2]).inverse(0)};
+        const float *x = w.defined() ? saved[0].const_data_ptr<float>() : more.const_data_ptr<float>(), *onto = more.const_data_ptr<float>();
+        float *total = out[0].data_ptr<float>();
+        auto *low = low_branch ? static_cast<uint16_t *>(out[1].data_ptr()) : nullptr;
+        const RowSums sums(more.numel() / n, n, more.options());
+        typed(arrived, arrived.const_data_ptr(), [&](auto *from) {
+            sums.by_parts([&](int64_t begin, int64_t end, float *part) { meet_rows(x, onto, from, begin, end, n, norm, total, low, part); });
+        });
+        if (w.defined()) {
+            const at::Tensor found = sums.total(saved[1].scalar_type());
+            out[2] = found.select(0, 0);
+            out[3] = found.select(0, 1);
+        }
+        return out;
+    }
+};
+
+std::optional<at::Tensor> or_none(const at::Tensor *x) { return x ? std::optional(*x) : std::nullopt; }
+
+} // namespace
+
+// x float32 [.., n] + branch, float32 or bfloat16 of the same shape, both on the CPU. `weight`, `bias` [n] and `std` float32, one number, are the
+// fake LN that reads the sum, or null. `out` takes the sum, what is read of it (its fake LN, or itself in bfloat16) and its sigma [..], which is not
+// differentiable; null where not wanted. Returns 0 if it worked.
+extern "C" int lnfree_residual(const at::Tensor *x, const at::Tensor *branch, const at::Tensor *weight, const at::Tensor *bias,
+                               const at::Tensor *std, bool bfloat16, bool observe, double eps, at::Tensor **out) {
+    return guarded([&] {
+        const auto found = Residual::apply(*x, *branch, or_none(weight), or_none(bias), or_none(std), bfloat16, observe, eps);
+        size_t i = 0;
+        out[0] = new at::Tensor(found[i++]);
+        out[1] = weight || bfloat16 ? new at::Tensor(found[i++]) : nullptr;
+        out[2] = observe ? new at::Tensor(found[i++]) : nullptr;
+    });
+}

@@ -1,0 +1,80 @@
+//! The residual stream from one reader to the next.
+
+use tch::{Device, Kind, Tensor};
+
+use super::layer_norm::any_real;
+use super::{Block, LayerNorm, Pass};
+use crate::hook::{Activation, Hook};
+use crate::native::{self, Stream, Wishes};
+use crate::norm::LnSite;
+
+/// What reads a sum next.
+pub(super) struct Reader<'a> {
+    norm: Option<&'a LayerNorm>,
+    site: LnSite,
+}
+
+impl<'a> Reader<'a> {
+    /// The MLP of block `layer`.
+    pub(super) fn mlp(block: &'a Block, layer: usize) -> Reader<'a> {
+        Reader { norm: block.ln_2.as_ref(), site: LnSite::Ln2(layer) }
+    }
+
+    /// The attention of block `layer`.
+    pub(super) fn attention(block: &'a Block, layer: usize) -> Reader<'a> {
+        Reader { norm: block.ln_1.as_ref(), site: LnSite::Ln1Qk(layer) }
+    }
+
+    /// What it would have made along with the sum.
+    fn wishes(&self, pass: &Pass) -> Wishes<'a> {
+        let bfloat16 = pass.compute.dtype == Kind::BFloat16;
+        let Some(norm) = self.norm else { return Wishes { bfloat16, ..Wishes::default() } };
+        // σ comes with a real LN.
+        let follows = pass.compute.observe && !any_real(self.site, pass);
+        let sigma = follows.then_some(norm.eps);
+        if norm.folded.main || norm.folded.v {
+            return Wishes { bfloat16, sigma, norm: None };
+        }
+        let std = self.std(pass).map(|std| (&norm.weight, &norm.bias, std));
+        Wishes { bfloat16: bfloat16 && std.is_some(), sigma, norm: std }
+    }
+
+    /// What everything that is read here is divided by, if it is one number.
+    fn std(&self, pass: &Pass) -> Option<Tensor> {
+        let constant = |site| pass.ln.constant(site, pass.compute.observe);
+        match self.site {
+            // Both faces are the same LN, so they have one σ̄.
+            LnSite::Ln1Qk(layer) => constant(LnSite::Ln1V(layer)).and_then(|_| constant(self.site)),
+            site => constant(site),
+        }
+    }
+}
+
+impl Stream {
+    /// Nothing but the numbers, float32 `[batch, pos, n_embd]`.
+    pub(crate) fn of(x: Tensor) -> Stream {
+        Stream { x, read: None, normed: false, sigma: None }
+    }
+
+    /// The stream with what a branch adds to it, `[batch, pos, n_embd]`; `None` reads nothing but the sum.
+    pub(super) fn plus(&self, branch: &Tensor, reader: Option<Reader>, pass: &Pass) -> Stream {
+        let known = matches!(branch.kind(), Kind::Float | Kind::BFloat16) && self.x.device() == Device::Cpu;
+        if known && self.x.numel() > 0 {
+            let wishes = reader.map_or_else(Wishes::default, |reader| reader.wishes(pass));
+            if wishes.any() || branch.kind() == Kind::BFloat16 {
+                return native::residual(&self.x, branch, &wishes);
+            }
+        }
+        Stream::of(&self.x + branch.to_kind(Kind::Float))
+    }
+
+    /// What a matrix reads that no LN comes before, or that has one in it.
+    pub(super) fn as_it_is(&self) -> Tensor {
+        self.read.as_ref().filter(|_| !self.normed).unwrap_or(&self.x).shallow_clone()
+    }
+
+    /// What `hook` makes of it.
+    pub(super) fn seen(self, activation: Activation, hook: &mut dyn Hook) -> Stream {
+        if hook.looks() { Stream::of(hook.on(activation, self.x)) } else { self }
+    }
+}

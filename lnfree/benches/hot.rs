@@ -7,7 +7,7 @@ use lnfree::data::{Batches, Layout, TokenFile, Tokenizer, write_tokens};
 use lnfree::hook::NoHook;
 use lnfree::hub::embedded_model;
 use lnfree::loss::{cross_entropy, linear_cross_entropy};
-use lnfree::model::{Compute, Gpt2, Gpt2Config, causal_attention};
+use lnfree::model::{Compute, Gpt2, Gpt2Config, StepModel, causal_attention};
 use lnfree::norm::{LnState, RemovalKind};
 use lnfree::optim::{AdamW, AdamWConfig};
 use lnfree::tch::{self, Device, Kind, Tensor};
@@ -38,6 +38,7 @@ fn main() {
     let model = Gpt2::init(config, 0, Device::Cpu).unwrap();
     let ids = Tensor::randint(8192, [4, 256], (Kind::Int64, Device::Cpu));
     norms(&model, &ids);
+    folding(&model);
     attention();
     losses();
     optimizer(&model);
@@ -60,6 +61,21 @@ fn norms(model: &Gpt2, ids: &Tensor) {
         time(name, 1024, "tokens", || {
             let mut pass = model.pass(ids, ln, Compute { observe, ..Compute::default() }).unwrap();
             let _ = black_box(model.final_norm(&x, &mut pass, &mut NoHook));
+        });
+    }
+}
+
+/// Preparing a step, with fake LNs put into c_attn and c_fc, and taking them out of the gradients.
+fn folding(model: &Gpt2) {
+    model.set_requires_grad(true);
+    let mut fake = LnState::plain(1, Device::Cpu);
+    for kind in RemovalKind::ALL {
+        fake.remove(kind, None);
+    }
+    for (name, dtype) in [("folding, float32", Kind::Float), ("folding, bfloat16", Kind::BFloat16)] {
+        time(name, 768 * (2304 + 3072), "weights", || {
+            let step = StepModel::new(model, &fake, Compute { dtype, ..Compute::default() }, usize::MAX);
+            step.unwrap().finish();
         });
     }
 }

@@ -1,3 +1,5 @@
+//! The kernels of fake LNs against their formulas in float64 and autograd
+
 use super::super::backward_from;
 use super::*;
 

@@ -183,9 +183,12 @@ measure() {
     done
     printf '{"program": "%s", "size": "%s", "error": {"task": "%s", "ln": "%s", "dtype": "%s", "batch_size": %s, "why": "%s"}}\n' \
         "$program" "$size" "$task" "$ln" "$dtype" "$batch" "$why" >>"$out"
-    say "$what: $why$(grep -v '^ *$' "$errors" | tail -n 1 | sed 's/^/: /' | cut -c 1-200)"
+    say "$what: $why$(last_words "$errors" | sed 's/^/: /' | cut -c 1-200)"
     rm -f "$errors"
 }
+
+# The line of file $1 that says what went wrong: the last that names an error, or the last.
+last_words() { { grep -E '[A-Za-z](Error|Exception)\b' "$1" || grep -v '^ *$' "$1" || true; } | tail -n 1; }
 
 # Why a program ended with code $1 after $3 of the $4 seconds that it had; what it said is in file $2.
 reason() {

@@ -34,7 +34,7 @@ cat >"$SANDBOX/stubs/python" <<'STUB'
 #!/usr/bin/env bash
 case "$*" in
 -c*) exit 0 ;;
-*float32*) echo 'Traceback' >&2 && echo 'RuntimeError: no such kernel' >&2 && exit 1 ;;
+*float32*) echo 'Traceback' >&2 && echo 'RuntimeError: no such kernel' >&2 && echo 'a hint' >&2 && exit 1 ;;
 *--compile*) sleep 60 ;;
 *strong*) echo 'torch.OutOfMemoryError: CUDA out of memory.' >&2 && exit 1 ;;
 *paper*) echo 'no JSON' ;;

@@ -42,14 +42,14 @@ struct Queries {
 
 // Keys of a tile that query r sees, in a register that begins with key c: those before it, where the tile is on the diagonal.
 INLINE Ints seen(int64_t r, int64_t c, bool diagonal) {
-    const int32_t last = diagonal ? static_cast<int32_t>(r - c) : WIDTH;
+    const int32_t last = diagonal ? static_cast<int32_t>(r - c) : LANES;
     return places() <= last;
 }
 
 INLINE void raise_top(const float *scores, bool diagonal, Queries &queries) {
     for (int64_t r = 0; r < TILE; r++) {
         Floats top = queries.top[r];
-        for (int64_t c = 0; c < TILE; c += WIDTH) {
+        for (int64_t c = 0; c < TILE; c += LANES) {
             const Floats x = load(scores + r * TILE + c);
             top = larger(seen(r, c, diagonal) ? x : top, top);
         }
@@ -62,7 +62,7 @@ template <typename T>
 INLINE void exponentials(const float *scores, const float *top, float scale, bool diagonal, Queries &queries, T *p) {
     for (int64_t r = 0; r < TILE; r++) {
         Floats total = queries.total[r];
-        for (int64_t c = 0; c < TILE; c += WIDTH) {
+        for (int64_t c = 0; c < TILE; c += LANES) {
             const Floats x = load(scores + r * TILE + c) * scale - top[r];
             const Floats e = seen(r, c, diagonal) ? exp_in_range(larger(x, all(LOWEST))) : Floats{};
             total += e;
@@ -95,7 +95,7 @@ CLONES void exponentials_of(const float *scores, const float *top, float scale, 
 // p and ds, and ds packed: returned, because where packed is no other layout it is ds.
 CLONES const float *gradients_of(const float *scores, const float *dp, const float *lse, const float *inner, float scale, bool diagonal,
                                  float *p, float *ds, float *) {
-    for (int64_t i = 0; i < AREA; i += WIDTH) {
+    for (int64_t i = 0; i < AREA; i += LANES) {
         Floats x, y;
         gradients(scores, dp, i / TILE, i % TILE, lse, inner, scale, diagonal, x, y);
         store(p + i, x);
@@ -106,7 +106,7 @@ CLONES const float *gradients_of(const float *scores, const float *dp, const flo
 CLONES const uint16_t *gradients_of(const float *scores, const float *dp, const float *lse, const float *inner, float scale,
                                     bool diagonal, uint16_t *p, uint16_t *ds, uint16_t *packed) {
     for (int64_t r = 0; r < TILE; r += 2) {
-        for (int64_t c = 0; c < TILE; c += WIDTH) {
+        for (int64_t c = 0; c < TILE; c += LANES) {
             Words pair{};
             for (int64_t k = 0; k < 2; k++) {
                 Floats x, y;
@@ -181,7 +181,7 @@ void backward_head(Sizes size, Head<const T> q, Head<const T> k, Head<const T> v
         pack_rows(above, dz_down.data() + i * part);
         for (int64_t r = 0; r < queries.count; r++) {
             Floats products{};
-            for (int64_t c = 0; c < d; c += WIDTH) products += load(above.first + r * above.stride + c) * load(outputs.first + r * outputs.stride + c);
+            for (int64_t c = 0; c < d; c += LANES) products += load(above.first + r * above.stride + c) * load(outputs.first + r * outputs.stride + c);
             inner[i * TILE + r] = sum(products);
             sums[i * TILE + r] = lse[i * TILE + r];
         }

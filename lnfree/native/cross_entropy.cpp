@@ -20,12 +20,12 @@ template <typename T> INLINE double total_of(const T *row, int64_t n, float top)
         const int64_t end = std::min(n, begin + BLOCK);
         Floats first{}, second{};
         int64_t i = begin;
-        for (; i + 2 * WIDTH <= end; i += 2 * WIDTH) {
+        for (; i + 2 * LANES <= end; i += 2 * LANES) {
             first += exponential(load(row + i), top);
-            second += exponential(load(row + i + WIDTH), top);
+            second += exponential(load(row + i + LANES), top);
         }
         total += sum(first) + sum(second);
-        for (; i < end; i += WIDTH) total += sum(exponential(load_some(row + i, std::min(WIDTH, end - i), NONE), top));
+        for (; i < end; i += LANES) total += sum(exponential(load_some(row + i, std::min(LANES, end - i), NONE), top));
     }
     return total;
 }
@@ -43,7 +43,7 @@ INLINE void rows_to_gradient(T *logits, int64_t stride, int64_t n_rows, int64_t 
         const double total = total_of(row, n, top);
         const float scale = coefficient / static_cast<float>(total);
         int64_t i = 0;
-        for (; i + WIDTH <= n; i += WIDTH) store(row + i, scale * exponential(load(row + i), top));
+        for (; i + LANES <= n; i += LANES) store(row + i, scale * exponential(load(row + i), top));
         if (i < n) store_some(row + i, scale * exponential(load_some(row + i, n - i, top), top), n - i);
         const float p = std::exp(target - top) / static_cast<float>(total);
         store(row + targets[r], coefficient * (p - 1.0f));

@@ -35,13 +35,13 @@ INLINE Floats gradient(Floats x, Floats dy) {
 
 template <typename T> INLINE void forward(const T *x, T *y, int64_t n) {
     int64_t i = 0;
-    for (; i + WIDTH <= n; i += WIDTH) store(y + i, value(load(x + i)));
+    for (; i + LANES <= n; i += LANES) store(y + i, value(load(x + i)));
     if (i < n) store_some(y + i, value(load_some(x + i, n - i, 0.0f)), n - i);
 }
 
 template <typename T> INLINE void backward(const T *x, const T *dy, T *dx, int64_t n) {
     int64_t i = 0;
-    for (; i + WIDTH <= n; i += WIDTH) store(dx + i, gradient(load(x + i), load(dy + i)));
+    for (; i + LANES <= n; i += LANES) store(dx + i, gradient(load(x + i), load(dy + i)));
     if (i < n) store_some(dx + i, gradient(load_some(x + i, n - i, 0.0f), load_some(dy + i, n - i, 0.0f)), n - i);
 }
 

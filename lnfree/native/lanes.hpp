@@ -9,8 +9,6 @@
 
 namespace lnfree {
 
-constexpr int64_t WIDTH = 16;
-
 using Floats = float __attribute__((vector_size(64)));
 using Words = uint32_t __attribute__((vector_size(64)));
 using Ints = int32_t __attribute__((vector_size(64)));
@@ -59,20 +57,20 @@ INLINE Floats smaller(Floats x, Floats y) { return x < y ? x : y; }
 
 // The first n numbers, and `rest` in the places of the others.
 template <typename T> INLINE Floats load_some(const T *from, int64_t n, float rest) {
-    T some[WIDTH] = {};
+    T some[LANES] = {};
     for (int64_t i = 0; i < n; i++) some[i] = from[i];
     return places() < static_cast<int32_t>(n) ? load(some) : all(rest);
 }
 
 template <typename T> INLINE void store_some(T *to, Floats x, int64_t n) {
-    T some[WIDTH];
+    T some[LANES];
     store(some, x);
     for (int64_t i = 0; i < n; i++) to[i] = some[i];
 }
 
 INLINE float sum(Floats x) {
     float total = 0.0f;
-    for (int64_t i = 0; i < WIDTH; i++) total += x[i];
+    for (int64_t i = 0; i < LANES; i++) total += x[i];
     return total;
 }
 
@@ -81,7 +79,7 @@ constexpr float NONE = -std::numeric_limits<float>::infinity();
 
 INLINE float largest(Floats x) {
     float most = NONE;
-    for (int64_t i = 0; i < WIDTH; i++) most = larger(x[i], most);
+    for (int64_t i = 0; i < LANES; i++) most = larger(x[i], most);
     return most;
 }
 
@@ -89,11 +87,11 @@ INLINE float largest(Floats x) {
 template <typename T> INLINE float largest(const T *row, int64_t n) {
     Floats first = all(NONE), second = first;
     int64_t i = 0;
-    for (; i + 2 * WIDTH <= n; i += 2 * WIDTH) {
+    for (; i + 2 * LANES <= n; i += 2 * LANES) {
         first = larger(load(row + i), first);
-        second = larger(load(row + i + WIDTH), second);
+        second = larger(load(row + i + LANES), second);
     }
-    for (; i < n; i += WIDTH) first = larger(load_some(row + i, n - i < WIDTH ? n - i : WIDTH, NONE), first);
+    for (; i < n; i += LANES) first = larger(load_some(row + i, n - i < LANES ? n - i : LANES, NONE), first);
     return largest(larger(second, first));
 }
 

@@ -1,4 +1,5 @@
-// Reading rows of logits. The loops are plain so that the compiler vectorises them, once for each instruction set (CLONES).
+// Numbers of float32 or bfloat16, one at a time. Loops over them are plain so that the compiler vectorises them, once for each instruction set
+// (CLONES); where it does that badly, lanes.hpp has sixteen of them.
 #pragma once
 #include "parallel.hpp"
 
@@ -10,7 +11,7 @@ namespace lnfree {
 
 // Numbers worked on side by side: one register of AVX-512, two of AVX2. Sums are kept apart by lane, because the compiler may
 // not change the order of additions by itself.
-constexpr int LANES = 16;
+constexpr int64_t LANES = 16;
 // Terms that go into float32 sums before these go into float64.
 constexpr int64_t BLOCK = 4096;
 // exp() of anything lower is no longer a normal float32.

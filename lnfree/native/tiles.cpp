@@ -24,18 +24,18 @@ template <int s, std::size_t... k> INLINE void exchange(Words &a, Words &b, std:
 }
 
 template <int s> INLINE void exchange_all(Words *rows) {
-    for (int i = 0; i < WIDTH; i++) {
-        if ((i & s) == 0) exchange<s>(rows[i], rows[i + s], std::make_index_sequence<WIDTH>());
+    for (int i = 0; i < LANES; i++) {
+        if ((i & s) == 0) exchange<s>(rows[i], rows[i + s], std::make_index_sequence<LANES>());
     }
 }
 
-// `count` rows of `width` words, `stride` apart, then rows of zeros up to `padded`, a multiple of WIDTH; to [width, padded].
+// `count` rows of `width` words, `stride` apart, then rows of zeros up to `padded`, a multiple of LANES; to [width, padded].
 CLONES void transpose_words(const uint32_t *from, int64_t stride, int64_t count, int64_t padded, int64_t width, uint32_t *to) {
-    for (int64_t r = 0; r < padded; r += WIDTH) {
+    for (int64_t r = 0; r < padded; r += LANES) {
         int64_t c = 0;
-        for (; c + WIDTH <= width; c += WIDTH) {
-            Words rows[WIDTH];
-            for (int64_t i = 0; i < WIDTH; i++) {
+        for (; c + LANES <= width; c += LANES) {
+            Words rows[LANES];
+            for (int64_t i = 0; i < LANES; i++) {
                 rows[i] = Words{};
                 if (r + i < count) std::memcpy(&rows[i], from + (r + i) * stride + c, sizeof rows[i]);
             }
@@ -43,17 +43,17 @@ CLONES void transpose_words(const uint32_t *from, int64_t stride, int64_t count,
             exchange_all<2>(rows);
             exchange_all<4>(rows);
             exchange_all<8>(rows);
-            for (int64_t i = 0; i < WIDTH; i++) std::memcpy(to + (c + i) * padded + r, &rows[i], sizeof rows[i]);
+            for (int64_t i = 0; i < LANES; i++) std::memcpy(to + (c + i) * padded + r, &rows[i], sizeof rows[i]);
         }
         for (; c < width; c++) {
-            for (int64_t i = r; i < r + WIDTH; i++) to[c * padded + i] = i < count ? from[i * stride + c] : 0;
+            for (int64_t i = r; i < r + LANES; i++) to[c * padded + i] = i < count ? from[i * stride + c] : 0;
         }
     }
 }
 
 CLONES void pack(const uint16_t *from, int64_t stride, int64_t count, int64_t d, uint16_t *to) {
     for (int64_t r = 0; r < TILE; r += 2) {
-        for (int64_t c = 0; c < d; c += WIDTH) {
+        for (int64_t c = 0; c < d; c += LANES) {
             Shorts rows[2]{};
             for (int64_t i = 0; i < 2; i++) {
                 if (r + i < count) std::memcpy(&rows[i], from + (r + i) * stride + c, sizeof rows[i]);
@@ -67,7 +67,7 @@ CLONES void pack(const uint16_t *from, int64_t stride, int64_t count, int64_t d,
 template <typename T>
 INLINE void write(const float *x, const float *factors, int64_t count, int64_t d, T *to, int64_t stride) {
     for (int64_t r = 0; r < count; r++) {
-        for (int64_t c = 0; c < d; c += WIDTH) store(to + r * stride + c, load(x + r * d + c) * factors[r]);
+        for (int64_t c = 0; c < d; c += LANES) store(to + r * stride + c, load(x + r * d + c) * factors[r]);
     }
 }
 

@@ -27,8 +27,8 @@ template <typename T> INLINE void row_sums(const T *row, int64_t n, float top, d
     for (int64_t begin = 0; begin < n; begin += BLOCK) {
         const int64_t end = std::min(n, begin + BLOCK);
         Floats sums{}, products{};
-        for (int64_t i = begin; i < end; i += WIDTH) {
-            const bool whole = i + WIDTH <= end;
+        for (int64_t i = begin; i < end; i += LANES) {
+            const bool whole = i + LANES <= end;
             const Floats x = larger((whole ? load(row + i) : load_some(row + i, end - i, NONE)) - top, all(LOWEST));
             const Floats e = exp_in_range(x);
             sums += e;

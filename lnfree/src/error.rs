@@ -96,6 +96,13 @@ impl Error {
     }
 }
 
+/// Whether `text` says that memory has ended. libtorch says on a CPU "not enough memory: you tried to allocate" or "can't allocate memory", on a
+/// GPU "CUDA out of memory"; buffers of our own kernels say "std::bad_alloc".
+pub fn is_lack_of_memory(text: &str) -> bool {
+    let words = ["out of memory", "can't allocate memory", "not enough memory", "bad_alloc"];
+    words.iter().any(|words| text.contains(words))
+}
+
 /// How a run that has saved itself goes on.
 fn go_on(run: &Path) -> String {
     match crate::console::in_notebook() {

@@ -40,6 +40,6 @@ pub mod suite;
 pub mod train;
 pub mod walk;
 
-pub use error::{Error, Result};
+pub use error::{Error, Result, is_lack_of_memory};
 /// The libtorch bindings that this crate is built on, so that a notebook needs no second dependency.
 pub use tch;

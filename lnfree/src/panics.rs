@@ -3,6 +3,8 @@
 use std::io::Write;
 use std::panic::PanicHookInfo;
 
+use lnfree::is_lack_of_memory;
+
 /// Turns every panic into one line without a backtrace; the program then ends with code 101.
 pub fn install() {
     std::panic::set_hook(Box::new(|panic| say(&describe(panic))));
@@ -22,8 +24,7 @@ fn describe(panic: &PanicHookInfo<'_>) -> String {
         return format!("cannot write to standard output: {reason}");
     }
     let text = cause(text);
-    let memory = ["out of memory", "can't allocate memory", "not enough memory"];
-    if memory.iter().any(|words| text.contains(words)) {
+    if is_lack_of_memory(text) {
         return format!("{text}; a smaller batch, or train.gradient_checkpointing = true, needs less memory");
     }
     let place = panic.location().map(|l| format!(" at {}:{}", l.file(), l.line())).unwrap_or_default();

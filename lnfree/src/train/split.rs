@@ -11,6 +11,7 @@ use std::sync::Once;
 
 use tch::{Kind, Tensor};
 
+use crate::error::is_lack_of_memory;
 use crate::hook::NoHook;
 use crate::loss::{IGNORE, sigma_sums};
 use crate::model::{Compute, StepModel};
@@ -118,12 +119,6 @@ fn text_of(payload: &(dyn std::any::Any + Send)) -> String {
     text.or_else(|| payload.downcast_ref::<&str>().map(ToString::to_string)).unwrap_or_default()
 }
 
-/// What libtorch says where memory ends: on a CPU "not enough memory: you tried to allocate" or "can't allocate memory", on a GPU "CUDA out of
-/// memory".
-fn is_lack_of_memory(text: &str) -> bool {
-    ["out of memory", "can't allocate memory", "not enough memory"].iter().any(|words| text.contains(words))
-}
-
 #[cfg(test)]
 mod tests {
     use tch::Device;
@@ -153,6 +148,11 @@ mod tests {
         let absurd =
             catching_lack_of_memory(|| Ok(Tensor::zeros([1 << 40, 1 << 12], (Kind::Float, Device::Cpu))));
         assert!(matches!(absurd, Err(Error::OutOfMemory)), "{absurd:?}");
+        // What buffers of our own kernels come to.
+        let ours = catching_lack_of_memory(|| -> Result<()> {
+            Err(Error::from(tch::TchError::Torch("std::bad_alloc".into())))
+        });
+        assert!(matches!(ours, Err(Error::OutOfMemory)), "{ours:?}");
         let fine = catching_lack_of_memory(|| Ok(Tensor::zeros([2], (Kind::Float, Device::Cpu)).numel()));
         assert_eq!(fine.unwrap(), 2);
         let other = catch_unwind(|| catching_lack_of_memory(|| -> Result<()> { panic!("something else") }));

@@ -100,7 +100,7 @@ fn a_plan_is_not_exceeded_by_a_program_that_keeps_what_it_frees() {
         ];
         let record: serde_json::Value = serde_json::from_str(&place.ok(&[&args, more].concat())).unwrap();
         let ratio = record["planned_gib"].as_f64().unwrap() / record["peak_gib"].as_f64().unwrap();
-        assert!((0.95..1.7).contains(&ratio), "{record}");
+        assert!((0.97..2.2).contains(&ratio), "{record}");
     }
 }
 

@@ -13,6 +13,7 @@ mod training;
 pub use options::{BenchLn, BenchOptions, Task};
 pub use record::BenchRecord;
 pub use table::bench_table;
+pub use training::bench_trainer;
 
 use std::time::Instant;
 

@@ -140,7 +140,8 @@ template <typename T> void forward_head(Sizes size, Head<const T> q, Head<const 
     }
     for (int64_t i = 0; i < n; i++) {
         Queries queries;
-        for (int64_t r = 0; r < TILE; r++) queries.top[r] = all(NONE), queries.total[r] = Floats{};
+        for (Floats &top : queries.top) top = all(NONE);
+        for (Floats &total : queries.total) total = Floats{};
         const int64_t count = std::min(TILE, size.pos - i * TILE);
         copy_rows(q.tile(i, size.pos, d), rows.data());
         for (int64_t j = 0; j <= i; j++) {
@@ -279,7 +280,7 @@ struct Attention : torch::autograd::Function<Attention> {
 bool is_fast(const at::Tensor &q) {
 #if defined(__x86_64__) && defined(__GNUC__)
     static const bool avx512 = __builtin_cpu_supports("avx512f"), bf16 = __builtin_cpu_supports("avx512bf16");
-    if (!q.is_cpu() || q.size(3) % 16 != 0 || q.numel() == 0) return false;
+    if (!q.is_cpu() || q.size(3) % STEP != 0 || q.numel() == 0) return false;
     return (q.scalar_type() == at::kFloat && avx512) || (q.scalar_type() == at::kBFloat16 && bf16);
 #else
     return false;

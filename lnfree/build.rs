@@ -12,38 +12,94 @@ fn main() {
     compile_native(Path::new(&lib));
 }
 
-/// Compiles `native/*.cpp`, always optimised: it is there for its speed.
+/// Operations on tensors, files of `native/`.
+const OPERATIONS: [&str; 14] = [
+    "attention",
+    "cross_entropy",
+    "dispatch",
+    "fake_norm",
+    "fold",
+    "gelu",
+    "linear",
+    "loops",
+    "matmul",
+    "residual",
+    "sigma",
+    "tiles",
+    "token_losses",
+    "torch",
+];
+
+/// Compiles `native/`, always optimised: it is there for its speed.
 fn compile_native(lib: &Path) {
     let headers: PathBuf = lib.parent().unwrap_or(lib).join("include");
-    cc::Build::new()
+    let mut build = cxx();
+    build.flag("-isystem").flag(headers.to_string_lossy().as_ref());
+    let levels = levels();
+    if levels.len() > 1 {
+        build.define("LNFREE_X86_LEVELS", None);
+    }
+    for (name, flags) in levels {
+        build.objects(compile_loops(name, flags));
+    }
+    build.file(one_file()).compile("lnfree_native");
+}
+
+/// One file that includes all the others: reading libtorch's headers takes longer than all the rest.
+fn one_file() -> PathBuf {
+    let folder = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from).unwrap_or_default().join("native");
+    let include = |name: &str| format!("#include \"{}\"\n", folder.join(name).with_extension("cpp").display());
+    let text: String = OPERATIONS.iter().map(|name| include(name)).collect();
+    let path = out_dir().join("operations.cpp");
+    // An unchanged file keeps its time.
+    if std::fs::read_to_string(&path).ok().as_deref() != Some(&text) {
+        std::fs::write(&path, text).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    }
+    path
+}
+
+fn out_dir() -> PathBuf {
+    std::env::var_os("OUT_DIR").map(PathBuf::from).unwrap_or_default()
+}
+
+/// The instruction sets that loops are compiled for, with the compiler's flags.
+fn levels() -> &'static [(&'static str, &'static [&'static str])] {
+    match std::env::var("CARGO_CFG_TARGET_ARCH").as_deref() {
+        Ok("x86_64") => &[
+            ("baseline", &[]),
+            ("avx2", &["-march=x86-64-v3"]),
+            // Compilers take half of the registers' width unless told.
+            ("avx512", &["-march=x86-64-v4", "-mprefer-vector-width=512"]),
+        ],
+        _ => &[("baseline", &[])],
+    }
+}
+
+/// The object of all loops for one instruction set.
+fn compile_loops(level: &str, flags: &[&str]) -> Vec<PathBuf> {
+    let mut build = cxx();
+    for flag in flags {
+        build.flag(flag);
+    }
+    build.define("LNFREE_LEVEL", level).out_dir(out_dir().join(level)).file("native/loops/level.cpp");
+    build.compile_intermediates()
+}
+
+/// The compiler with the flags of all our code.
+fn cxx() -> cc::Build {
+    let mut build = cc::Build::new();
+    build
         .cpp(true)
         .std("c++17")
         .opt_level(3)
         .warnings(true)
+        .debug(false)
+        .flag_if_supported("-ffp-contract=fast")
         .flag_if_supported("-fno-math-errno")
         .flag_if_supported("-fno-trapping-math")
         // A false alarm about libtorch's headers.
         .flag_if_supported("-Wno-maybe-uninitialized")
         // Vectors are handed over between our own functions alone.
-        .flag_if_supported("-Wno-psabi")
-        .flag("-isystem")
-        .flag(headers.to_string_lossy().as_ref())
-        .files(
-            [
-                "attention",
-                "cross_entropy",
-                "fake_norm",
-                "fold",
-                "gelu",
-                "linear",
-                "matmul",
-                "residual",
-                "sigma",
-                "tiles",
-                "token_losses",
-                "torch",
-            ]
-            .map(|name| format!("native/{name}.cpp")),
-        )
-        .compile("lnfree_native");
+        .flag_if_supported("-Wno-psabi");
+    build
 }

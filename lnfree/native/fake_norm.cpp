@@ -1,7 +1,6 @@
 // A fake LN as an operation on activations, where no matrix has taken it in. libtorch's operations would pass over the activations some five
 // times, and twice as often for the gradients.
 #include "fake_norm.hpp"
-#include "parallel.hpp"
 #include "result.hpp"
 
 #include <ATen/ops/empty_like.h>
@@ -11,41 +10,15 @@ using namespace lnfree;
 
 namespace {
 
-template <typename T>
-INLINE void forward(const float *x, int64_t begin, int64_t end, int64_t n, Divisor by, const float *weight, const float *bias, T *y) {
-    for (int64_t r = begin; r < end; r++) fake_norm(x + r * n, n, by.inverse(r), weight, bias, y + r * n);
-}
-
-template <typename T>
-INLINE void backward(const float *x, const T *dy, int64_t begin, int64_t end, int64_t n, Divisor by, const float *weight, float *dx, float *sums) {
-    for (int64_t r = begin; r < end; r++) fake_norm_backward(x + r * n, dy + r * n, n, by.inverse(r), weight, nullptr, dx + r * n, sums);
-}
-
-CLONES void forward_rows(const float *x, int64_t begin, int64_t end, int64_t n, Divisor by, const float *weight, const float *bias, float *y) {
-    forward(x, begin, end, n, by, weight, bias, y);
-}
-CLONES void forward_rows(const float *x, int64_t begin, int64_t end, int64_t n, Divisor by, const float *weight, const float *bias, uint16_t *y) {
-    forward(x, begin, end, n, by, weight, bias, y);
-}
-CLONES void backward_rows(const float *x, const float *dy, int64_t begin, int64_t end, int64_t n, Divisor by, const float *weight, float *dx,
-                          float *sums) {
-    backward(x, dy, begin, end, n, by, weight, dx, sums);
-}
-CLONES void backward_rows(const float *x, const uint16_t *dy, int64_t begin, int64_t end, int64_t n, Divisor by, const float *weight, float *dx,
-                          float *sums) {
-    backward(x, dy, begin, end, n, by, weight, dx, sums);
-}
-
-at::Tensor wide(const at::Tensor &x) { return x.to(at::kFloat).contiguous(); }
-
 at::Tensor normalise(const at::Tensor &x, const at::Tensor &std, const at::Tensor &weight, const at::Tensor &bias, at::ScalarType kind) {
     const int64_t n = x.size(-1);
     at::Tensor y = at::empty(x.sizes(), x.options().dtype(kind));
     const float *from = x.const_data_ptr<float>(), *w = weight.const_data_ptr<float>(), *b = bias.const_data_ptr<float>();
     void *to = y.data_ptr();
+    const LoopTable &table = loops();
     parallel(x.numel() / n, [&](int64_t begin, int64_t end) {
-        if (kind == at::kFloat) forward_rows(from, begin, end, n, Divisor(std), w, b, static_cast<float *>(to));
-        else forward_rows(from, begin, end, n, Divisor(std), w, b, static_cast<uint16_t *>(to));
+        if (kind == at::kFloat) table.float32.fake_norm(from, begin, end, n, divisor(std), w, b, static_cast<float *>(to));
+        else table.bfloat16.fake_norm(from, begin, end, n, divisor(std), w, b, static_cast<uint16_t *>(to));
     });
     return y;
 }
@@ -69,10 +42,14 @@ struct FakeNorm : torch::autograd::Function<FakeNorm> {
         const float *from = x.const_data_ptr<float>(), *w = weight.const_data_ptr<float>();
         const void *grad = dy.const_data_ptr();
         float *to = dx.data_ptr<float>();
+        const LoopTable &table = loops();
         const RowSums sums(x.numel() / n, n, x.options());
         sums.by_parts([&](int64_t begin, int64_t end, float *part) {
-            if (dy.scalar_type() == at::kFloat) backward_rows(from, static_cast<const float *>(grad), begin, end, n, Divisor(std), w, to, part);
-            else backward_rows(from, static_cast<const uint16_t *>(grad), begin, end, n, Divisor(std), w, to, part);
+            const auto rows = [&](auto *arrived, const auto &of) {
+                of.fake_norm_backward(from, arrived, begin, end, n, divisor(std), w, to, part);
+            };
+            if (dy.scalar_type() == at::kFloat) rows(static_cast<const float *>(grad), table.float32);
+            else rows(static_cast<const uint16_t *>(grad), table.bfloat16);
         });
         const at::Tensor total = sums.total(saved[1].scalar_type());
         return {dx, total.select(0, 0), total.select(0, 1), at::Tensor(), at::Tensor()};

@@ -1,6 +1,8 @@
-// Rows of a fake LN, y = (x - mean(x)) / std * weight + bias, and of its gradients.
+// What operations with a fake LN share.
 #pragma once
-#include "moments.hpp"
+#include "dispatch.hpp"
+#include "loops.hpp"
+#include "parallel.hpp"
 
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
@@ -13,40 +15,10 @@ namespace lnfree {
 // Rows whose share of the gradients of weight and bias is summed in float32; sums of these are in float64.
 constexpr int64_t ROWS_AT_ONCE = 64;
 
-// What rows are divided by: one number, or one for each position, again and again.
-struct Divisor {
-    const float *std;
-    int64_t period;
+// `std` float32, contiguous: one number, or one for each of a group of rows that repeats.
+inline Divisor divisor(const at::Tensor &std) { return {std.const_data_ptr<float>(), std.numel()}; }
 
-    explicit Divisor(const at::Tensor &x) : std(x.const_data_ptr<float>()), period(x.numel()) {}
-    float inverse(int64_t row) const { return 1.0f / std[row % period]; }
-};
-
-template <typename T>
-INLINE void fake_norm(const float *__restrict x, int64_t n, float inverse, const float *__restrict weight, const float *__restrict bias,
-                      T *__restrict y) {
-    const float mean = sum(x, n) / n;
-    for (int64_t i = 0; i < n; i++) store(y + i, (x[i] - mean) * inverse * weight[i] + bias[i]);
-}
-
-// dx = (u - mean(u)) / std with u = dy * weight, plus `more` if there is any. To `sums` [2, n] are added dy (x - mean) / std and dy.
-template <typename T>
-INLINE void fake_norm_backward(const float *__restrict x, const T *__restrict dy, int64_t n, float inverse, const float *__restrict weight,
-                               const float *__restrict more, float *__restrict dx, float *__restrict sums) {
-    const float mean = sum(x, n) / n;
-    for (int64_t i = 0; i < n; i++) {
-        const float g = to_float(dy[i]);
-        sums[i] += g * ((x[i] - mean) * inverse);
-        sums[n + i] += g;
-        dx[i] = g * weight[i];
-    }
-    const float carried = sum(dx, n) / n;
-    if (more) {
-        for (int64_t i = 0; i < n; i++) dx[i] = more[i] + (dx[i] - carried) * inverse;
-    } else {
-        for (int64_t i = 0; i < n; i++) dx[i] = (dx[i] - carried) * inverse;
-    }
-}
+inline at::Tensor wide(const at::Tensor &x) { return x.to(at::kFloat).contiguous(); }
 
 // Sums of weight's and bias's gradients, apart for every ROWS_AT_ONCE of the rows, so that no number of threads changes them.
 struct RowSums {

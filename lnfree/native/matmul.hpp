@@ -6,6 +6,9 @@
 
 namespace lnfree {
 
+// Whether the processor multiplies bfloat16 faster than float32; else tiles of it are multiplied in float32.
+bool bfloat16_pays();
+
 // x [m, in] times weight [in, out], plus bias [out].
 at::Tensor affine(const at::Tensor &x, const at::Tensor &weight, const std::optional<at::Tensor> &bias);
 

@@ -1,7 +1,6 @@
 // What a branch adds to the residual stream, with what the next reader needs of the sum while it is in the cache: its fake LN, or its numbers in
 // bfloat16, and its sigma. Likewise backwards: the gradients of both meet in one pass.
 #include "fake_norm.hpp"
-#include "parallel.hpp"
 #include "result.hpp"
 
 #include <ATen/ops/empty_like.h>
@@ -14,82 +13,10 @@ using namespace lnfree;
 
 namespace {
 
-// The next reader's fake LN; without weights it reads the sum as it is.
-struct Norm {
-    const float *weight = nullptr, *bias = nullptr;
-    float inverse = 1.0f;
-};
-
-// What is written for each row; null where not wanted.
-template <typename U> struct Outputs {
-    float *sum;
-    U *read;
-    float *sigma;
-};
-
-template <typename T, typename U>
-INLINE void add(const float *x, const T *branch, int64_t begin, int64_t end, int64_t n, Norm norm, float eps, Outputs<U> out) {
-    for (int64_t r = begin; r < end; r++) {
-        const float *__restrict a = x + r * n;
-        const T *__restrict b = branch + r * n;
-        float *__restrict total = out.sum + r * n;
-        for (int64_t i = 0; i < n; i++) total[i] = a[i] + to_float(b[i]);
-        if (out.read && norm.weight) {
-            fake_norm(total, n, norm.inverse, norm.weight, norm.bias, out.read + r * n);
-        } else if (out.read) {
-            U *__restrict copy = out.read + r * n;
-            for (int64_t i = 0; i < n; i++) store(copy + i, total[i]);
-        }
-        if (out.sigma) out.sigma[r] = sigma_of(total, n, eps);
-    }
-}
-
-// total = grad + what arrived through the reader's way of reading; its copy in bfloat16 if there is room for one. `sums` as in fake_norm.hpp.
-template <typename U>
-INLINE void meet(const float *x, const float *grad, const U *read, int64_t begin, int64_t end, int64_t n, Norm norm, float *total,
-                 uint16_t *low, float *sums) {
-    for (int64_t r = begin; r < end; r++) {
-        const float *__restrict more = grad + r * n;
-        const U *__restrict arrived = read + r * n;
-        float *__restrict out = total + r * n;
-        if (norm.weight) fake_norm_backward(x + r * n, arrived, n, norm.inverse, norm.weight, more, out, sums);
-        else for (int64_t i = 0; i < n; i++) out[i] = more[i] + to_float(arrived[i]);
-        if (!low) continue;
-        uint16_t *__restrict copy = low + r * n;
-        for (int64_t i = 0; i < n; i++) store(copy + i, out[i]);
-    }
-}
-
-CLONES void add_rows(const float *x, const float *branch, int64_t begin, int64_t end, int64_t n, Norm norm, float eps, Outputs<float> out) {
-    add(x, branch, begin, end, n, norm, eps, out);
-}
-CLONES void add_rows(const float *x, const float *branch, int64_t begin, int64_t end, int64_t n, Norm norm, float eps, Outputs<uint16_t> out) {
-    add(x, branch, begin, end, n, norm, eps, out);
-}
-CLONES void add_rows(const float *x, const uint16_t *branch, int64_t begin, int64_t end, int64_t n, Norm norm, float eps, Outputs<float> out) {
-    add(x, branch, begin, end, n, norm, eps, out);
-}
-CLONES void add_rows(const float *x, const uint16_t *branch, int64_t begin, int64_t end, int64_t n, Norm norm, float eps,
-                     Outputs<uint16_t> out) {
-    add(x, branch, begin, end, n, norm, eps, out);
-}
-CLONES void meet_rows(const float *x, const float *grad, const float *read, int64_t begin, int64_t end, int64_t n, Norm norm, float *total,
-                      uint16_t *low, float *sums) {
-    meet(x, grad, read, begin, end, n, norm, total, low, sums);
-}
-CLONES void meet_rows(const float *x, const float *grad, const uint16_t *read, int64_t begin, int64_t end, int64_t n, Norm norm, float *total,
-                      uint16_t *low, float *sums) {
-    meet(x, grad, read, begin, end, n, norm, total, low, sums);
-}
-
-bool is_wide(const at::Tensor &x) { return x.scalar_type() == at::kFloat; }
-
-at::Tensor wide(const at::Tensor &x) { return x.to(at::kFloat).contiguous(); }
-
-// Chooses the element type of an untyped pointer.
+// Chooses the element type of an untyped pointer, and the loops over it.
 template <typename F> void typed(const at::Tensor &like, const void *data, F &&work) {
-    if (is_wide(like)) work(static_cast<const float *>(data));
-    else work(static_cast<const uint16_t *>(data));
+    if (is_float32(like)) work(static_cast<const float *>(data), loops().float32);
+    else work(static_cast<const uint16_t *>(data), loops().bfloat16);
 }
 
 using torch::autograd::AutogradContext;
@@ -109,7 +36,7 @@ struct Residual : torch::autograd::Function<Residual> {
         if (normed) {
             w = wide(*weight);
             b = wide(*bias);
-            norm = {w.const_data_ptr<float>(), b.const_data_ptr<float>(), Divisor(*std).inverse(0)};
+            norm = {w.const_data_ptr<float>(), b.const_data_ptr<float>(), divisor(*std).inverse(0)};
         }
         variable_list out{sum};
         if (normed || bfloat16) out.push_back(read = at::empty(x.sizes(), x.options().dtype(bfloat16 ? at::kBFloat16 : at::kFloat)));
@@ -120,16 +47,16 @@ struct Residual : torch::autograd::Function<Residual> {
         context->set_materialize_grads(false);
         if (normed) context->save_for_backward({sum, *weight, *std});
         context->saved_data["reads"] = read.defined();
-        context->saved_data["low branch"] = !is_wide(branch);
+        context->saved_data["low branch"] = !is_float32(branch);
         float *seen = observe ? sigma.data_ptr<float>() : nullptr;
         void *to = read.defined() ? read.data_ptr() : nullptr;
         const float *from = x.const_data_ptr<float>();
-        typed(branch, branch.const_data_ptr(), [&](auto *more) {
+        typed(branch, branch.const_data_ptr(), [&](auto *more, const auto &of) {
             parallel(x.numel() / n, [&](int64_t begin, int64_t end) {
                 float *total = sum.data_ptr<float>();
                 const auto e = static_cast<float>(eps);
-                if (bfloat16) add_rows(from, more, begin, end, n, norm, e, Outputs<uint16_t>{total, static_cast<uint16_t *>(to), seen});
-                else add_rows(from, more, begin, end, n, norm, e, Outputs<float>{total, static_cast<float *>(to), seen});
+                if (bfloat16) of.add_rows_low(from, more, begin, end, n, norm, e, Outputs<uint16_t>{total, static_cast<uint16_t *>(to), seen});
+                else of.add_rows(from, more, begin, end, n, norm, e, Outputs<float>{total, static_cast<float *>(to), seen});
             });
         });
         return out;
@@ -152,13 +79,13 @@ struct Residual : torch::autograd::Function<Residual> {
         out[1] = low_branch ? at::empty(more.sizes(), more.options().dtype(at::kBFloat16)) : out[0];
         const at::Tensor w = saved.empty() ? at::Tensor() : wide(saved[1]);
         Norm norm;
-        if (w.defined()) norm = {w.const_data_ptr<float>(), nullptr, Divisor(saved[2]).inverse(0)};
+        if (w.defined()) norm = {w.const_data_ptr<float>(), nullptr, divisor(saved[2]).inverse(0)};
         const float *x = w.defined() ? saved[0].const_data_ptr<float>() : more.const_data_ptr<float>(), *onto = more.const_data_ptr<float>();
         float *total = out[0].data_ptr<float>();
         auto *low = low_branch ? static_cast<uint16_t *>(out[1].data_ptr()) : nullptr;
         const RowSums sums(more.numel() / n, n, more.options());
-        typed(arrived, arrived.const_data_ptr(), [&](auto *from) {
-            sums.by_parts([&](int64_t begin, int64_t end, float *part) { meet_rows(x, onto, from, begin, end, n, norm, total, low, part); });
+        typed(arrived, arrived.const_data_ptr(), [&](auto *from, const auto &of) {
+            sums.by_parts([&](int64_t begin, int64_t end, float *part) { of.meet_rows(x, onto, from, begin, end, n, norm, total, low, part); });
         });
         if (w.defined()) {
             const at::Tensor found = sums.total(saved[1].scalar_type());

@@ -1,5 +1,6 @@
 // sigma = sqrt(var(x) + eps) over the last axis, which libtorch has no single operation for: its own would read and write x several times.
-#include "moments.hpp"
+#include "dispatch.hpp"
+#include "loops.hpp"
 #include "parallel.hpp"
 #include "result.hpp"
 
@@ -10,19 +11,6 @@
 
 namespace {
 
-CLONES void sigma_rows(const float *x, int64_t n_rows, int64_t n, float eps, float *sigma) {
-    for (int64_t r = 0; r < n_rows; r++) sigma[r] = lnfree::sigma_of(x + r * n, n, eps);
-}
-
-// d sigma / d x = (x - mean) / (n sigma).
-CLONES void sigma_rows_backward(const float *x, const float *sigma, const float *grad, int64_t n_rows, int64_t n, float *dx) {
-    for (int64_t r = 0; r < n_rows; r++) {
-        const float *row = x + r * n;
-        const float mean = lnfree::sum(row, n) / n, scale = grad[r] / (n * sigma[r]);
-        for (int64_t i = 0; i < n; i++) dx[r * n + i] = scale * (row[i] - mean);
-    }
-}
-
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
@@ -30,13 +18,14 @@ struct Sigma : torch::autograd::Function<Sigma> {
     static at::Tensor forward(AutogradContext *context, const at::Tensor &input, double eps) {
         const at::Tensor x = input.contiguous();
         at::Tensor sigma;
-        if (x.is_cpu() && x.scalar_type() == at::kFloat) {
+        if (lnfree::for_cpu_kernels(x) && x.scalar_type() == at::kFloat) {
             const int64_t n = x.size(-1);
             sigma = at::empty(x.sizes().slice(0, x.dim() - 1), x.options());
             const float *from = x.const_data_ptr<float>();
             float *to = sigma.data_ptr<float>();
+            const lnfree::LoopTable &table = lnfree::loops();
             lnfree::parallel(sigma.numel(), [&](int64_t begin, int64_t end) {
-                sigma_rows(from + begin * n, end - begin, n, static_cast<float>(eps), to + begin);
+                table.sigma(from + begin * n, end - begin, n, static_cast<float>(eps), to + begin);
             });
         } else {
             sigma = std::get<0>(at::var_mean(x, at::OptionalIntArrayRef(-1), c10::Scalar(0))).add_(eps).sqrt_();
@@ -50,15 +39,16 @@ struct Sigma : torch::autograd::Function<Sigma> {
         const at::Tensor &x = saved[0], &sigma = saved[1];
         const int64_t n = x.size(-1);
         const at::Tensor grad = grads[0].contiguous();
-        if (!x.is_cpu() || x.scalar_type() != at::kFloat) {
+        if (!lnfree::for_cpu_kernels(x) || x.scalar_type() != at::kFloat) {
             const at::Tensor scale = grad.div(sigma).div_(static_cast<double>(n)).unsqueeze_(-1);
             return {x.sub(x.mean(-1, true)).mul_(scale), at::Tensor()};
         }
         at::Tensor dx = at::empty_like(x);
         const float *from = x.const_data_ptr<float>(), *s = sigma.const_data_ptr<float>(), *g = grad.const_data_ptr<float>();
         float *to = dx.data_ptr<float>();
+        const lnfree::LoopTable &table = lnfree::loops();
         lnfree::parallel(sigma.numel(), [&](int64_t begin, int64_t end) {
-            sigma_rows_backward(from + begin * n, s + begin, g + begin, end - begin, n, to + begin * n);
+            table.sigma_backward(from + begin * n, s + begin, g + begin, end - begin, n, to + begin * n);
         });
         return {dx, at::Tensor()};
     }

@@ -74,13 +74,6 @@ void parallel(int64_t n, const std::function<void(int64_t, int64_t)> &work) {
 
 } // namespace lnfree
 
-// Calls work(context, begin, end) for parts of 0..n on libtorch's own threads. Returns 0 if all was done.
-extern "C" int lnfree_parallel(int64_t n, void (*work)(void *, int64_t, int64_t), void *context) {
-    return lnfree::guarded([&] {
-        lnfree::parallel(n, [&](int64_t begin, int64_t end) { work(context, begin, end); });
-    });
-}
-
 // What the last function of this thread that failed says about it; valid until the next one fails.
 extern "C" const char *lnfree_last_error() { return lnfree::last_error().c_str(); }
 

@@ -7,6 +7,8 @@
 
 mod cuda;
 mod driver;
+mod kernels;
+mod products;
 mod system;
 mod usage;
 
@@ -18,6 +20,9 @@ use tch::Device;
 pub(crate) use cuda::version_in;
 pub use cuda::{cuda_devices, load_cuda};
 pub use driver::{Driver, Gpu, driver};
+pub(crate) use kernels::for_cpu_kernels;
+pub use kernels::{KERNELS_VARIABLE, Kernels, KernelsGuard};
+pub use products::{Products, products};
 pub use system::{Memory, disk_free, memory};
 pub use usage::{available_memory, device_name, peak_memory, reset_peak_memory};
 

@@ -1,16 +1,18 @@
 //! The functions of `native/`, made safe.
 
+#[cfg(test)]
+mod nonfinite_tests;
 mod norms;
 mod tensors;
 
 pub(crate) use norms::*;
 pub(crate) use tensors::*;
 
-use std::ffi::c_void;
-
 use tch::{Device, Kind, Tensor};
+use torch_sys::C_tensor;
 
 use crate::{Error, Result};
+use tensors::check;
 
 /// What is known of one position after some blocks of the vocabulary; native/token_losses.cpp has the same struct.
 #[derive(Debug, Clone, Copy)]
@@ -44,17 +46,16 @@ impl TokenSums {
 
 unsafe extern "C" {
     fn lnfree_add_logits(
-        bfloat16: bool,
-        logits: *const c_void,
-        row: i64,
-        n_rows: i64,
-        n_cols: i64,
-        stride: i64,
+        logits: *const C_tensor,
         first: i64,
         targets: *const i64,
         sums: *mut TokenSums,
-    );
-    fn lnfree_parallel(n: i64, work: extern "C" fn(*mut c_void, i64, i64), context: *mut c_void) -> i32;
+    ) -> i32;
+    fn lnfree_kernels() -> i32;
+    fn lnfree_best_kernels() -> i32;
+    fn lnfree_set_kernels(level: i32) -> i32;
+    fn lnfree_time_products(n: i64, seconds: *mut f64) -> i32;
+    fn lnfree_choose_products(onednn: bool, bfloat16: bool);
     fn lnfree_allow_tf32(allow: bool) -> i32;
     fn lnfree_cuda_free_memory(device: i32) -> i64;
     fn lnfree_cuda_peak_memory(device: i32) -> i64;
@@ -74,42 +75,44 @@ pub(crate) fn add_logits(logits: &Tensor, first: i64, targets: &[i64], sums: &mu
     if !known || !fits || stride[1] != 1 {
         return Err(Error::invalid(format!("logits {size:?} ({kind:?}) of {} positions", targets.len())));
     }
-    let mut block = Block {
-        kind,
-        logits: logits.data_ptr(),
-        n_cols: size[1],
-        stride: stride[0],
-        first,
-        targets: targets.as_ptr(),
-        sums: sums.as_mut_ptr(),
-    };
-    // SAFETY: the block outlives the call, and every row is in one part only.
-    match unsafe { lnfree_parallel(size[0], add_rows, (&raw mut block).cast()) } {
-        0 => Ok(()),
-        _ => Err(Error::Torch("the threads of libtorch cannot be used".into())),
-    }
+    // SAFETY: type, layout and lengths were checked, and all of it outlives the call.
+    check(unsafe { lnfree_add_logits(logits.as_ptr(), first, targets.as_ptr(), sums.as_mut_ptr()) })
 }
 
-/// Logits, and what they are added to, by position.
-struct Block {
-    kind: Kind,
-    logits: *const c_void,
-    n_cols: i64,
-    stride: i64,
-    first: i64,
-    targets: *const i64,
-    sums: *mut TokenSums,
+/// The level of our kernels on this thread, see [`crate::device::Kernels`]; -1 where the environment has a word that is none.
+pub(crate) fn kernels() -> i32 {
+    // SAFETY: reads two numbers.
+    unsafe { lnfree_kernels() }
 }
 
-/// Adds rows `begin..end` of the [`Block`] at `context`.
-extern "C" fn add_rows(context: *mut c_void, begin: i64, end: i64) {
-    // SAFETY: add_logits passes a block that lives, of which this part has rows begin..end to itself; it checked that there are
-    // as many targets and sums.
-    unsafe {
-        let &Block { kind, logits, n_cols, stride, first, targets, sums } = &*context.cast::<Block>();
-        let (n, targets, sums) = (end - begin, targets.add(begin as usize), sums.add(begin as usize));
-        lnfree_add_logits(kind == Kind::BFloat16, logits, begin, n, n_cols, stride, first, targets, sums);
-    }
+/// The most that this processor has.
+pub(crate) fn best_kernels() -> i32 {
+    // SAFETY: reads a number.
+    unsafe { lnfree_best_kernels() }
+}
+
+/// Sets it, -1 for that of the process; returns what it was set to.
+pub(crate) fn set_kernels(level: i32) -> i32 {
+    // SAFETY: sets a number of this thread.
+    unsafe { lnfree_set_kernels(level) }
+}
+
+/// Seconds that a product of `n` × `n` matrices takes on the CPU: float32 by libtorch's own choice, float32 by oneDNN (infinite where it cannot
+/// be called), and bfloat16 by the faster of both.
+///
+/// # Errors
+/// What libtorch says.
+pub(crate) fn time_products(n: i64) -> Result<[f64; 3]> {
+    let mut seconds = [f64::INFINITY; 3];
+    // SAFETY: there is room for three.
+    check(unsafe { lnfree_time_products(n, seconds.as_mut_ptr()) })?;
+    Ok(seconds)
+}
+
+/// Chooses the library that multiplies on the CPU, and whether tiles of attention are multiplied in bfloat16.
+pub(crate) fn choose_products(onednn: bool, bfloat16: bool) {
+    // SAFETY: sets two flags.
+    unsafe { lnfree_choose_products(onednn, bfloat16) }
 }
 
 /// Lets float32 matrix products on a GPU round their factors to TF32, or forbids it.

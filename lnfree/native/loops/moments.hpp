@@ -2,9 +2,7 @@
 #pragma once
 #include "rows.hpp"
 
-#include <cmath>
-
-namespace lnfree {
+namespace lnfree::LNFREE_LEVEL {
 
 constexpr int WIDE = 4 * LANES;
 
@@ -38,6 +36,6 @@ INLINE float sum_of_squares(const float *x, float mean, int64_t n) {
 }
 
 // sqrt(var(x) + eps), biased variance.
-INLINE float sigma_of(const float *x, int64_t n, float eps) { return std::sqrt(sum_of_squares(x, sum(x, n) / n, n) / n + eps); }
+INLINE float sigma_of(const float *x, int64_t n, float eps) { return __builtin_sqrtf(sum_of_squares(x, sum(x, n) / n, n) / n + eps); }
 
-} // namespace lnfree
+} // namespace lnfree::LNFREE_LEVEL

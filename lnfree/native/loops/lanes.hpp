@@ -7,7 +7,7 @@
 #include <cstring>
 #include <limits>
 
-namespace lnfree {
+namespace lnfree::LNFREE_LEVEL {
 
 using Floats = float __attribute__((vector_size(64)));
 using Words = uint32_t __attribute__((vector_size(64)));
@@ -21,7 +21,7 @@ template <typename To, typename From> INLINE To same_bits(const From &x) {
     return to;
 }
 
-INLINE Floats all(float x) { return Floats{} + x; }
+INLINE Floats all(float x) { return Floats{x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x}; }
 
 // 0, 1, 2, ...
 INLINE Ints places() { return Ints{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}; }
@@ -42,7 +42,8 @@ INLINE Floats load(const uint16_t *bfloat16) {
 // The nearest bfloat16, as store() of one number makes it, in the low bits.
 INLINE Words rounded(Floats x) {
     const Words bits = same_bits<Words>(x);
-    return (bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16;
+    const Words nearest = (bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16;
+    return x == x ? nearest : Words{} + BFLOAT16_NAN;
 }
 
 INLINE void store(float *to, Floats x) { std::memcpy(to, &x, sizeof x); }
@@ -52,8 +53,13 @@ INLINE void store(uint16_t *to, Floats x) {
     std::memcpy(to, &bits, sizeof bits);
 }
 
+// As larger() of two numbers: a NaN in y stays, one in x is passed over.
 INLINE Floats larger(Floats x, Floats y) { return x > y ? x : y; }
 INLINE Floats smaller(Floats x, Floats y) { return x < y ? x : y; }
+
+// A NaN stays.
+INLINE Floats at_least(float bound, Floats x) { return larger(all(bound), x); }
+INLINE Floats at_most(float bound, Floats x) { return smaller(all(bound), x); }
 
 // The first n numbers, and `rest` in the places of the others.
 template <typename T> INLINE Floats load_some(const T *from, int64_t n, float rest) {
@@ -83,7 +89,7 @@ INLINE float largest(Floats x) {
     return most;
 }
 
-// The largest of n; NONE of none.
+// The largest of n, NaN passed over; NONE of none.
 template <typename T> INLINE float largest(const T *row, int64_t n) {
     Floats first = all(NONE), second = first;
     int64_t i = 0;
@@ -95,7 +101,7 @@ template <typename T> INLINE float largest(const T *row, int64_t n) {
     return largest(larger(second, first));
 }
 
-// e^x for LOWEST <= x <= -LOWEST: 2^n times a polynomial on [-ln2/2, ln2/2] (Cephes' expf), relative error about 1e-7.
+// e^x for LOWEST <= x < HIGHEST, infinity from 88.4 on, NaN for NaN: 2^n times a polynomial on [-ln2/2, ln2/2] (Cephes' expf), relative error about 1e-7.
 INLINE Floats exp_in_range(Floats x) {
     constexpr float ROUND = 12582912.0f; // 1.5 * 2^23: adding it rounds to an integer, kept in the low bits
     const Floats shifted = x * 1.44269504088896341f + ROUND;
@@ -111,4 +117,4 @@ INLINE Floats exp_in_range(Floats x) {
     return p * same_bits<Floats>(power);
 }
 
-} // namespace lnfree
+} // namespace lnfree::LNFREE_LEVEL

@@ -1,0 +1,22 @@
+// Which kernels a tensor is for: ours, or libtorch's operations, which every device has.
+#pragma once
+#include <ATen/core/Tensor.h>
+
+namespace lnfree {
+
+// How far our kernels may go, by LNFREE_KERNELS; src/device/kernels.rs has the same numbers.
+enum class Kernels : int { Plain = 0, Baseline, Avx2, Avx512, Bf16, Auto };
+
+// The level in force on this thread.
+Kernels kernels();
+
+// The most that this processor has, and what of it is in force on this thread.
+Kernels best_kernels();
+Kernels usable_kernels();
+
+inline bool is_float32(const at::Tensor &x) { return x.scalar_type() == at::kFloat; }
+
+// Whether our kernels take `x`. Plain: no, so that tensors on a CPU take the path of those on a GPU.
+inline bool for_cpu_kernels(const at::Tensor &x) { return x.is_cpu() && kernels() != Kernels::Plain; }
+
+} // namespace lnfree

@@ -48,7 +48,8 @@ fn compile_native(lib: &Path) {
 /// One file that includes all the others: reading libtorch's headers takes longer than all the rest.
 fn one_file() -> PathBuf {
     let folder = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from).unwrap_or_default().join("native");
-    let include = |name: &str| format!("#include \"{}\"\n", folder.join(name).with_extension("cpp").display());
+    let include =
+        |name: &str| format!("#include \"{}\"\n", folder.join(name).with_extension("cpp").display());
     let text: String = OPERATIONS.iter().map(|name| include(name)).collect();
     let path = out_dir().join("operations.cpp");
     // An unchanged file keeps its time.

@@ -202,7 +202,7 @@ struct Attention : torch::autograd::Function<Attention> {
 bool is_ours(const at::Tensor &q) {
     if (!for_cpu_kernels(q) || q.size(3) % STEP != 0 || q.numel() == 0) return false;
     const bool known = q.scalar_type() == at::kFloat || q.scalar_type() == at::kBFloat16;
-    return known && (usable_kernels() >= Kernels::Avx2 || kernels() != Kernels::Auto);
+    return known && (usable_kernels() >= Kernels::Avx512 || kernels() != Kernels::Auto);
 }
 
 } // namespace

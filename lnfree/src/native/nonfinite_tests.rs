@@ -322,14 +322,14 @@ fn attention_by_slices(q: &Tensor, k: &Tensor, v: &Tensor) -> Tensor {
 /// A NaN may reach what it reaches in the formula with a mask, where zero times NaN is NaN, and must reach what it reaches by slices.
 #[test]
 fn attention_keeps_nan_and_infinity() {
-    let shape = [1, 2, 70, 16];
+    let shape = [1, 2, 66, 16];
     for kind in [Kind::Float, Kind::BFloat16] {
         let operands = [0.7, 0.3, 1.1, 1.7].map(|f| noise(&shape, f).to_kind(kind));
         for level in Kernels::usable().filter(|level| *level != Kernels::Plain) {
             let _guard = level.on_this_thread();
             for i in 0..4 {
                 for (place, bits) in
-                    [(5 * 16 + 3, BAD[0]), (69 * 16 + 15, BAD[3]), (40 * 16, BAD[5]), (80 * 16, BAD[6])]
+                    [(5 * 16 + 3, BAD[0]), (65 * 16 + 15, BAD[3]), (40 * 16, BAD[5]), (70 * 16, BAD[6])]
                 {
                     let mut x = operands.each_ref().map(Tensor::copy);
                     x[i] = spoiled(&operands[i], place, bits);

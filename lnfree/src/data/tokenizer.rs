@@ -132,6 +132,11 @@ impl Tokenizer {
         self.inner.get_vocab_size(true)
     }
 
+    /// Whether there is a token of this id.
+    pub fn has_id(&self, id: u32) -> bool {
+        self.inner.id_to_token(id).is_some()
+    }
+
     /// The files that this tokenizer was loaded from, or those that training made: for exports.
     pub fn files(&self) -> &[TokenizerFile] {
         &self.files

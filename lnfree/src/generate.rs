@@ -7,8 +7,8 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use tch::{Device, Kind, Tensor};
 
-pub use self::options::SampleOptions;
 use self::candidates::Candidates;
+pub use self::options::SampleOptions;
 use crate::config::FloatType;
 use crate::data::Tokenizer;
 use crate::model::{Gpt2, KvCache, LoadedModel};

@@ -121,8 +121,12 @@ pub(super) fn eval(args: EvalArgs) -> anyhow::Result<()> {
     let device = args.device.device()?;
     args.dtype.prepare(device)?;
     let label = args.label.as_deref().unwrap_or(&args.model);
-    let load =
-        LoadOptions { format: args.format, device, allow_non_finite: args.allow_non_finite, ..Default::default() };
+    let load = LoadOptions {
+        format: args.format,
+        device,
+        allow_non_finite: args.allow_non_finite,
+        ..Default::default()
+    };
     let evaluator = Evaluator::load_with(label, &args.model, load)?;
     if let [data] = args.data.as_slice() {
         return eval_one(&evaluator, data, &args);

@@ -6,10 +6,10 @@
 mod bytes;
 mod finite;
 mod names;
-mod refused;
 mod pickle;
 mod pickle_values;
 mod raw;
+mod refused;
 mod safetensors;
 mod shards;
 mod state_dict;

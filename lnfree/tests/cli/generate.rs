@@ -42,7 +42,7 @@ fn set_config(dir: &Path, key: &str, value: Value) {
 
 /// The most likely text after "the".
 fn likely(place: &Place, name: &str, more: &[&str]) -> Ended {
-    place.lnfree(&[&["generate", "-m", name, "-p", "the", "--device", "cpu"], more].concat())
+    place.lnfree(&[&["generate", "-m", name, "-p", "the", "--device", "cpu"][..], more].concat())
 }
 
 #[track_caller]
@@ -65,7 +65,8 @@ fn every_end_token_ends_a_text() {
     set_config(&dir, "eos_token_id", json!([4095, third]));
     assert_eq!(text(likely(&place, "m", &["-t", "0", "-n", "12"])), until);
     // The other file goes before config.json, and flags before both.
-    std::fs::write(dir.join("generation_config.json"), "{\"eos_token_id\": 4095, \"max_new_tokens\": 5}").unwrap();
+    std::fs::write(dir.join("generation_config.json"), "{\"eos_token_id\": 4095, \"max_new_tokens\": 5}")
+        .unwrap();
     let five = text(likely(&place, "m", &["-t", "0"]));
     assert!(five.len() > until.len() && whole.starts_with(five.trim_end()), "{five}");
     assert_eq!(text(likely(&place, "m", &["-t", "0", "-n", "12"])), whole);
@@ -89,7 +90,10 @@ fn what_a_generation_config_says_is_honoured_or_told() {
     });
     std::fs::write(dir.join("generation_config.json"), format!("\u{FEFF}{file}")).unwrap();
     let ended = likely(&place, "m", &[]);
-    assert!(ended.stderr.trim_end().ends_with("generation_config.json: not used: num_beams = 3"), "{ended:?}");
+    assert!(
+        ended.stderr.trim_end().ends_with("generation_config.json: not used: num_beams = 3"),
+        "{ended:?}"
+    );
     assert_eq!(text(ended), penalised);
     assert_eq!(text(likely(&place, "m", &["--repetition-penalty", "1"])), plain);
     // The text begins after the file's own token where there is no prompt.
@@ -137,5 +141,8 @@ fn logits_that_are_not_finite_are_an_error() {
     one_line(&ended, &["nan: `wte.weight`: 16 of 65536 values are NaN or infinite, the first at [9, 0]"]);
     let ended = likely(&place, "nan", &["-t", "0", "--allow-non-finite"]);
     assert_eq!(ended.code, Some(1), "{ended:?}");
-    assert!(ended.stderr.contains("read all the same") && ended.stderr.contains("logits are NaN"), "{ended:?}");
+    assert!(
+        ended.stderr.contains("read all the same") && ended.stderr.contains("logits are NaN"),
+        "{ended:?}"
+    );
 }

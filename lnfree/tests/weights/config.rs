@@ -88,13 +88,19 @@ fn missing_keys_mean_what_transformers_takes_them_for() {
 fn what_cannot_be_is_refused_by_its_key() {
     let cases = [
         (json!({"model_type": "llama"}), "model_type = \"llama\""),
-        (json!({"model_type": null, "architectures": ["LlamaForCausalLM"]}), "architectures = [\"LlamaForCausalLM\"]"),
+        (
+            json!({"model_type": null, "architectures": ["LlamaForCausalLM"]}),
+            "architectures = [\"LlamaForCausalLM\"]",
+        ),
         (json!({"activation_function": "relu"}), "activation_function = \"relu\""),
         (json!({"activation_function": "gelu_10"}), "activation_function = \"gelu_10\""),
         (json!({"activation_function": null, "hidden_act": "relu"}), "hidden_act = \"relu\""),
         (json!({"hidden_size": 32}), "hidden_size = 32 contradicts n_embd = 64"),
         (json!({"num_attention_heads": 2}), "num_attention_heads = 2 contradicts n_head = 4"),
-        (json!({"quantization_config": {"bits": 4}}), "quantization_config: quantized weights are not supported"),
+        (
+            json!({"quantization_config": {"bits": 4}}),
+            "quantization_config: quantized weights are not supported",
+        ),
         (json!({"pruned_heads": {"0": [1]}}), "pruned_heads"),
         (json!({"activation_function": "gelu"}), "activation_function = \"gelu\""),
         (json!({"scale_attn_weights": false}), "scale_attn_weights = false"),
@@ -132,7 +138,8 @@ fn what_cannot_be_is_refused_by_its_key() {
         fs::write(folder.path().join("config.json"), text).unwrap();
         assert!(line(Gpt2Config::read(folder.path())).contains("config.json: "));
     }
-    for (key, word) in [("layer_norm_epsilon", "NaN"), ("n_embd", "Infinity"), ("eos_token_id", "-Infinity")] {
+    for (key, word) in [("layer_norm_epsilon", "NaN"), ("n_embd", "Infinity"), ("eos_token_id", "-Infinity")]
+    {
         let text = serde_json::to_string(&changed(json!({key: "?"}))).unwrap().replace("\"?\"", word);
         fs::write(folder.path().join("config.json"), text).unwrap();
         let message = line(Gpt2Config::read(folder.path()));
@@ -254,13 +261,16 @@ fn tokens_outside_the_vocabulary_are_none() {
         let config = Gpt2Config::try_from(changed(changes)).unwrap();
         assert_eq!((config.bos_token_id, config.eos_token_ids), (bos, eos));
     }
-    let pad = |id| Gpt2Config::try_from(changed(json!({"pad_token_id": id}))).unwrap().other.remove("pad_token_id");
+    let pad =
+        |id| Gpt2Config::try_from(changed(json!({"pad_token_id": id}))).unwrap().other.remove("pad_token_id");
     assert_eq!((pad(-1), pad(256), pad(7)), (None, None, Some(json!(7))));
     // What a caller sets is checked.
     let mut config = Gpt2Config::try_from(changed(json!({}))).unwrap();
     config.eos_token_ids = vec![256];
     let folder = tempfile::tempdir().unwrap();
-    assert!(line(config.write(folder.path())).contains("eos_token_id = 256 lies outside the vocabulary of 256"));
+    assert!(
+        line(config.write(folder.path())).contains("eos_token_id = 256 lies outside the vocabulary of 256")
+    );
 }
 
 #[test]

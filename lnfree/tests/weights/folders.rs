@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use lnfree::model::LoadedModel;
 use lnfree::model::weights::{Weights, read_weights, write_safetensors};
+use lnfree::model::{Gpt2Config, LoadedModel, dataset_options};
 use lnfree::tch::{Device, Kind, Tensor};
 use serde_json::{Value, json};
 
@@ -81,7 +81,32 @@ fn special_tokens_outside_the_vocabulary_are_none() {
 #[test]
 fn other_parameters_are_no_obstacle() {
     let folder = folder(json!({"architectures": ["GPT2DoubleHeadsModel"]}), |weights| {
-        weights.insert("multiple_choice_head.summary.weight".into(), Tensor::zeros([1], (Kind::Float, Device::Cpu)));
+        weights.insert(
+            "multiple_choice_head.summary.weight".into(),
+            Tensor::zeros([1], (Kind::Float, Device::Cpu)),
+        );
     });
     load(folder.path()).unwrap();
+}
+
+#[test]
+fn data_for_a_padded_vocabulary_of_gpt2_are_those_of_gpt2() {
+    let tokenizer = |vocab_size: i64, own: bool| {
+        let folder = tempfile::tempdir().unwrap();
+        Gpt2Config::new(1, 1, 8, 8, vocab_size).unwrap().write(folder.path()).unwrap();
+        if own {
+            fs::write(folder.path().join("tokenizer.json"), "{}").unwrap();
+        }
+        dataset_options(folder.path(), 8).tokenizer.is_none()
+    };
+    for (vocab_size, own, gpt2) in [
+        (50257, false, true),
+        (50257, true, true),
+        (50304, false, true),
+        (50304, true, false),
+        (50256, false, false),
+        (51200, false, false),
+    ] {
+        assert_eq!(tokenizer(vocab_size, own), gpt2, "{vocab_size}, {own}");
+    }
 }

@@ -89,6 +89,9 @@ fn what_cannot_be_is_refused_by_its_key() {
         ("{", "is not a JSON object"),
     ] {
         let message = line(read(text));
-        assert!(message.contains("generation_config.json: ") && message.contains(expected), "{text}: {message}");
+        assert!(
+            message.contains("generation_config.json: ") && message.contains(expected),
+            "{text}: {message}"
+        );
     }
 }

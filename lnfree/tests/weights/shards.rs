@@ -76,7 +76,10 @@ fn what_every_model_needs_has_to_be_there() {
     assert!(gone.contains(&format!("the shard {} is missing (1 of 2 are there)", SHARDS[1])), "{gone}");
     for needed in ["transformer.wte.weight", "transformer.h.7.mlp.c_fc.bias", "_orig_mod.ln_f.bias"] {
         let lacking = message(&|path| {
-            write_index(path, &[("transformer.a", SHARDS[0]), ("transformer.b", SHARDS[1]), (needed, SHARDS[1])]);
+            write_index(
+                path,
+                &[("transformer.a", SHARDS[0]), ("transformer.b", SHARDS[1]), (needed, SHARDS[1])],
+            );
         });
         assert!(lacking.contains(SHARDS[1]), "{lacking}");
         assert!(lacking.contains(&format!("does not hold `{needed}`")), "{lacking}");
@@ -97,12 +100,17 @@ fn the_shards_say_what_there_is() {
     let index = |map: &'static [(&str, &str)]| read(&move |path: &Path| write_index(path, map));
     let (a, b) = (("transformer.a", SHARDS[0]), ("transformer.b", SHARDS[1]));
     let good = ["a=1", "b=2"];
-    for more in ["lm_head.weight", "transformer.h.0.attn.bias", "transformer.h.0.attn.masked_bias", "score.weight"] {
+    for more in
+        ["lm_head.weight", "transformer.h.0.attn.bias", "transformer.h.0.attn.masked_bias", "score.weight"]
+    {
         assert_eq!(read(&|path| write_index(path, &[a, b, (more, SHARDS[1])])), good, "{more}");
     }
     // Named in the other shard, or not at all.
     assert_eq!(index(&[("transformer.a", SHARDS[1]), ("transformer.b", SHARDS[0])]), good);
-    assert_eq!(read(&|path| write(path, SHARDS[1], &[("transformer.b", 2.0), ("d", 3.0)])), ["a=1", "b=2", "d=3"]);
+    assert_eq!(
+        read(&|path| write(path, SHARDS[1], &[("transformer.b", 2.0), ("d", 3.0)])),
+        ["a=1", "b=2", "d=3"]
+    );
     // A shard that no tensor is named in is not read.
     assert_eq!(index(&[("transformer.a", SHARDS[0])]), ["a=1"]);
     // Of two the index says which.

@@ -65,17 +65,26 @@ fn a_model_in_any_wrapping_is_the_model() {
 fn two_names_for_one_tensor_are_refused() {
     let folder = renamed(str::to_string);
     let mut weights: Weights = read_weights(folder.path()).unwrap();
-    weights.insert("_orig_mod.transformer.h.1._orig_mod.ln_1.bias".into(), Tensor::zeros([64], (Kind::Float, Device::Cpu)));
+    weights.insert(
+        "_orig_mod.transformer.h.1._orig_mod.ln_1.bias".into(),
+        Tensor::zeros([64], (Kind::Float, Device::Cpu)),
+    );
     write(folder.path(), &weights);
     let message = line(load(folder.path()));
-    assert!(message.contains("holds `h.1.ln_1.bias` twice") && message.contains("_orig_mod.transformer"), "{message}");
+    assert!(
+        message.contains("holds `h.1.ln_1.bias` twice") && message.contains("_orig_mod.transformer"),
+        "{message}"
+    );
 }
 
 #[test]
 fn a_prefix_that_nobody_knows_is_shown() {
     let folder = renamed(|name| format!("student.net.{name}"));
     let message = line(load(folder.path()));
-    assert!(message.contains("lack `") && message.contains("there is `student.net.transformer."), "{message}");
+    assert!(
+        message.contains("lack `") && message.contains("there is `student.net.transformer."),
+        "{message}"
+    );
 }
 
 #[test]

@@ -66,15 +66,16 @@ impl Keys {
     fn gpt2_by_architecture(&self) -> Why<()> {
         let names = self.0.get("architectures").and_then(Value::as_array).into_iter().flatten();
         match names.filter_map(Value::as_str).find(|name| !name.contains("GPT2")) {
-            Some(other) => Err(format!("architectures = [{other:?}] and no model_type: not the config.json of a GPT-2")),
+            Some(other) => {
+                Err(format!("architectures = [{other:?}] and no model_type: not the config.json of a GPT-2"))
+            }
             None => Ok(()),
         }
     }
 
     /// The names of transformers' ACT2FN for the tanh form of GELU.
     fn only_tanh_gelu(&mut self) -> Why<()> {
-        let supported =
-            ["gelu_new", "gelu_pytorch_tanh", "gelu_fast", "gelu_accurate", "gelu_python_tanh"];
+        let supported = ["gelu_new", "gelu_pytorch_tanh", "gelu_fast", "gelu_accurate", "gelu_python_tanh"];
         // Other models' key; transformers does not read it in a GPT-2, but where it is the only one, it was meant.
         let other_key = self.0.contains_key("activation_function").then_some("activation_function");
         let key = other_key.unwrap_or("hidden_act");
@@ -155,7 +156,12 @@ pub(in crate::model) fn token_ids(value: &Value) -> Option<Vec<i64>> {
 }
 
 /// The ids that a vocabulary has; of the others `warnings` tells.
-pub(in crate::model) fn within(key: &str, mut ids: Vec<i64>, vocab_size: i64, warnings: &mut Vec<String>) -> Vec<i64> {
+pub(in crate::model) fn within(
+    key: &str,
+    mut ids: Vec<i64>,
+    vocab_size: i64,
+    warnings: &mut Vec<String>,
+) -> Vec<i64> {
     ids.retain(|id| {
         let there = (0..vocab_size).contains(id);
         if !there {

@@ -5,17 +5,18 @@ use std::path::Path;
 use tch::{Kind, Tensor};
 
 use super::{Weights, file_error};
-use crate::{Error, Result};
+use crate::Result;
 
 /// Checks that every floating-point value is finite.
 ///
 /// # Errors
-/// [`Error::File`] naming `path`, the first tensor with a NaN or an infinity, how many it has, and where.
+/// [`crate::Error::File`] naming `path`, the first tensor with a NaN or an infinity, how many it has, and where.
 pub fn check_finite(weights: &Weights, path: &Path) -> Result<()> {
     match not_finite(weights, None)? {
-        Some(what) => {
-            Err(file_error(path, format!("{what}; the file is damaged or the run that wrote it had diverged")))
-        }
+        Some(what) => Err(file_error(
+            path,
+            format!("{what}; the file is damaged or the run that wrote it had diverged"),
+        )),
         None => Ok(()),
     }
 }

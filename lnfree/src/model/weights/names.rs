@@ -37,7 +37,7 @@ pub(super) fn is_mask(stored: &str) -> bool {
 /// True for what every GPT-2 has to have, whatever its config says; a tied `lm_head.weight` may be left out.
 pub(super) fn is_needed(stored: &str) -> bool {
     let name = normalise(stored);
-    let (module, _) = name.rsplit_once('.').unwrap_or((&name, ""));
+    let (module, _) = name.rsplit_once('.').unwrap_or((name.as_str(), ""));
     let (module, in_block) = match module.strip_prefix("h.").and_then(|rest| rest.split_once('.')) {
         Some((layer, rest)) => (rest, layer.bytes().all(|b| b.is_ascii_digit())),
         None => (module, false),
@@ -63,7 +63,9 @@ pub(super) fn collect(tensors: Vec<(String, Tensor)>) -> Why<Weights> {
         let name = if name.is_empty() { stored.clone() } else { name };
         if weights.insert(name.clone(), tensor).is_some() {
             let before = stored_as.remove(&name).unwrap_or_default();
-            return Err(format!("holds `{name}` twice, with and without a prefix (`{before}` and `{stored}`)"));
+            return Err(format!(
+                "holds `{name}` twice, with and without a prefix (`{before}` and `{stored}`)"
+            ));
         }
         stored_as.insert(name, stored);
     }

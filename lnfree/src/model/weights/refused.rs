@@ -15,7 +15,9 @@ pub(super) fn reason(name: &str) -> Option<&'static str> {
     }
     let changed = |part: &str| REPARAMETRIZED.contains(&part);
     if any(&|part| part == "parametrizations") || parts().next_back().is_some_and(changed) {
-        return Some("is a reparametrized weight: remove the pruning or normalization from the model and save it");
+        return Some(
+            "is a reparametrized weight: remove the pruning or normalization from the model and save it",
+        );
     }
     None
 }

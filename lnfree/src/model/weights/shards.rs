@@ -62,8 +62,8 @@ fn read_index(path: &Path) -> Result<BTreeMap<String, String>> {
     if text.len() as u64 > MAX_INDEX {
         return Err(Error::file(path, "is too large for an index of shards"));
     }
-    let index: Index = json::from_slice(&text)
-        .map_err(|e| file_error(path, format!("is not an index of shards: {e}")))?;
+    let index: Index =
+        json::from_slice(&text).map_err(|e| file_error(path, format!("is not an index of shards: {e}")))?;
     for shard in index.weight_map.values() {
         let mut parts = Path::new(shard).components();
         if !matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None))

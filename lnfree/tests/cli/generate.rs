@@ -3,23 +3,29 @@
 use std::path::{Path, PathBuf};
 
 use lnfree::data::Tokenizer;
+use lnfree::generate::{SampleOptions, generate};
+use lnfree::model::hf_config::expected;
 use lnfree::model::names::{hf_names, metadata};
 use lnfree::model::weights::{Weights, write_safetensors};
-use lnfree::model::{Gpt2, Gpt2Config};
+use lnfree::model::{Gpt2Config, LoadedModel};
 use lnfree::prelude::locate_model;
 use lnfree::tch::{Device, Kind, Tensor};
 use serde_json::{Value, json};
 
 use super::{Ended, Place, one_line};
 
-/// A small random model with nano's tokenizer; its tokens are likely to differ from one position to the next.
+/// A small model with nano's tokenizer, whose texts change from token to token. Its numbers only look random: tests that
+/// run beside this one draw from libtorch's generator, too.
 fn model(place: &Place, name: &str, vocab_size: i64, change: impl FnOnce(&mut Weights)) -> PathBuf {
     let config = Gpt2Config::new(2, 2, 16, 48, vocab_size).unwrap();
-    let mut weights = Gpt2::init(config.clone(), 3, Device::Cpu).unwrap().to_weights();
-    for (name, tensor) in &mut weights {
-        if name.starts_with('w') {
-            *tensor = &*tensor * 40.0;
-        }
+    let number = |i: i64| (i as f64 * 12.9898).sin() * 43758.5453;
+    let mut weights = Weights::new();
+    for (at, (name, shape)) in expected(&config).into_iter().enumerate() {
+        let n: i64 = shape.iter().product();
+        let values: Vec<f32> = (0..n).map(|i| (number(i + 1000 * at as i64).fract() * 0.8) as f32).collect();
+        let tensor = Tensor::from_slice(&values).view(shape.as_slice());
+        let is_norm = name.contains("ln_") && name.ends_with(".weight");
+        weights.insert(name, if is_norm { tensor + 1.0 } else { tensor });
     }
     change(&mut weights);
     let dir = place.path(name);
@@ -57,21 +63,24 @@ fn every_end_token_ends_a_text() {
     let dir = model(&place, "m", 4096, |_| {});
     let whole = text(likely(&place, "m", &["-t", "0", "-n", "12"]));
     let tokenizer = Tokenizer::from_dir(&dir).unwrap();
-    let ids = tokenizer.encode(whole.trim_end_matches('\n')).unwrap();
-    let prompt = tokenizer.encode("the").unwrap().len();
-    let third = ids[prompt + 2];
-    assert!(!ids[..prompt + 2].contains(&third), "{ids:?}");
-    let until = tokenizer.decode(&ids[..prompt + 2]).unwrap() + "\n";
-    set_config(&dir, "eos_token_id", json!([4095, third]));
+    let prompt = tokenizer.encode("the").unwrap();
+    let loaded = LoadedModel::load(&dir, None, Kind::Float, Device::Cpu).unwrap();
+    let greedy = SampleOptions { temperature: 0.0, max_new_tokens: 12, ..SampleOptions::default() };
+    let new = generate(&loaded.model, &loaded.ln, &prompt, greedy, |_| true).unwrap();
+    // Another token than the first, where it comes first.
+    let at = new.iter().position(|id| *id != new[0]).unwrap();
+    let (last, until) = (new[at], [&prompt, &new[..at]].concat());
+    let until = tokenizer.decode(&until).unwrap() + "\n";
+    set_config(&dir, "eos_token_id", json!([4095, last]));
     assert_eq!(text(likely(&place, "m", &["-t", "0", "-n", "12"])), until);
     // The other file goes before config.json, and flags before both.
-    std::fs::write(dir.join("generation_config.json"), "{\"eos_token_id\": 4095, \"max_new_tokens\": 5}")
-        .unwrap();
-    let five = text(likely(&place, "m", &["-t", "0"]));
-    assert!(five.len() > until.len() && whole.starts_with(five.trim_end()), "{five}");
+    let file = json!({"eos_token_id": 4095, "max_new_tokens": at + 1});
+    std::fs::write(dir.join("generation_config.json"), file.to_string()).unwrap();
+    let further = text(likely(&place, "m", &["-t", "0"]));
+    assert!(further.len() > until.len() && whole.starts_with(further.trim_end()), "{further}");
     assert_eq!(text(likely(&place, "m", &["-t", "0", "-n", "12"])), whole);
     set_config(&dir, "eos_token_id", json!(4095));
-    let end = json!({"eos_token_id": [third, 99_999], "do_sample": false, "max_length": 20});
+    let end = json!({"eos_token_id": [last, 99_999], "do_sample": false, "max_length": 20});
     std::fs::write(dir.join("generation_config.json"), end.to_string()).unwrap();
     let ended = likely(&place, "m", &[]);
     assert!(ended.stderr.contains("eos_token_id = 99999 lies outside the vocabulary of 4096"), "{ended:?}");
@@ -110,14 +119,20 @@ fn what_a_generation_config_says_is_honoured_or_told() {
 #[test]
 fn tokens_that_the_tokenizer_lacks_are_never_drawn() {
     let place = Place::new();
-    let mut rows = None;
-    model(&place, "plain", 4096, |weights| rows = Some(weights["wte.weight"].copy()));
-    let (size, options) = ([64, 16], (Kind::Float, Device::Cpu));
-    model(&place, "padded", 4160, |weights| {
-        // Far from the others in all directions: the likeliest of all tokens is a padding.
-        let padding = Tensor::randn(size, options) * 400.0;
-        weights.insert("wte.weight".into(), Tensor::cat(&[rows.unwrap(), padding], 0));
+    let mut plain = Weights::new();
+    model(&place, "plain", 4096, |weights| {
+        plain.extend(weights.iter().map(|(name, tensor)| (name.clone(), tensor.copy())));
     });
+    model(&place, "padded", 4160, |weights| {
+        // Longer than all others: the likeliest of all tokens is a padding.
+        let padding = plain["wte.weight"].narrow(0, 0, 64) * 100.0;
+        let rows = Tensor::cat(&[&plain["wte.weight"], &padding], 0);
+        weights.extend(plain);
+        weights.insert("wte.weight".into(), rows);
+    });
+    let loaded = LoadedModel::load(&place.path("padded"), None, Kind::Float, Device::Cpu).unwrap();
+    let greedy = SampleOptions { temperature: 0.0, max_new_tokens: 1, ..SampleOptions::default() };
+    assert!(generate(&loaded.model, &loaded.ln, &[1909], greedy, |_| true).unwrap()[0] >= 4096);
     let plain = text(likely(&place, "plain", &["-t", "0", "-n", "20"]));
     assert_eq!(text(likely(&place, "padded", &["-t", "0", "-n", "20"])), plain);
     text(likely(&place, "padded", &["-t", "1.5", "-k", "0", "-n", "20"]));

@@ -1,6 +1,8 @@
 //! Where progress is told: on stderr for commands, on stdout in notebooks, which show stderr as an error.
 
+use std::collections::BTreeSet;
 use std::io::Write;
+use std::sync::{Mutex, PoisonError};
 
 /// Whether a cell of an evcxr notebook is running this.
 pub fn in_notebook() -> bool {
@@ -13,4 +15,12 @@ pub(crate) fn say(line: &str) {
         true => writeln!(std::io::stdout(), "{line}"),
         false => writeln!(std::io::stderr(), "{line}"),
     };
+}
+
+/// [`say`] for what is not as it should be and is gone on with: each line once in a process, however often a file is read.
+pub(crate) fn warn_once(line: &str) {
+    static TOLD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    if TOLD.lock().unwrap_or_else(PoisonError::into_inner).insert(line.to_string()) {
+        say(&format!("warning: {line}"));
+    }
 }

@@ -1,52 +1,26 @@
 //! Sampling text from a model.
 
+mod candidates;
+mod options;
+
 use rand::SeedableRng;
-use rand::distr::{Distribution, weighted::WeightedIndex};
 use rand_chacha::ChaCha8Rng;
 use tch::{Device, Kind, Tensor};
 
+use self::candidates::Candidates;
+pub use self::options::SampleOptions;
 use crate::config::FloatType;
-use crate::model::{Gpt2, KvCache};
+use crate::data::Tokenizer;
+use crate::model::{Gpt2, KvCache, LoadedModel};
 use crate::norm::LnState;
 use crate::{Error, Result};
 
-/// How to sample.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct SampleOptions {
-    /// Tokens to add.
-    pub max_new_tokens: usize,
-    /// Logits are divided by it; 0 always takes the most likely token.
-    pub temperature: f64,
-    /// Only the k most likely tokens are drawn from; 0 draws from all.
-    pub top_k: usize,
-    /// The same seed gives the same text.
-    pub seed: u64,
-}
-
-impl Default for SampleOptions {
-    fn default() -> Self {
-        SampleOptions { max_new_tokens: 100, temperature: 0.8, top_k: 40, seed: 0 }
-    }
-}
-
-impl SampleOptions {
-    /// Refuses what cannot be sampled with, before a model is loaded for it.
-    ///
-    /// # Errors
-    /// A temperature that is negative or no number.
-    pub fn check(&self) -> Result<()> {
-        match self.temperature {
-            t if t.is_finite() && t >= 0.0 => Ok(()),
-            t => Err(Error::invalid(format!("temperature {t} must be 0 or a positive number"))),
-        }
-    }
-}
-
-/// Continues `prompt`; `on_token` is told each new token and stops the text by returning false. End-of-text stops it too.
-/// A [`Generator`] in float32 for one text.
+/// Continues `prompt`; `on_token` is told each new token and stops the text by returning false. Every end token of the model's
+/// config stops it too. A [`Generator`] in float32 for one text.
 ///
 /// # Errors
-/// When the prompt is empty or has a token outside the vocabulary, or an option is not a sensible number.
+/// When the prompt is empty or has a token outside the vocabulary, an option is not a sensible number, or the model's logits
+/// are not finite.
 pub fn generate(
     model: &Gpt2,
     ln: &LnState,
@@ -81,6 +55,10 @@ pub struct Generator<'a> {
     model: Gpt2,
     ln: &'a LnState,
     kind: Kind,
+    /// Each of them ends a text.
+    end_tokens: Vec<i64>,
+    /// Tokens that are never drawn, bool `[vocab_size]`.
+    barred: Option<Tensor>,
 }
 
 impl<'a> Generator<'a> {
@@ -97,7 +75,33 @@ impl<'a> Generator<'a> {
             let head = model.unembedding().transpose(0, 1).contiguous().transpose(0, 1);
             model.lm_head = Some(head);
         }
-        Ok(Generator { model, ln, kind: dtype.kind() })
+        let end_tokens = model.config.eos_token_ids.clone();
+        Ok(Generator { model, ln, kind: dtype.kind(), end_tokens, barred: None })
+    }
+
+    /// [`Generator::new`] of a loaded model, whose texts end where its `generation_config.json` says.
+    ///
+    /// # Errors
+    /// As [`Generator::new`], and when that file cannot be read.
+    pub fn of(loaded: &'a LoadedModel, dtype: FloatType) -> Result<Generator<'a>> {
+        let end_tokens = loaded.generation_config()?.eos_token_ids;
+        Ok(Generator::new(&loaded.model, &loaded.ln, dtype)?.ending_at(&end_tokens))
+    }
+
+    /// Each of these tokens, and no other, ends a text.
+    pub fn ending_at(mut self, end_tokens: &[i64]) -> Generator<'a> {
+        self.end_tokens = end_tokens.to_vec();
+        self
+    }
+
+    /// Draws no token that `tokenizer` does not have. Vocabularies are often padded to a number that is fast to compute with.
+    pub fn tokens_of(mut self, tokenizer: &Tokenizer) -> Generator<'a> {
+        let barred: Vec<bool> = (0..self.model.config.vocab_size)
+            .map(|id| !u32::try_from(id).is_ok_and(|id| tokenizer.has_id(id)))
+            .collect();
+        let any = barred.contains(&true);
+        self.barred = any.then(|| Tensor::from_slice(&barred).to_device(self.model.device()));
+        self
     }
 
     /// As [`generate`].
@@ -158,16 +162,36 @@ impl<'a> Generator<'a> {
             }
             let ids: Vec<i64> = texts.iter().flat_map(|text| text.last(unseen)).copied().collect();
             let ids = Tensor::from_slice(&ids).view([texts.len() as i64, -1]).to_device(self.model.device());
-            let candidates = Candidates::of(&self.model.decode(&ids, self.ln, &mut cache)?, options)?;
+            let logits = self.model.decode(&ids, self.ln, &mut cache)?;
+            let candidates = Candidates::of(&self.adjusted(&logits, texts, options)?, options)?;
             for (row, text) in texts.iter_mut().enumerate() {
                 let id = candidates.sample(row, &mut text.rng)?;
-                text.add(id, self.model.config.eot_token_id(), on_token);
+                text.add(id, &self.end_tokens, on_token);
             }
             if texts.iter().all(|text| text.ended) {
                 break;
             }
         }
         Ok(())
+    }
+
+    /// Finite logits `[batch, vocab_size]` as float64, as the options and the tokenizer want them before one is drawn.
+    fn adjusted(&self, logits: &Tensor, texts: &[Text], options: SampleOptions) -> Result<Tensor> {
+        let mut logits = candidates::finite(logits)?;
+        if options.repetition_penalty != 1.0 {
+            let ids: Vec<&[i64]> = texts.iter().map(|text| text.ids.as_slice()).collect();
+            logits = candidates::penalised(&logits, &ids, options.repetition_penalty)?;
+        }
+        let n_new = texts.first().map_or(0, |text| text.ids.len() - text.n_prompt);
+        if n_new < options.min_new_tokens {
+            for &id in self.end_tokens.iter().filter(|id| (0..logits.size()[1]).contains(id)) {
+                let _ = logits.f_narrow(1, id, 1)?.f_fill_(f64::NEG_INFINITY)?;
+            }
+        }
+        match &self.barred {
+            Some(barred) => Ok(logits.f_masked_fill(barred, f64::NEG_INFINITY)?),
+            None => Ok(logits),
+        }
     }
 }
 
@@ -205,12 +229,12 @@ impl Text {
         &self.ids[self.ids.len() - n..]
     }
 
-    fn add(&mut self, id: i64, eot: Option<i64>, on_token: &mut dyn FnMut(usize, u32) -> bool) {
+    fn add(&mut self, id: i64, end_tokens: &[i64], on_token: &mut dyn FnMut(usize, u32) -> bool) {
         self.ids.push(id);
         if self.ended {
             return;
         }
-        self.ended = eot == Some(id);
+        self.ended = end_tokens.contains(&id);
         if !self.ended {
             self.end = self.ids.len();
             self.ended = !on_token(self.i, id as u32);
@@ -219,43 +243,5 @@ impl Text {
 
     fn new_ids(&self) -> Vec<u32> {
         self.ids[self.n_prompt..self.end].iter().map(|&id| id as u32).collect()
-    }
-}
-
-/// The tokens that may come next, most likely first, on the host.
-struct Candidates {
-    /// How many there are for each text.
-    k: usize,
-    ids: Vec<i64>,
-    /// Their probabilities; none where the first is always taken.
-    weights: Vec<f64>,
-}
-
-impl Candidates {
-    /// Of logits `[batch, vocab_size]`.
-    fn of(logits: &Tensor, options: SampleOptions) -> Result<Candidates> {
-        let n = logits.size()[1];
-        let k = match (options.temperature == 0.0, options.top_k) {
-            (true, _) => 1,
-            (_, 0) => n,
-            (_, k) => i64::try_from(k).map_or(n, |k| k.min(n)),
-        };
-        let (top, ids) = logits.to_kind(Kind::Double).topk(k, -1, true, true);
-        let weights = match options.temperature == 0.0 {
-            true => Vec::new(),
-            false => Vec::try_from((top / options.temperature).softmax(-1, Kind::Double).view(-1))?,
-        };
-        Ok(Candidates { k: k as usize, ids: Vec::try_from(ids.to_device(Device::Cpu).view(-1))?, weights })
-    }
-
-    /// Draws one for text `row`.
-    fn sample(&self, row: usize, rng: &mut ChaCha8Rng) -> Result<i64> {
-        let of_row = row * self.k..(row + 1) * self.k;
-        let ids = &self.ids[of_row.clone()];
-        let Some(weights) = self.weights.get(of_row) else { return Ok(ids[0]) };
-        let choice = WeightedIndex::new(weights).map_err(|_| {
-            Error::invalid("the model's probabilities are not numbers; are its weights finite?")
-        })?;
-        Ok(ids[choice.sample(rng)])
     }
 }

@@ -36,7 +36,7 @@ pub use crate::export::{CardFacts, ExportFormat, Proof, compare, export};
 pub use crate::generate::{Generator, SampleOptions, generate};
 pub use crate::hook::{Activation, Capture, Hook, NoHook};
 pub use crate::hub::{PushOptions, locate_tokenizer, push};
-pub use crate::model::{Compute, Gpt2, LoadedModel, ModelFormat, Shape};
+pub use crate::model::{Compute, Gpt2, LoadOptions, LoadedModel, ModelFormat, Shape};
 pub use crate::norm::{LnMode, LnSite, LnState, NormSettings, RemovalKind};
 pub use crate::plot::{
     Difference, EvalRow, Figure, Generation, Reference, RunMetrics, SizePoint, attention_patterns,

@@ -32,7 +32,7 @@ impl StdDict {
     /// When it cannot be read or is not of the documented shape.
     pub fn read(path: &Path) -> Result<StdDict> {
         let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
-        serde_json::from_str(&text).map_err(|e| Error::file(path, format!("not a std file: {e}")))
+        crate::json::from_str(&text).map_err(|e| Error::file(path, format!("not a std file: {e}")))
     }
 
     /// Writes a std file.

@@ -295,3 +295,22 @@ fn texts_made_together_are_those_made_alone() {
         assert!(generator.generate_many(&[], options, |_, _| true).unwrap().is_empty());
     }
 }
+
+#[test]
+fn each_end_token_ends_a_text() {
+    let mut loaded = nano("nano");
+    let prompt = [312u32, 18, 700, 5];
+    let whole = generate(&loaded.model, &loaded.ln, &prompt, greedy(30), |_| true).unwrap();
+    let at = |id: &u32| whole.iter().position(|other| other == id).unwrap();
+    let (early, late) = (whole[3], whole[8]);
+    for ids in [vec![early], vec![4095, early], vec![early, 4095], vec![late, early], vec![late]] {
+        let first = ids.iter().filter(|&&id| id != 4095).map(at).min().unwrap();
+        loaded.model.config.eos_token_ids = ids.iter().map(|&id| i64::from(id)).collect();
+        let text = generate(&loaded.model, &loaded.ln, &prompt, greedy(30), |_| true).unwrap();
+        assert_eq!(text, whole[..first], "{ids:?}");
+    }
+    // A generator can be told otherwise.
+    let generator = Generator::new(&loaded.model, &loaded.ln, FloatType::Float32).unwrap();
+    let generator = generator.ending_at(&[i64::from(early)]);
+    assert_eq!(generator.generate(&prompt, greedy(30), |_| true).unwrap(), whole[..at(&early)]);
+}

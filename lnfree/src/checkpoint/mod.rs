@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::atomic::{remove_leftovers, verify_checksums, write_checksums, write_dir_atomic};
 use crate::config::Config;
 use crate::model::names::{hf_names, metadata};
-use crate::model::weights::{read_weights, write_safetensors};
+use crate::model::weights::{check_finite, read_weights, write_safetensors};
 use crate::model::{Gpt2, state_tensors};
 use crate::norm::{LnState, NormSettings};
 use crate::optim::AdamW;
@@ -77,7 +77,7 @@ pub fn save(
         }
         write_safetensors(&dir.join("model.safetensors"), &hf_names(weights), &metadata())?;
         write_safetensors(&dir.join(OPTIMIZER_FILE), &optimizer.state(), &metadata())?;
-        model.config.write(dir)?;
+        model.config.stored_as(model.wte.kind()).write(dir)?;
         // A base model that has been moved away leaves its tokenizer in the checkpoint before.
         let before = folder.join("latest");
         copy_tokenizer(if state.base_model.is_dir() { &state.base_model } else { &before }, dir)?;
@@ -192,7 +192,10 @@ pub fn clean(run: &Path) -> Result<()> {
 pub fn load(path: &Path) -> Result<(TrainerState, crate::model::weights::Weights)> {
     verify_checksums(path)?;
     let state = read_state(path)?;
-    Ok((state, read_weights(&path.join(OPTIMIZER_FILE))?))
+    let file = path.join(OPTIMIZER_FILE);
+    let moments = read_weights(&file)?;
+    check_finite(&moments, &file)?;
+    Ok((state, moments))
 }
 
 /// The state of a checkpoint; `None` for a folder that is none of ours.

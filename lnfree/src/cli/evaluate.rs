@@ -9,8 +9,7 @@ use lnfree::atomic::write_text;
 use lnfree::checkpoint::locate_model;
 use lnfree::data::open_dataset_with;
 use lnfree::eval::{EvalOptions, EvalRecord, Evaluator, write_losses, write_result};
-use lnfree::model::{LoadedModel, ModelFormat, dataset_options};
-use lnfree::tch::Kind;
+use lnfree::model::{LoadOptions, LoadedModel, ModelFormat, dataset_options};
 
 use super::DeviceArgs;
 
@@ -31,6 +30,9 @@ pub(super) struct StdArgs {
     /// Write the std file here, to be named in norm.init.
     #[arg(long)]
     out: Option<PathBuf>,
+    /// Load weights with NaN or infinities all the same.
+    #[arg(long)]
+    allow_non_finite: bool,
     #[command(flatten)]
     device: DeviceArgs,
 }
@@ -73,6 +75,9 @@ pub(super) struct EvalArgs {
     /// With --out: write LABEL--DATA.losses.arrow too, the per-token losses.
     #[arg(long, requires = "out")]
     keep_losses: bool,
+    /// Load weights with NaN or infinities all the same.
+    #[arg(long)]
+    allow_non_finite: bool,
     #[command(flatten)]
     device: DeviceArgs,
 }
@@ -90,7 +95,8 @@ pub(super) fn std(args: StdArgs) -> anyhow::Result<()> {
     check_counts(args.batch_size, args.n_sequences)?;
     let device = args.device.device()?;
     let dir = locate_model(&args.model)?;
-    let loaded = LoadedModel::load(&dir, None, Kind::Float, device)?;
+    let load = LoadOptions { device, allow_non_finite: args.allow_non_finite, ..LoadOptions::default() };
+    let loaded = LoadedModel::load_with(&dir, load)?;
     let tokens =
         open_dataset_with(&args.data, &dataset_options(&dir, loaded.model.config.block_size as usize))?;
     tokens.check_vocab(loaded.model.config.vocab_size as usize)?;
@@ -115,7 +121,13 @@ pub(super) fn eval(args: EvalArgs) -> anyhow::Result<()> {
     let device = args.device.device()?;
     args.dtype.prepare(device)?;
     let label = args.label.as_deref().unwrap_or(&args.model);
-    let evaluator = Evaluator::load(label, &args.model, args.format, device)?;
+    let load = LoadOptions {
+        format: args.format,
+        device,
+        allow_non_finite: args.allow_non_finite,
+        ..Default::default()
+    };
+    let evaluator = Evaluator::load_with(label, &args.model, load)?;
     if let [data] = args.data.as_slice() {
         return eval_one(&evaluator, data, &args);
     }

@@ -1,15 +1,12 @@
-//! `export` and `generate`.
+//! `export`.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::Args;
 use lnfree::checkpoint;
-use lnfree::data::Tokenizer;
 use lnfree::export::ExportFormat;
 use lnfree::export::{CardFacts, export as export_model};
-use lnfree::generate::{Generator, SampleOptions};
 use lnfree::hub::{Hub, PushOptions, Settings};
 use lnfree::model::LoadedModel;
 use lnfree::tch::Kind;
@@ -35,33 +32,6 @@ pub(super) struct ExportArgs {
     /// Make that repository private, if it has to be made.
     #[arg(long, requires = "push")]
     private: bool,
-    #[command(flatten)]
-    device: DeviceArgs,
-}
-
-#[derive(Args)]
-pub(super) struct GenerateArgs {
-    /// Model: a folder, `nano`, or a name on the Hugging Face hub (gpt2-xl, ORG/NAME, ORG/NAME@REVISION).
-    #[arg(short, long)]
-    model: String,
-    /// Text to continue; without it the text begins after end-of-text.
-    #[arg(short, long, default_value = "")]
-    prompt: String,
-    /// Tokens to add at most.
-    #[arg(short = 'n', long, default_value_t = 100)]
-    max_new_tokens: usize,
-    /// 0 always takes the most likely token.
-    #[arg(short, long, default_value_t = 0.8)]
-    temperature: f64,
-    /// Draw from the k most likely tokens; 0 from all.
-    #[arg(short = 'k', long, default_value_t = 40)]
-    top_k: usize,
-    /// The same seed gives the same text.
-    #[arg(short, long, default_value_t = 0)]
-    seed: u64,
-    /// float32, tf32 (GPU) or bfloat16: what matrix products are computed in.
-    #[arg(long, default_value = "float32")]
-    dtype: lnfree::config::FloatType,
     #[command(flatten)]
     device: DeviceArgs,
 }
@@ -113,46 +83,4 @@ fn facts(dir: &Path, args: &ExportArgs) -> anyhow::Result<CardFacts> {
         },
         None => CardFacts { name: dir.display().to_string(), repo, ..CardFacts::default() },
     })
-}
-
-pub(super) fn generate(args: GenerateArgs) -> anyhow::Result<()> {
-    let options = SampleOptions {
-        max_new_tokens: args.max_new_tokens,
-        temperature: args.temperature,
-        top_k: args.top_k,
-        seed: args.seed,
-    };
-    options.check()?;
-    let device = args.device.device()?;
-    let dir = lnfree::checkpoint::locate_model(&args.model)?;
-    let tokenizer = Tokenizer::from_dir(&dir)?;
-    let loaded = LoadedModel::load(&dir, None, Kind::Float, device)?;
-    let mut prompt = tokenizer.encode(&args.prompt)?;
-    if prompt.is_empty() {
-        prompt.push(tokenizer.eot_id());
-    }
-    let mut out = std::io::stdout().lock();
-    let mut ids = Vec::new();
-    let mut printed = args.prompt.len();
-    write!(out, "{}", args.prompt)?;
-    // Decoding everything anew keeps characters whole that several tokens make together.
-    let mut failure = None;
-    Generator::new(&loaded.model, &loaded.ln, args.dtype)?.generate(&prompt, options, |id| {
-        ids.push(id);
-        let mut step = || -> anyhow::Result<()> {
-            let all: Vec<u32> =
-                tokenizer.encode(&args.prompt)?.into_iter().chain(ids.iter().copied()).collect();
-            let text = tokenizer.decode(&all)?;
-            if let Some(new) = text.get(printed..).filter(|t| !t.ends_with('\u{FFFD}')) {
-                write!(out, "{new}")?;
-                out.flush()?;
-                printed = text.len();
-            }
-            Ok(())
-        };
-        failure = step().err();
-        failure.is_none()
-    })?;
-    writeln!(out)?;
-    failure.map_or(Ok(()), Err)
 }

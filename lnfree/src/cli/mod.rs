@@ -5,6 +5,7 @@ mod configs;
 mod data;
 mod evaluate;
 mod export;
+mod generate;
 mod push;
 mod suite;
 mod train;
@@ -15,7 +16,8 @@ use self::bench::BenchArgs;
 use self::configs::{ConfigCommand, ScheduleArgs};
 use self::data::{DataCommand, ReportArgs};
 use self::evaluate::{EvalArgs, StdArgs};
-use self::export::{ExportArgs, GenerateArgs};
+use self::export::ExportArgs;
+use self::generate::GenerateArgs;
 use self::train::{PretrainArgs, TrainArgs};
 
 /// Take LayerNorm out of GPT-2 models by fine-tuning, measure what that costs, and hand over LN-free models.
@@ -89,7 +91,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::EvalAll(args) => suite::eval_all(args),
         Command::Export(args) => export::export(args),
         Command::Push(args) => push::push(args),
-        Command::Generate(args) => export::generate(args),
+        Command::Generate(args) => generate::generate(args),
         Command::Data(command) => data::data(command),
         Command::Report(args) => data::report(args),
         Command::Doctor => data::doctor(),

@@ -77,7 +77,7 @@ impl Tokenizer {
     fn from_files(origin: &Path, files: Vec<TokenizerFile>) -> Result<Self> {
         let bytes_of = |name: &str| files.iter().find(|f| f.name == name).map(|f| f.bytes.as_slice());
         let mut inner = guarded(origin, || match (bytes_of(TOKENIZER), bytes_of(VOCAB), bytes_of(MERGES)) {
-            (Some(json), ..) => HfTokenizer::from_bytes(json)
+            (Some(json), ..) => HfTokenizer::from_bytes(crate::json::without_bom(json))
                 .map_err(|e| Error::file(origin, format!("not a tokenizer.json: {}", first_line(e)))),
             (None, Some(vocab), Some(merges)) => from_vocab_and_merges(origin, vocab, merges),
             _ => Err(Error::file(origin, format!("no {TOKENIZER}, and not both {VOCAB} and {MERGES}"))),
@@ -130,6 +130,11 @@ impl Tokenizer {
     /// Number of ids, added tokens included.
     pub fn vocab_size(&self) -> usize {
         self.inner.get_vocab_size(true)
+    }
+
+    /// Whether there is a token of this id.
+    pub fn has_id(&self, id: u32) -> bool {
+        self.inner.id_to_token(id).is_some()
     }
 
     /// The files that this tokenizer was loaded from, or those that training made: for exports.
@@ -244,7 +249,7 @@ fn files_of(model: &BPE) -> Result<Vec<TokenizerFile>> {
 }
 
 fn from_vocab_and_merges(origin: &Path, vocab: &[u8], merges: &[u8]) -> Result<HfTokenizer> {
-    let vocab: BTreeMap<String, u32> = serde_json::from_slice(vocab)
+    let vocab: BTreeMap<String, u32> = crate::json::from_slice(vocab)
         .map_err(|e| Error::file(origin.join(VOCAB), format!("not a map from token to id: {e}")))?;
     let path = origin.join(MERGES);
     let merges = std::str::from_utf8(merges).map_err(|_| Error::file(&path, "the text is not UTF-8"))?;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use tch::{Device, Kind};
+use tch::Device;
 
 use super::{EvalOptions, EvalRecord, Evaluation, RunFacts, evaluate, files};
 use crate::atomic::write_text;
@@ -12,7 +12,7 @@ use crate::console::say;
 use crate::data::{DatasetOptions, TokenFile, Tokenizer, open_dataset_with};
 use crate::device::{device_name, peak_memory, reset_peak_memory};
 use crate::hub::locate_tokenizer;
-use crate::model::{GPT2_VOCAB, LoadedModel, ModelFormat, dataset_options};
+use crate::model::{GPT2_VOCAB, LoadOptions, LoadedModel, ModelFormat, dataset_options};
 use crate::{Error, Result};
 
 /// Time between lines of progress.
@@ -39,8 +39,16 @@ impl Evaluator {
     /// # Errors
     /// When there is no such model, or it cannot be read.
     pub fn load(label: &str, name: &str, format: Option<ModelFormat>, device: Device) -> Result<Evaluator> {
+        Evaluator::load_with(label, name, LoadOptions { format, device, ..LoadOptions::default() })
+    }
+
+    /// A model by path or name, loaded as `options` say.
+    ///
+    /// # Errors
+    /// As [`Evaluator::load`].
+    pub fn load_with(label: &str, name: &str, options: LoadOptions) -> Result<Evaluator> {
         let dir = locate_model(name)?;
-        let loaded = LoadedModel::load(&dir, format, Kind::Float, device)?;
+        let loaded = LoadedModel::load_with(&dir, options)?;
         let tokenizer = Tokenizer::from_dir(&dir).or_else(|_| data_tokenizer(&loaded)).ok();
         let data = dataset_options(&dir, loaded.model.config.block_size as usize);
         Ok(Evaluator { label: label.into(), name: name.into(), loaded, tokenizer, data })

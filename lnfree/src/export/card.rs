@@ -1,11 +1,11 @@
-//! The papers of an exported model: its card and generation config.
+//! The card of an exported model.
 
 use std::fmt::Write as _;
 use std::path::Path;
 
 use super::{ExportFormat, Proof};
 use crate::hub::full_name;
-use crate::model::{Gpt2, Gpt2Config};
+use crate::model::Gpt2;
 use crate::norm::ln_names;
 use crate::{Error, Result};
 
@@ -22,21 +22,6 @@ pub struct CardFacts {
     pub steps: usize,
     /// Where it will be on the Hugging Face hub, `ORG/NAME`, which the card's code then loads it from.
     pub repo: Option<String>,
-}
-
-/// Writes `generation_config.json` unless the source brought one.
-pub(super) fn write_generation_config(config: &Gpt2Config, dir: &Path) -> Result<()> {
-    let path = dir.join("generation_config.json");
-    if path.exists() {
-        return Ok(());
-    }
-    let value = serde_json::json!({
-        "_from_model_config": true,
-        "bos_token_id": config.bos_token_id,
-        "eos_token_id": config.eot_token_id(),
-    });
-    let text = serde_json::to_string_pretty(&value).map_err(|e| Error::file(&path, e))?;
-    std::fs::write(&path, text + "\n").map_err(Error::io(&path))
 }
 
 /// Writes `README.md`, the model card.

@@ -3,6 +3,7 @@
 
 mod card;
 mod folded;
+mod generation;
 mod scaled;
 
 use std::path::Path;
@@ -114,9 +115,9 @@ pub fn export(
     let mut proof = Proof { max_abs: f64::NAN, relative_rms: f64::NAN, n_logits: 0 };
     write_dir_atomic(out, |dir| {
         write_safetensors(&dir.join("model.safetensors"), &hf_names(exported.to_weights()), &metadata())?;
-        exported.config.write(dir)?;
+        exported.config.stored_as(exported.wte.kind()).write(dir)?;
         copy_tokenizer(&source.path, dir)?;
-        card::write_generation_config(&exported.config, dir)?;
+        generation::write(&exported.config, dir)?;
         let stored = match format {
             ExportFormat::Scaled => ModelFormat::NoLnHfModel,
             ExportFormat::Folded => ModelFormat::Folded,

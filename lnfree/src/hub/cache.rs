@@ -236,7 +236,7 @@ pub(super) fn shards(index: &Path) -> Result<BTreeSet<String>, String> {
     }
     let text = fs::read(index).map_err(|e| e.to_string())?;
     let value: serde_json::Value =
-        serde_json::from_slice(&text).map_err(|e| format!("is not an index of shards: {e}"))?;
+        crate::json::from_slice(&text).map_err(|e| format!("is not an index of shards: {e}"))?;
     let map = value.get("weight_map").and_then(|m| m.as_object()).filter(|m| !m.is_empty());
     let map = map.ok_or("is not an index of shards: it has no weight_map")?;
     map.values()

@@ -1,6 +1,7 @@
 //! `config.json` of a GPT-2, as Hugging Face transformers writes and reads it.
 
 mod json;
+mod output;
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -9,8 +10,10 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+pub(super) use self::json::{token_ids, whole, within};
 use super::weights::Weights;
 use crate::atomic::write_atomic;
+use crate::console::warn_once;
 use crate::{Error, Result};
 
 /// A message that the caller puts the file's name before.
@@ -65,7 +68,8 @@ pub struct Gpt2Config {
 }
 
 impl Gpt2Config {
-    /// Reads and checks `path`, a `config.json` or the folder that has one.
+    /// Reads and checks `path`, a `config.json` or the folder that has one. Special tokens outside the vocabulary, which
+    /// transformers' defaults put into configs of small models, are told of and left out.
     ///
     /// # Errors
     /// One line naming the file, and the key where there is one: not a GPT-2, a variant whose forward is another
@@ -78,9 +82,13 @@ impl Gpt2Config {
         if text.len() as u64 > MAX_CONFIG {
             return Err(Error::file(&path, "is too large for a config.json"));
         }
-        let map: Map<String, Value> = serde_json::from_slice(&text)
+        let map: Map<String, Value> = crate::json::from_slice(&text)
             .map_err(|e| Error::file(&path, format!("is not a JSON object: {e}")))?;
-        Self::try_from(map).map_err(|message| Error::file(&path, message))
+        let (config, warnings) = json::parse(map).map_err(|message| Error::file(&path, message))?;
+        for warning in warnings {
+            warn_once(&Error::file(&path, warning).to_string());
+        }
+        Ok(config)
     }
 
     /// Writes `config.json` into the folder `dir`, all or nothing, so that transformers loads it as a `GPT2LMHeadModel`.
@@ -92,7 +100,8 @@ impl Gpt2Config {
         let path = dir.join(CONFIG);
         // Sorted, like transformers' own, so that a diff shows what changed.
         let sorted: BTreeMap<String, Value> = Map::from(self.clone()).into_iter().collect();
-        let text = serde_json::to_string_pretty(&sorted).map_err(|e| Error::file(&path, e))?;
+        let sorted = Value::Object(sorted.into_iter().collect());
+        let text = crate::json::to_string_pretty(&sorted).map_err(|e| Error::file(&path, e))?;
         write_atomic(&path, |file| writeln!(file, "{text}").map_err(Error::io(&path)))
     }
 
@@ -110,9 +119,18 @@ impl Gpt2Config {
         Self::try_from(map).map_err(Error::Invalid)
     }
 
-    /// The token that ends a document.
+    /// The token that ends a document: the first of [`Gpt2Config::eos_token_ids`].
     pub fn eot_token_id(&self) -> Option<i64> {
         self.eos_token_ids.first().copied()
+    }
+
+    /// `eos_token_id` as files have it: an id, a list of ids, or null.
+    pub(crate) fn eos_token_value(&self) -> Value {
+        match self.eos_token_ids.as_slice() {
+            [] => Value::Null,
+            [id] => Value::from(*id),
+            ids => Value::from(ids),
+        }
     }
 
     /// Whether the LNs are folded into the matrices, so that there are none among the weights.
@@ -210,16 +228,29 @@ pub fn check_shapes(weights: &Weights, config: &Gpt2Config) -> Result<Vec<String
     }
     for (name, shape) in &expected {
         let Some(tensor) = weights.get(name) else {
+            let there = weights.keys().find(|name| !expected.contains_key(*name)).or(weights.keys().next());
+            let there = there.map_or(String::new(), |name| format!("; there is `{}`", printable(name)));
             return Err(Error::invalid(format!(
-                "the weights lack `{name}` of shape {shape:?}, which config.json implies"
+                "the weights lack `{name}` of shape {shape:?}, which config.json implies{there}"
             )));
         };
         if tensor.size() != *shape {
+            let found = tensor.size();
+            let advice = match found.as_slice() {
+                [rows, width] if name == "wte.weight" && *width == config.n_embd => {
+                    format!("set vocab_size to {rows} if they belong together")
+                }
+                _ => "weights and config do not belong together".to_string(),
+            };
             return Err(Error::invalid(format!(
-                "`{name}` has the shape {:?}, config.json implies {shape:?}: weights and config do not belong together",
-                tensor.size()
+                "`{name}` has the shape {found:?}, config.json implies {shape:?}: {advice}"
             )));
         }
     }
     Ok(weights.keys().filter(|name| !expected.contains_key(*name)).cloned().collect())
+}
+
+/// A name out of a file, for a message of one line.
+fn printable(name: &str) -> String {
+    name.chars().take(100).collect::<String>().escape_debug().to_string()
 }

@@ -1,23 +1,37 @@
 //! Models from disk in each of the four formats.
 
+mod state;
+
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use tch::{Device, Kind};
 
-use super::weights::{Weights, read_weights};
+pub use self::state::state_tensors;
+use super::generation_config::GenerationConfig;
+use super::hf_config::check_shapes;
+use super::weights::{Weights, not_finite, read_weights};
 use super::{Gpt2, Gpt2Config};
+use crate::console::warn_once;
 use crate::data::DatasetOptions;
-use crate::norm::{LnMode, LnState, NormSettings, SpecialAxis, ln_names};
+use crate::norm::{LnMode, LnState, NormSettings};
 use crate::{Error, Result};
 
 /// Tokens of GPT-2's vocabulary, whose tokenizer is known without asking the model.
 pub const GPT2_VOCAB: i64 = 50257;
 
-/// How data sets are prepared for a model in this folder: with GPT-2's tokenizer if it has GPT-2's vocabulary, else with its own.
+/// More ids than any padding of a vocabulary adds: those are multiples of 64 to 512.
+const MAX_PADDING: i64 = 512;
+
+/// How data sets are prepared for a model in this folder: with GPT-2's tokenizer if it has GPT-2's vocabulary, or brings no
+/// tokenizer and has GPT-2's vocabulary with a padding; else with its own.
 pub fn dataset_options(dir: &Path, block_size: usize) -> DatasetOptions {
-    let is_gpt2 = Gpt2Config::read(dir).is_ok_and(|config| config.vocab_size == GPT2_VOCAB);
+    let own = ["tokenizer.json", "vocab.json"].iter().any(|name| dir.join(name).is_file());
+    let is_gpt2 = Gpt2Config::read(dir).is_ok_and(|config| match config.vocab_size - GPT2_VOCAB {
+        0 => true,
+        padding => !own && (1..MAX_PADDING).contains(&padding),
+    });
     let tokenizer = (!is_gpt2).then(|| dir.to_string_lossy().into_owned());
     DatasetOptions { tokenizer, ..DatasetOptions::new(block_size) }
 }
@@ -71,21 +85,45 @@ pub struct LoadedModel {
     pub path: PathBuf,
 }
 
+/// How a model is loaded; the default is float32 on the CPU, in the format that the directory says.
+#[derive(Debug, Clone, Copy)]
+pub struct LoadOptions {
+    /// What it is stored as; `None`: the directory says.
+    pub format: Option<ModelFormat>,
+    /// The type of the parameters.
+    pub kind: Kind,
+    /// Where they are put.
+    pub device: Device,
+    /// Load weights with NaN or infinities, to look at them; a warning says which.
+    pub allow_non_finite: bool,
+}
+
+impl Default for LoadOptions {
+    fn default() -> Self {
+        LoadOptions { format: None, kind: Kind::Float, device: Device::Cpu, allow_non_finite: false }
+    }
+}
+
 impl LoadedModel {
     /// Loads a model directory, parameters in `kind` on `device`. Without `format` the directory says what it is.
     ///
     /// # Errors
-    /// Missing, damaged or mismatching files, and a directory that is not of the format asked for; the error names the file.
+    /// As [`LoadedModel::load_with`].
     pub fn load(dir: &Path, format: Option<ModelFormat>, kind: Kind, device: Device) -> Result<LoadedModel> {
-        let beside = dir.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let config_dir = if dir.is_file() { beside } else { dir };
-        if dir.is_file() && !beside.join("config.json").is_file() {
-            return Err(Error::file(dir, "is no model: there is no config.json beside it"));
-        }
-        let config = Gpt2Config::read(config_dir)?;
+        LoadedModel::load_with(dir, LoadOptions { format, kind, device, ..LoadOptions::default() })
+    }
+
+    /// Loads a model directory.
+    ///
+    /// # Errors
+    /// Missing, damaged or mismatching files, a directory that is not of the format asked for, and weights that are not
+    /// finite, unless they are allowed; the error names the file.
+    pub fn load_with(dir: &Path, options: LoadOptions) -> Result<LoadedModel> {
+        let config_dir = config_dir(dir)?;
+        let config = Gpt2Config::read(&config_dir)?;
         let mut weights = read_weights(dir)?;
         let found = detect(&config, &weights);
-        let format = format.unwrap_or(found);
+        let format = options.format.unwrap_or(found);
         // A scaled model is a GPT-2 with LN as far as transformers can tell, and computes the same as one.
         let as_stored = (format, found) == (ModelFormat::Transformers, ModelFormat::NoLnHfModel);
         if format != found && !as_stored {
@@ -94,16 +132,65 @@ impl LoadedModel {
                 format!("holds a model of format {found}, not {format}; pass -f {found}"),
             ));
         }
-        let n_layer = config.n_layer as usize;
+        check_weights(dir, &weights, &config, options)?;
+        let (n_layer, device) = (config.n_layer as usize, options.device);
         let ln = match format {
             ModelFormat::Transformers => LnState::plain(n_layer, device),
             ModelFormat::Folded => all_fake(n_layer, 1.0, device),
             ModelFormat::NoLnHfModel => all_fake(n_layer, config.layer_norm_epsilon.sqrt(), device),
-            ModelFormat::FakelnCheckpoint => read_state(&mut weights, n_layer, settings(config_dir)?, device)
-                .map_err(|message| Error::file(dir, message))?,
+            ModelFormat::FakelnCheckpoint => {
+                state::read_state(&mut weights, n_layer, settings(&config_dir)?, device)
+                    .map_err(|message| Error::file(dir, message))?
+            }
         };
-        let model = Gpt2::from_weights(weights, config, kind, device).map_err(|e| Error::file(dir, e))?;
+        let model =
+            Gpt2::from_weights(weights, config, options.kind, device).map_err(|e| Error::file(dir, e))?;
         Ok(LoadedModel { model, ln, format, path: dir.to_path_buf() })
+    }
+
+    /// How the model's folder says that texts are to be written.
+    ///
+    /// # Errors
+    /// As [`GenerationConfig::read`].
+    pub fn generation_config(&self) -> Result<GenerationConfig> {
+        GenerationConfig::read(&config_dir(&self.path)?, &self.model.config)
+    }
+}
+
+/// The folder with the `config.json` of a model, which may be given by its file of weights.
+fn config_dir(dir: &Path) -> Result<PathBuf> {
+    if !dir.is_file() {
+        return Ok(dir.to_path_buf());
+    }
+    let beside = dir.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    match beside.join("config.json").is_file() {
+        true => Ok(beside.to_path_buf()),
+        false => Err(Error::file(dir, "is no model: there is no config.json beside it")),
+    }
+}
+
+/// Refuses shapes that are not those of the config and values that are not finite, and tells of tensors that nothing reads.
+fn check_weights(dir: &Path, weights: &Weights, config: &Gpt2Config, options: LoadOptions) -> Result<()> {
+    let mut unread = check_shapes(weights, config).map_err(|e| Error::file(dir, e))?;
+    unread.retain(|name| !state::is_state(name));
+    if let Some(first) = unread.first() {
+        let (n, first) = (unread.len(), first.escape_debug());
+        warn_once(&Error::file(dir, format!("{n} tensors are not read, the first is `{first}`")).to_string());
+    }
+    let tied_head = |name: &str| name == "lm_head.weight" && config.tie_word_embeddings;
+    let read = weights.iter().filter(|(name, _)| !tied_head(name) && !unread.contains(name));
+    match not_finite(read, Some(options.kind))? {
+        Some(what) if options.allow_non_finite => {
+            warn_once(&Error::file(dir, format!("{what}; read all the same")).to_string());
+            Ok(())
+        }
+        Some(what) => Err(Error::file(
+            dir,
+            format!(
+                "{what}: the file is damaged or the run that wrote it had diverged (--allow-non-finite reads it)"
+            ),
+        )),
+        None => Ok(()),
     }
 }
 
@@ -132,114 +219,4 @@ fn all_fake(n_layer: usize, std: f64, device: Device) -> LnState {
 /// Our own checkpoints say how their standard deviations are followed; the paper's code kept that in the environment.
 fn settings(dir: &Path) -> Result<Option<NormSettings>> {
     crate::checkpoint::norm_settings(dir)
-}
-
-/// Reads the LN state under the names that the paper's checkpoints use, and takes it out of `weights`.
-fn read_state(
-    weights: &mut Weights,
-    n_layer: usize,
-    settings: Option<NormSettings>,
-    device: Device,
-) -> Result<LnState, String> {
-    let names = ln_names(n_layer);
-    let mut numbers = Vec::new();
-    let mut flags = Vec::new();
-    let mut momentum = 0.9;
-    for name in &names {
-        let take = |field: &str, index: i64| -> Result<f64, String> {
-            let key = format!("{name}.{field}");
-            let tensor = weights.get(&key).ok_or_else(|| format!("the LN state has no {key}"))?;
-            let flat = tensor.to_kind(Kind::Double).view(-1);
-            if flat.size()[0] == 0 {
-                return Err(format!("{key} is empty"));
-            }
-            Ok(flat.double_value(&[index.min(flat.size()[0] - 1)]))
-        };
-        let is = |x: f64| if x != 0.0 { LnMode::Fake } else { LnMode::Real };
-        flags.push((
-            is(take("is_fake", 0)?),
-            is(take("attn_v_is_fake", 0)?),
-            take("bos_special_treatment", 0)? != 0.0,
-        ));
-        momentum = take("momentum", 0)?;
-        let running = (take("real_average_std", 0)?, take("real_bos_std", 0)?);
-        let frozen = [
-            take("average_std_buffer", 1)?,
-            take("average_std_buffer", 0)?,
-            take("bos_std_buffer", 1)?,
-            take("bos_std_buffer", 0)?,
-        ];
-        if !frozen.iter().all(|s| s.is_finite() && *s > 0.0) {
-            return Err(format!("{name} has a standard deviation that is not a positive number"));
-        }
-        numbers.push((running, frozen));
-    }
-    weights.retain(|key, _| !STATE_FIELDS.iter().any(|field| key.ends_with(field)));
-    let special_std = flags.last().is_some_and(|f| f.2);
-    let settings = settings.unwrap_or(NormSettings {
-        momentum,
-        special_std,
-        special_axis: SpecialAxis::Position,
-        ..NormSettings::default()
-    });
-    let initial: Vec<(f64, f64)> = numbers.iter().map(|n| n.0).collect();
-    let mut ln = LnState::real(&initial, settings, device);
-    for (block, row) in ln.blocks.iter_mut().zip(flags.chunks(2)) {
-        (block.ln1_qk, block.ln1_v, block.ln1_special) = row[0];
-        block.ln2 = row[1].0;
-    }
-    ln.lnf = flags[2 * n_layer].0;
-    let frozen: Vec<f32> = numbers.iter().flat_map(|n| n.1.map(|x| x as f32)).collect();
-    ln.statistics.frozen = tch::Tensor::from_slice(&frozen).view([-1, 4]).to_device(device);
-    Ok(ln)
-}
-
-/// What a checkpoint stores per LN beside weight and bias.
-const STATE_FIELDS: [&str; 9] = [
-    ".is_fake",
-    ".attn_v_is_fake",
-    ".bos_special_treatment",
-    ".grad_acc_steps",
-    ".momentum",
-    ".real_average_std",
-    ".real_bos_std",
-    ".average_std_buffer",
-    ".bos_std_buffer",
-];
-
-/// The LN state as tensors under the names that the paper's checkpoints use, so that one reader serves both.
-pub fn state_tensors(ln: &LnState, block_size: i64, n_embd: i64) -> Weights {
-    let _guard = tch::no_grad_guard();
-    let running = ln.statistics.running.to_device(Device::Cpu);
-    let frozen = ln.statistics.frozen.to_device(Device::Cpu);
-    let len = match ln.settings.special_axis {
-        SpecialAxis::Position => block_size,
-        SpecialAxis::Feature => n_embd,
-    };
-    let flag = |on: bool| tch::Tensor::from(on);
-    let buffer = |row: &tch::Tensor, base: i64| {
-        let rest = row.get(base).expand([len - 1], false);
-        tch::Tensor::cat(&[row.get(base + 1).view(1), rest], 0)
-    };
-    let mut out = Weights::new();
-    for (row, name) in ln_names(ln.n_layer()).into_iter().enumerate() {
-        let block = ln.blocks.get(row / 2);
-        let (is_fake, v_fake, special) = match (block, row % 2) {
-            (Some(b), 0) => (b.ln1_qk.is_fake(), b.ln1_v.is_fake(), b.ln1_special),
-            (Some(b), _) => (b.ln2.is_fake(), false, ln.settings.special_std),
-            (None, _) => (ln.lnf.is_fake(), false, ln.settings.special_std),
-        };
-        let (run, froze) = (running.get(row as i64), frozen.get(row as i64));
-        let mut put = |field: &str, tensor: tch::Tensor| out.insert(format!("{name}{field}"), tensor);
-        put(".is_fake", flag(is_fake));
-        put(".attn_v_is_fake", flag(v_fake));
-        put(".bos_special_treatment", flag(special));
-        put(".grad_acc_steps", tch::Tensor::from(1i64));
-        put(".momentum", tch::Tensor::from(ln.settings.momentum as f32));
-        put(".real_average_std", run.get(0).copy());
-        put(".real_bos_std", run.get(1).copy());
-        put(".average_std_buffer", buffer(&froze, 0));
-        put(".bos_std_buffer", buffer(&froze, 2));
-    }
-    out
 }

@@ -4,10 +4,12 @@
 //! Nothing in a file is executed, every size is checked before memory is taken, and what is wrong is told in one line.
 
 mod bytes;
+mod finite;
 mod names;
 mod pickle;
 mod pickle_values;
 mod raw;
+mod refused;
 mod safetensors;
 mod shards;
 mod state_dict;
@@ -18,8 +20,9 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::path::Path;
 
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
+pub use finite::{check_finite, not_finite};
 pub use safetensors::write_safetensors;
 
 use crate::{Error, Result};
@@ -40,14 +43,15 @@ const CANDIDATES: [&str; 4] = [
 
 /// Reads the weights in `path`, a folder or a file (`.safetensors`, `.bin`, `.pt`, `.pth`, or the `.index.json` of shards).
 ///
-/// Tensors are on the CPU, in the dtype they are stored in. Prefixes (`transformer.`, `module.`, `model.`) are taken off
-/// the names and causal masks (`attn.bias`, `attn.masked_bias`) are left out; everything else is kept, such as
-/// `lm_head.weight` and the LN buffers of a checkpoint. Tensors that share memory in a `.bin` (a tied `lm_head.weight`)
-/// share it here too: copy before changing one in place.
+/// Tensors are on the CPU, in the dtype they are stored in. What wrappers add to the names goes, in any nesting
+/// (`transformer.`, `model.`, `module.`, `_orig_mod.`, …), and causal masks (`attn.bias`, `attn.masked_bias`) are left
+/// out; everything else is kept, such as `lm_head.weight` and the LN buffers of a checkpoint. Tensors that share memory
+/// in a `.bin` (a tied `lm_head.weight`) share it here too: copy before changing one in place.
 ///
 /// # Errors
 /// One line naming the file: nothing to read, a missing or contradictory shard, a truncated or damaged file, a dtype
-/// that libtorch lacks, or a pickle that asks for anything but tensors.
+/// that libtorch lacks, two tensors for one name, weights that an adapter or a quantization has changed, or a pickle that
+/// asks for anything but tensors.
 pub fn read_weights(path: &Path) -> Result<Weights> {
     if path.is_dir() {
         let found = CANDIDATES.iter().map(|name| path.join(name)).find(|file| file.exists());
@@ -62,33 +66,6 @@ pub fn read_weights(path: &Path) -> Result<Weights> {
         false => read_file(path)?,
     };
     names::collect(tensors).map_err(|why| file_error(path, why))
-}
-
-/// Checks that every floating-point value is finite.
-///
-/// # Errors
-/// [`Error::File`] naming `path`, the first tensor with a NaN or an infinity, how many it has, and where.
-pub fn check_finite(weights: &Weights, path: &Path) -> Result<()> {
-    for (name, tensor) in weights {
-        let floats = matches!(tensor.kind(), Kind::Half | Kind::BFloat16 | Kind::Float | Kind::Double);
-        if floats && tensor.numel() > 0 && !all_finite(tensor)? {
-            let bad = tensor.f_isfinite()?.f_logical_not()?.f_nonzero()?;
-            let first = Vec::<i64>::try_from(bad.f_get(0)?)?;
-            let (count, total) = (bad.size().first().copied().unwrap_or(0), tensor.numel());
-            let message = format!(
-                "`{name}`: {count} of {total} values are NaN or infinite, the first at {first:?}; \
-                 the file is damaged or the run that wrote it had diverged"
-            );
-            return Err(file_error(path, message));
-        }
-    }
-    Ok(())
-}
-
-/// One pass without a copy: NaN and both infinities show in the minimum or the maximum.
-fn all_finite(tensor: &Tensor) -> Result<bool> {
-    let (low, high) = tensor.f_aminmax(None, false)?;
-    Ok(f64::try_from(low)?.is_finite() && f64::try_from(high)?.is_finite())
 }
 
 /// The tensors of one file under the names they are stored with, masks left out.

@@ -2,6 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use lnfree::model::names::hf_names;
+use lnfree::model::weights::{Weights, read_weights, write_safetensors};
+use lnfree::tch::Kind;
+
 use super::{Place, common, strs};
 
 #[allow(dead_code)]
@@ -129,4 +133,123 @@ fn exports_that_cannot_be_made() {
     place.ok(&strs(&place.train("special", &[])));
     place.fails(&export("special", "out"), &["position 0", "--ignore-special"]);
     assert!(!place.path("out").exists());
+}
+
+/// A copy of the tiny model whose weights were changed.
+fn changed(place: &Place, name: &str, change: impl FnOnce(&mut Weights)) -> PathBuf {
+    let dir = model(place, name);
+    let file = dir.join("model.safetensors");
+    let mut weights = read_weights(&file).unwrap();
+    change(&mut weights);
+    write_safetensors(&file, &hf_names(weights), &Default::default()).unwrap();
+    dir
+}
+
+#[test]
+fn weights_that_are_not_finite() {
+    let place = Place::new();
+    for (name, weight, value) in
+        [("nan", "wte.weight", f64::NAN), ("inf", "h.1.attn.c_attn.weight", f64::INFINITY)]
+    {
+        changed(&place, name, |weights| drop(weights[weight].view(-1).narrow(0, 70, 1).fill_(value)));
+        refused(&place, name, &[name, &format!("`{weight}`: 1 of "), "--allow-non-finite"]);
+        place.fails(&["std", "-m", name, "-d", "tokens.arrow"], &[weight]);
+        for command in ["eval", "std"] {
+            let ended =
+                place.lnfree(&[command, "-m", name, "-d", "tokens.arrow", "--allow-non-finite", "-n", "2"]);
+            let warning = format!("`{weight}`: 1 of ");
+            assert!(
+                ended.stderr.contains(&warning) && ended.stderr.contains("read all the same"),
+                "{ended:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn moments_that_are_not_finite() {
+    let place = Place::new();
+    place.ok(&strs(&place.train("run", &[])));
+    let checkpoint = place.path("run/checkpoints/step-24");
+    let file = checkpoint.join("optimizer.safetensors");
+    let moments = read_weights(&file).unwrap();
+    let (name, moment) = moments.iter().find(|(_, moment)| moment.is_floating_point()).unwrap();
+    let _ = moment.view(-1).narrow(0, 0, 1).fill_(f64::NAN);
+    write_safetensors(&file, &moments, &Default::default()).unwrap();
+    lnfree::atomic::write_checksums(&checkpoint).unwrap();
+    place.fails(
+        &["train", "--device", "cpu", "--resume", "run"],
+        &["optimizer.safetensors", &format!("`{name}`: 1 of ")],
+    );
+}
+
+#[test]
+fn special_tokens_outside_the_vocabulary_are_told_and_unused() {
+    let place = Place::new();
+    let dir = model(&place, "m");
+    let eval = ["eval", "-m", "m", "-d", "tokens.arrow", "-n", "2"];
+    let mean = |text: &str| text.lines().find(|line| line.contains("mean")).map(str::to_string);
+    let plain = place.ok(&eval);
+    change_config(&dir, |config| {
+        config["bos_token_id"] = 50256.into();
+        config["eos_token_id"] = 50256.into();
+    });
+    let ended = place.lnfree(&eval);
+    assert_eq!((ended.code, mean(&ended.stdout)), (Some(0), mean(&plain)), "{ended:?}");
+    for key in ["bos_token_id", "eos_token_id"] {
+        let warning = format!("m/config.json: {key} = 50256 lies outside the vocabulary of 256 tokens");
+        assert_eq!(ended.stderr.matches(&warning).count(), 1, "{ended:?}");
+    }
+}
+
+#[test]
+fn tensors_that_are_not_read_are_told() {
+    let place = Place::new();
+    let dir = model(&place, "m");
+    change_config(&dir, |config| config["n_layer"] = 2.into());
+    let ended = place.lnfree(&["eval", "-m", "m", "-d", "tokens.arrow", "-n", "2"]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(
+        ended.stderr.contains("m: 12 tensors are not read, the first is `h.2.attn.c_attn.bias`"),
+        "{ended:?}"
+    );
+}
+
+/// transformers converts to what `dtype` names: an export of a float16 model would be infinities.
+#[test]
+fn exports_and_checkpoints_say_what_they_store() {
+    let place = Place::new();
+    let dir = changed(&place, "half", |weights| {
+        weights.values_mut().for_each(|tensor| *tensor = tensor.to_kind(Kind::Half));
+    });
+    change_config(&dir, |config| {
+        config["torch_dtype"] = "float16".into();
+        config["_name_or_path"] = "someone/else".into();
+        config["auto_map"] = serde_json::json!({"AutoModel": "code.Model"});
+        config["eos_token_id"] = serde_json::json!([255, 3]);
+    });
+    let generation = "{\"eos_token_id\": [255, 3, 256], \"temperature\": 0.5}";
+    std::fs::write(dir.join("generation_config.json"), generation).unwrap();
+    let plain = ["--model", "half", "--set", "norm.special_std=false"];
+    place.ok(&strs(&place.train("run", &plain)));
+    place.ok(&strs(&place.train("run16", &[&plain[..], &["--set", "train.param_dtype=bfloat16"]].concat())));
+    let json = |file: &str| -> serde_json::Value { serde_json::from_slice(&place.read(file)).unwrap() };
+    for (folder, dtype) in [("run", "float32"), ("run16", "bfloat16")] {
+        let config = json(&format!("{folder}/checkpoints/latest/config.json"));
+        assert_eq!((&config["dtype"], &config["torch_dtype"]), (&dtype.into(), &dtype.into()), "{folder}");
+    }
+    for format in ["scaled", "folded"] {
+        place.ok(&["export", "run16", "--format", format, "--out", format]);
+        let config = json(&format!("{format}/config.json"));
+        assert_eq!((&config["dtype"], &config["torch_dtype"]), (&"float32".into(), &"float32".into()));
+        assert!(config.get("auto_map").is_none() && config.get("_name_or_path").is_none(), "{config}");
+        assert_eq!(config["tie_word_embeddings"], format == "scaled");
+        let stored = read_weights(&place.path(format)).unwrap();
+        assert!(stored.values().all(|tensor| tensor.kind() == Kind::Float));
+        let generation = json(&format!("{format}/generation_config.json"));
+        assert_eq!(generation, serde_json::json!({"eos_token_id": [255, 3], "temperature": 0.5}));
+    }
+    std::fs::remove_file(place.path("run/checkpoints/latest/generation_config.json")).unwrap();
+    place.ok(&["export", "run", "--format", "folded", "--out", "without"]);
+    assert_eq!(json("without/generation_config.json")["eos_token_id"], serde_json::json!([255, 3]));
 }

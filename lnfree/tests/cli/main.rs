@@ -8,6 +8,7 @@ mod commands;
 mod common;
 mod disk;
 mod evaluations;
+mod generate;
 mod resume;
 mod run_directory;
 mod signals;

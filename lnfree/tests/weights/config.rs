@@ -88,8 +88,20 @@ fn missing_keys_mean_what_transformers_takes_them_for() {
 fn what_cannot_be_is_refused_by_its_key() {
     let cases = [
         (json!({"model_type": "llama"}), "model_type = \"llama\""),
-        (json!({"model_type": null}), "model_type is missing"),
+        (
+            json!({"model_type": null, "architectures": ["LlamaForCausalLM"]}),
+            "architectures = [\"LlamaForCausalLM\"]",
+        ),
         (json!({"activation_function": "relu"}), "activation_function = \"relu\""),
+        (json!({"activation_function": "gelu_10"}), "activation_function = \"gelu_10\""),
+        (json!({"activation_function": null, "hidden_act": "relu"}), "hidden_act = \"relu\""),
+        (json!({"hidden_size": 32}), "hidden_size = 32 contradicts n_embd = 64"),
+        (json!({"num_attention_heads": 2}), "num_attention_heads = 2 contradicts n_head = 4"),
+        (
+            json!({"quantization_config": {"bits": 4}}),
+            "quantization_config: quantized weights are not supported",
+        ),
+        (json!({"pruned_heads": {"0": [1]}}), "pruned_heads"),
         (json!({"activation_function": "gelu"}), "activation_function = \"gelu\""),
         (json!({"scale_attn_weights": false}), "scale_attn_weights = false"),
         (json!({"scale_attn_by_inverse_layer_idx": true}), "scale_attn_by_inverse_layer_idx = true"),
@@ -111,8 +123,7 @@ fn what_cannot_be_is_refused_by_its_key() {
         (json!({"attn_pdrop": -0.1}), "attn_pdrop = -0.1"),
         (json!({"layer_norm_epsilon": -1e-5}), "layer_norm_epsilon = "),
         (json!({"layer_norm_epsilon": "small"}), "layer_norm_epsilon = \"small\""),
-        (json!({"bos_token_id": 256}), "bos_token_id = 256 lies outside the vocabulary of 256"),
-        (json!({"eos_token_id": [1, -1]}), "eos_token_id = -1"),
+        (json!({"eos_token_id": [1, 2.5]}), "eos_token_id = [1,2.5]"),
         (json!({"eos_token_id": "end"}), "eos_token_id = \"end\""),
         (json!({"tie_word_embeddings": "yes"}), "tie_word_embeddings = \"yes\""),
     ];
@@ -123,9 +134,16 @@ fn what_cannot_be_is_refused_by_its_key() {
         let message = line(Gpt2Config::read(folder.path()));
         assert!(message.contains("config.json: ") && message.contains(expected), "{expected}: {message}");
     }
-    for text in ["", "[]", "{", "{}", "nan", "{\"n_layer\": Infinity}"] {
+    for text in ["", "[]", "{", "{}", "nan", "{\"n_layer\": Infinity}", "NaN"] {
         fs::write(folder.path().join("config.json"), text).unwrap();
         assert!(line(Gpt2Config::read(folder.path())).contains("config.json: "));
+    }
+    for (key, word) in [("layer_norm_epsilon", "NaN"), ("n_embd", "Infinity"), ("eos_token_id", "-Infinity")]
+    {
+        let text = serde_json::to_string(&changed(json!({key: "?"}))).unwrap().replace("\"?\"", word);
+        fs::write(folder.path().join("config.json"), text).unwrap();
+        let message = line(Gpt2Config::read(folder.path()));
+        assert!(message.contains(&format!("{key} = {word}, must be")), "{message}");
     }
     fs::write(folder.path().join("config.json"), vec![b' '; 2 << 20]).unwrap();
     assert!(line(Gpt2Config::read(folder.path())).contains("too large"));
@@ -169,4 +187,94 @@ fn shapes_are_compared_with_the_config() {
     let mut untied = config;
     untied.tie_word_embeddings = false;
     assert!(line(check_shapes(&weights, &untied)).contains("lack `lm_head.weight` of shape [256, 64]"));
+}
+
+/// The config of the step-30 checkpoint with `text` in place of what `changed` has under the key `x`, read from a file.
+fn read_with(changes: Value, text: &str) -> (tempfile::TempDir, lnfree::Result<Gpt2Config>) {
+    let folder = tempfile::tempdir().unwrap();
+    let whole = serde_json::to_string(&changed(changes)).unwrap().replace("\"?\"", text);
+    fs::write(folder.path().join("config.json"), whole).unwrap();
+    let config = Gpt2Config::read(folder.path());
+    (folder, config)
+}
+
+#[test]
+fn names_of_the_same_function_and_of_the_same_number_are_one() {
+    let plain = Gpt2Config::try_from(changed(json!({}))).unwrap();
+    for changes in [
+        json!({"activation_function": "gelu_fast"}),
+        json!({"activation_function": "gelu_pytorch_tanh"}),
+        json!({"activation_function": "gelu_accurate"}),
+        json!({"activation_function": null}),
+        json!({"activation_function": null, "hidden_act": "gelu_new"}),
+        json!({"model_type": null}),
+        json!({"model_type": null, "architectures": null}),
+        json!({"n_embd": 64.0, "n_layer": 3.0, "vocab_size": 256.0, "eos_token_id": 255.0}),
+        json!({"n_inner": "?"}),
+        json!({"hidden_size": 64, "num_attention_heads": 4}),
+        json!({"n_embd": null, "hidden_size": 64}),
+        json!({"scale_attn_weights": 1, "quantization_config": "?"}),
+    ] {
+        let (_folder, config) = read_with(changes.clone(), "null");
+        assert_eq!(config.unwrap(), plain, "{changes}");
+    }
+    // Another model's key beside GPT-2's own is read by nobody.
+    let (_folder, config) = read_with(json!({"hidden_act": "relu"}), "");
+    assert_eq!(config.unwrap().other["hidden_act"], "relu");
+}
+
+#[test]
+fn unread_keys_may_hold_numbers_that_are_not_finite_and_keep_them() {
+    for word in ["NaN", "Infinity", "-Infinity", "[1, {\"a\": NaN}]"] {
+        let (folder, config) = read_with(json!({"initial_loss": "?"}), word);
+        config.unwrap().write(folder.path()).unwrap();
+        let text = fs::read_to_string(folder.path().join("config.json")).unwrap();
+        let text: String = text.split_whitespace().collect();
+        let word: String = word.split_whitespace().collect();
+        assert!(text.contains(&format!("\"initial_loss\":{word}")), "{text}");
+    }
+}
+
+#[test]
+fn a_byte_order_mark_and_repeated_keys_are_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("config.json");
+    let text = serde_json::to_string(&changed(json!({}))).unwrap();
+    fs::write(&path, format!("\u{FEFF}{text}")).unwrap();
+    let plain = Gpt2Config::try_from(changed(json!({}))).unwrap();
+    assert_eq!(Gpt2Config::read(folder.path()).unwrap(), plain);
+    // As in Python the last one counts.
+    fs::write(&path, text.replacen('{', "{\"n_embd\": 5, ", 1)).unwrap();
+    assert_eq!(Gpt2Config::read(folder.path()).unwrap(), plain);
+    let utf16: Vec<u8> = [0xFEFF].into_iter().chain(text.encode_utf16()).flat_map(u16::to_le_bytes).collect();
+    fs::write(&path, utf16).unwrap();
+    assert!(line(Gpt2Config::read(folder.path())).contains("UTF-16; save it as UTF-8"));
+}
+
+#[test]
+fn tokens_outside_the_vocabulary_are_none() {
+    for (changes, bos, eos) in [
+        (json!({"bos_token_id": 50256, "eos_token_id": 50256}), None, vec![]),
+        (json!({"bos_token_id": -1, "eos_token_id": [-1, 3, 256, 4]}), None, vec![3, 4]),
+        (json!({"bos_token_id": 256}), None, vec![255]),
+    ] {
+        let config = Gpt2Config::try_from(changed(changes)).unwrap();
+        assert_eq!((config.bos_token_id, config.eos_token_ids), (bos, eos));
+    }
+    let pad =
+        |id| Gpt2Config::try_from(changed(json!({"pad_token_id": id}))).unwrap().other.remove("pad_token_id");
+    assert_eq!((pad(-1), pad(256), pad(7)), (None, None, Some(json!(7))));
+    // What a caller sets is checked.
+    let mut config = Gpt2Config::try_from(changed(json!({}))).unwrap();
+    config.eos_token_ids = vec![256];
+    let folder = tempfile::tempdir().unwrap();
+    assert!(
+        line(config.write(folder.path())).contains("eos_token_id = 256 lies outside the vocabulary of 256")
+    );
+}
+
+#[test]
+fn null_leaves_the_head_untied_as_in_python() {
+    let (_folder, config) = read_with(json!({"tie_word_embeddings": "?"}), "null");
+    assert!(!config.unwrap().tie_word_embeddings);
 }

@@ -4,9 +4,13 @@ mod atomic;
 mod config;
 mod damaged;
 mod files;
+mod finite;
+mod folders;
+mod generation;
 mod malicious;
 mod read;
 mod shards;
+mod wrappers;
 mod write;
 
 use std::path::{Path, PathBuf};

@@ -63,29 +63,88 @@ fn pickles_can_be_shards_and_single_files_come_first() {
     assert!(read_weights(path).unwrap().contains_key("s"));
 }
 
+const INDEX: &str = "model.safetensors.index.json";
+
 #[test]
-fn shards_and_index_have_to_agree() {
+fn what_every_model_needs_has_to_be_there() {
     let message = |change: &dyn Fn(&Path)| {
         let folder = good();
         change(folder.path());
         line(read_weights(folder.path()))
     };
-    let index = |map: &'static [(&str, &str)]| message(&move |path: &Path| write_index(path, map));
-
     let gone = message(&|path| fs::remove_file(path.join(SHARDS[1])).unwrap());
     assert!(gone.contains(&format!("the shard {} is missing (1 of 2 are there)", SHARDS[1])), "{gone}");
-    let unlisted = index(&[("transformer.a", SHARDS[0])]);
-    assert!(unlisted.contains(&format!("does not list the shard {}", SHARDS[1])), "{unlisted}");
-    let swapped = index(&[("transformer.a", SHARDS[1]), ("transformer.b", SHARDS[0])]);
-    assert!(swapped.contains("holds `transformer.a`, which the index places in"), "{swapped}");
-    let extra = index(&[("transformer.a", SHARDS[0]), ("transformer.b", SHARDS[1]), ("c", SHARDS[1])]);
-    assert!(extra.contains(SHARDS[1]) && extra.contains("does not hold `c`"), "{extra}");
-    let unknown = message(&|path| write(path, SHARDS[1], &[("transformer.b", 1.0), ("d", 1.0)]));
-    assert!(unknown.contains("holds `d`, which the index does not list"), "{unknown}");
-    let twice = message(&|path| write(path, SHARDS[1], &[("transformer.b", 1.0), ("transformer.a", 1.0)]));
-    assert!(twice.contains("holds `transformer.a`, which the index places in"), "{twice}");
+    for needed in ["transformer.wte.weight", "transformer.h.7.mlp.c_fc.bias", "_orig_mod.ln_f.bias"] {
+        let lacking = message(&|path| {
+            write_index(
+                path,
+                &[("transformer.a", SHARDS[0]), ("transformer.b", SHARDS[1]), (needed, SHARDS[1])],
+            );
+        });
+        assert!(lacking.contains(SHARDS[1]), "{lacking}");
+        assert!(lacking.contains(&format!("does not hold `{needed}`")), "{lacking}");
+    }
     let truncated = message(&|path| fs::write(path.join(SHARDS[0]), [1; 20]).unwrap());
     assert!(truncated.contains(SHARDS[0]), "{truncated}");
+}
+
+/// transformers loads all of these.
+#[test]
+fn the_shards_say_what_there_is() {
+    let read = |change: &dyn Fn(&Path)| {
+        let folder = good();
+        change(folder.path());
+        let weights = read_weights(folder.path()).unwrap();
+        weights.iter().map(|(name, value)| format!("{name}={}", value.double_value(&[0]))).collect::<Vec<_>>()
+    };
+    let index = |map: &'static [(&str, &str)]| read(&move |path: &Path| write_index(path, map));
+    let (a, b) = (("transformer.a", SHARDS[0]), ("transformer.b", SHARDS[1]));
+    let good = ["a=1", "b=2"];
+    for more in
+        ["lm_head.weight", "transformer.h.0.attn.bias", "transformer.h.0.attn.masked_bias", "score.weight"]
+    {
+        assert_eq!(read(&|path| write_index(path, &[a, b, (more, SHARDS[1])])), good, "{more}");
+    }
+    // Named in the other shard, or not at all.
+    assert_eq!(index(&[("transformer.a", SHARDS[1]), ("transformer.b", SHARDS[0])]), good);
+    assert_eq!(
+        read(&|path| write(path, SHARDS[1], &[("transformer.b", 2.0), ("d", 3.0)])),
+        ["a=1", "b=2", "d=3"]
+    );
+    // A shard that no tensor is named in is not read.
+    assert_eq!(index(&[("transformer.a", SHARDS[0])]), ["a=1"]);
+    // Of two the index says which.
+    let twice = |path: &Path| write(path, SHARDS[1], &[("transformer.b", 2.0), ("transformer.a", 9.0)]);
+    assert_eq!(read(&twice), good);
+    let other = |path: &Path| {
+        twice(path);
+        write_index(path, &[("transformer.a", SHARDS[1]), ("transformer.b", SHARDS[1]), ("c", SHARDS[0])]);
+    };
+    assert_eq!(read(&other), ["a=9", "b=2"]);
+    let neither = |path: &Path| {
+        twice(path);
+        write_index(path, &[("c", SHARDS[0]), ("transformer.b", SHARDS[1])]);
+    };
+    let folder = self::good();
+    neither(folder.path());
+    let message = line(read_weights(folder.path()));
+    assert!(message.contains("holds `transformer.a`, and so does model-00001"), "{message}");
+}
+
+#[test]
+fn what_an_index_says_beside_its_map_does_not_matter() {
+    let map = format!("{{\"transformer.a\": \"{}\", \"transformer.b\": \"{}\"}}", SHARDS[0], SHARDS[1]);
+    for (bom, metadata) in [
+        ("", "{\"total_size\": 1}"),
+        ("", "{\"total_size\": NaN, \"format\": \"mlx\"}"),
+        ("", "null"),
+        ("\u{FEFF}", "[Infinity]"),
+    ] {
+        let folder = good();
+        let text = format!("{bom}{{\"metadata\": {metadata}, \"weight_map\": {map}}}");
+        fs::write(folder.path().join(INDEX), text).unwrap();
+        assert_eq!(read_weights(folder.path()).unwrap().len(), 2, "{metadata}");
+    }
 }
 
 #[test]

@@ -9,7 +9,8 @@ use serde::Deserialize;
 use tch::Tensor;
 
 use super::{file_error, names, read_file};
-use crate::{Error, Result};
+use crate::console::warn_once;
+use crate::{Error, Result, json};
 
 /// More than any index needs.
 const MAX_INDEX: u64 = 16 << 20;
@@ -21,34 +22,35 @@ struct Index {
 }
 
 /// All tensors of the shards that the index file `path` lists, under their stored names, masks left out.
+///
+/// The shards say what there is; the index says which files they are, and which of two shards is right when both hold a
+/// tensor. A name that it lists and no shard holds is an error only where every GPT-2 needs it: an index made before the
+/// head was tied lists `lm_head.weight`.
 pub(super) fn read(path: &Path) -> Result<Vec<(String, Tensor)>> {
     let map = read_index(path)?;
     let folder = path.parent().unwrap_or(Path::new(""));
     let shards: BTreeSet<&String> = map.values().collect();
     check_complete(path, folder, &shards)?;
-    let mut tensors = Vec::new();
+    let mut found: BTreeMap<String, (&String, Tensor)> = BTreeMap::new();
     for shard in shards {
         let file = folder.join(shard);
         for (name, tensor) in read_file(&file)? {
-            match map.get(&name) {
-                Some(place) if place == shard => tensors.push((name, tensor)),
-                Some(place) => {
-                    let message = format!("holds `{name}`, which the index places in {place}");
-                    return Err(file_error(&file, message));
-                }
-                None => {
-                    return Err(file_error(&file, format!("holds `{name}`, which the index does not list")));
+            if let Some((other, _)) = found.get(&name) {
+                match map.get(&name) {
+                    Some(place) if place == *other => continue,
+                    Some(place) if place == shard => {}
+                    _ => return Err(file_error(&file, format!("holds `{name}`, and so does {other}"))),
                 }
             }
+            found.insert(name, (shard, tensor));
         }
     }
-    let found: BTreeSet<&str> = tensors.iter().map(|(name, _)| name.as_str()).collect();
-    match map.iter().find(|(name, _)| !names::is_mask(name) && !found.contains(name.as_str())) {
+    match map.iter().find(|(name, _)| names::is_needed(name) && !found.contains_key(*name)) {
         Some((name, shard)) => Err(file_error(
             &folder.join(shard),
             format!("does not hold `{name}`, which the index places there"),
         )),
-        None => Ok(tensors),
+        None => Ok(found.into_iter().map(|(name, (_, tensor))| (name, tensor)).collect()),
     }
 }
 
@@ -60,8 +62,8 @@ fn read_index(path: &Path) -> Result<BTreeMap<String, String>> {
     if text.len() as u64 > MAX_INDEX {
         return Err(Error::file(path, "is too large for an index of shards"));
     }
-    let index: Index = serde_json::from_slice(&text)
-        .map_err(|e| file_error(path, format!("is not an index of shards: {e}")))?;
+    let index: Index =
+        json::from_slice(&text).map_err(|e| file_error(path, format!("is not an index of shards: {e}")))?;
     for shard in index.weight_map.values() {
         let mut parts = Path::new(shard).components();
         if !matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None))
@@ -76,7 +78,8 @@ fn read_index(path: &Path) -> Result<BTreeMap<String, String>> {
     Ok(index.weight_map)
 }
 
-/// Every shard of the index is on the disk, and no shard of the same set lies beside them unlisted.
+/// Every shard of the index is on the disk. Of one of the same set that lies beside them unlisted it is told that it is not
+/// read: the others may be all that is needed, and if not, that says why.
 fn check_complete(path: &Path, folder: &Path, shards: &BTreeSet<&String>) -> Result<()> {
     if let Some(missing) = shards.iter().find(|shard| !folder.join(shard).is_file()) {
         let here = shards.iter().filter(|shard| folder.join(shard).is_file()).count();
@@ -88,7 +91,9 @@ fn check_complete(path: &Path, folder: &Path, shards: &BTreeSet<&String>) -> Res
     for entry in std::fs::read_dir(&beside).map_err(Error::io(&beside))?.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         if set_of(&name).is_some_and(|set| sets.contains(&set)) && !shards.contains(&name) {
-            return Err(file_error(path, format!("does not list the shard {name}, which lies beside it")));
+            let what = format!("does not list the shard {name}, which lies beside it and is not read");
+            let line = file_error(path, what);
+            warn_once(&line.to_string());
         }
     }
     Ok(())

@@ -4,6 +4,7 @@
 
 mod cli;
 mod panics;
+mod working_directory;
 
 use std::process::ExitCode;
 

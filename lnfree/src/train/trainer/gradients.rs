@@ -17,7 +17,8 @@ impl Trainer {
     /// with half as many sequences at a time, and the run goes on with these.
     ///
     /// # Errors
-    /// When the data cannot be read, and [`Error::OutOfMemory`] when memory does not suffice for one sequence: all is then as before the step.
+    /// When the data cannot be read, and [`Error::OutOfMemory`] when memory does not suffice for one sequence. All is then as before the step, and
+    /// the same call may be made again once the cause is mended.
     pub fn accumulate_gradients(&mut self) -> Result<()> {
         self.started = Instant::now();
         let (position, ln) = (self.batches.position(), self.ln.copy());
@@ -27,15 +28,11 @@ impl Trainer {
                 true => None,
                 false => smaller(batch_size, self.micro_batch),
             };
-            match catching_lack_of_memory(|| self.accumulate()) {
-                Err(Error::OutOfMemory) => {
-                    self.optimizer.clear_gradients();
-                    self.batches.seek(position);
-                    self.ln = ln.copy();
-                }
-                outcome => return outcome,
-            }
-            let Some(smaller) = smaller else { return Err(Error::OutOfMemory) };
+            let Err(error) = catching_lack_of_memory(|| self.accumulate()) else { return Ok(()) };
+            self.optimizer.clear_gradients();
+            self.batches.seek(position);
+            self.ln = ln.copy();
+            let (Error::OutOfMemory, Some(smaller)) = (&error, smaller) else { return Err(error) };
             say(&format!(
                 "step {}: out of memory with {} sequences at a time; the step begins again with {smaller}, which has the same result",
                 self.step, self.micro_batch

@@ -9,8 +9,8 @@
 #     --out DIR                            instead of runs/train/SIZE, for one size
 #     -- ARGUMENTS                         for `lnfree train`, such as --set train.batch_size=8 --device cuda:1
 #
-# What is exported and evaluated is the last step and those that the config keeps (train.keep_steps). Held against the published figures is the
-# step that was published: 600 of gpt2-large's 1200, 800 of gpt2-xl's.
+# What is exported and evaluated is the last step and those that the config keeps (train.keep_steps). Held against
+# the published figures is the step that was published: 600 of gpt2-large's 1200, 800 of gpt2-xl's.
 #
 # Arguments after -- take effect when a run begins; one that goes on keeps its config (--device and --threads count always).
 set -euo pipefail

@@ -6,8 +6,8 @@
 
 mod checksums;
 
-pub(crate) use checksums::{digest_file, has_listed_files};
 pub use checksums::{CHECKSUMS, sha256_file, verify_checksums, write_checksums};
+pub(crate) use checksums::{digest_file, has_listed_files};
 
 use std::ffi::OsStr;
 use std::fs::{self, File, Permissions};
@@ -82,8 +82,8 @@ pub fn write_dir_atomic(dir: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> R
     sync_folder(&parent)
 }
 
-/// Deletes the folder `dir`. It loses its name first: killed at any moment, nothing half is left under it, and what is left is found by
-/// [`remove_leftovers`].
+/// Deletes the folder `dir`. It loses its name first: killed at any moment, nothing half is left under it,
+/// and what is left is found by [`remove_leftovers`].
 ///
 /// # Errors
 /// [`Error::File`] naming `dir` when it is not there or cannot be deleted.
@@ -101,8 +101,9 @@ pub fn remove_dir_atomic(dir: &Path) -> Result<()> {
 
 /// Deletes what killed processes left unfinished in `folder`, and returns the names.
 ///
-/// A living process holds a lock on what it is writing, so that its files are not touched; where the file system has no locks, nothing is, and
-/// a line names what may be deleted by hand. Call it where this process is about to write.
+/// A living process holds a lock on what it is writing, so that its files are not touched; where the file
+/// system has no locks, nothing is, and a line names what may be deleted by hand. Call it where this process
+/// is about to write.
 ///
 /// # Errors
 /// [`Error::Io`] when the folder cannot be listed or a leftover cannot be deleted.
@@ -118,7 +119,9 @@ pub fn remove_leftovers(folder: &Path) -> Result<Vec<String>> {
         if !lock(&handle) {
             if io::Error::last_os_error().kind() != ErrorKind::WouldBlock {
                 let path = path.display();
-                say(&format!("{path}: unfinished, and no locks here tell of what process; delete it if none runs"));
+                say(&format!(
+                    "{path}: unfinished, and no locks here tell of what process; delete it if none runs"
+                ));
             }
             continue;
         }

@@ -1,4 +1,5 @@
-//! Data and evaluations that fail in the middle of a run: nothing that was done is lost, and the run goes on where it can.
+//! Data and evaluations that fail in the middle of a run: nothing that was done is lost, and the run goes on
+//! where it can.
 
 mod common;
 
@@ -11,8 +12,8 @@ use lnfree::tch::{Device, no_grad};
 use lnfree::train::{Mode, StartOptions, Trainer, run};
 use serde_json::Value;
 
-const TRAIN: &str =
-    "batch_size = 2\ngradient_accumulation_steps = 3\nlearning_rate = 1e-3\nmin_lr = 1e-3\nsave_every = 2\naux_loss_weight = 0.1\n";
+const TRAIN: &str = "batch_size = 2\ngradient_accumulation_steps = 3\nlearning_rate = 1e-3\nmin_lr = 1e-3\n\
+                     save_every = 2\naux_loss_weight = 0.1\n";
 
 fn token(row: u32, at: u32) -> u32 {
     (row * 37 + at * 101) % 60
@@ -26,7 +27,8 @@ fn trainer(seq: i64) -> (tempfile::TempDir, Trainer) {
 
 /// Puts other bytes where the ids of row `row` are, in a file that is mapped: the trainer sees them.
 fn overwrite(file: &Path, row: u32, seq: u32, id: impl Fn(u32) -> i32) {
-    let bytes = |id: &dyn Fn(u32) -> i32| -> Vec<u8> { (0..seq).flat_map(|at| id(at).to_le_bytes()).collect() };
+    let bytes =
+        |id: &dyn Fn(u32) -> i32| -> Vec<u8> { (0..seq).flat_map(|at| id(at).to_le_bytes()).collect() };
     let (old, new) = (bytes(&|at| token(row, at) as i32), bytes(&id));
     let mut all = std::fs::read(file).unwrap();
     let place = all.windows(old.len()).position(|w| w == old || w == new).expect("the ids are 32 bits wide");
@@ -91,7 +93,8 @@ fn evaluated(folder: &Path) -> Trainer {
          eval = {{ every = 2, batch_size = 2, max_sequences = 8 }}\n[train]\nwarmup_steps = 0\nmax_steps = 4\n{TRAIN}"
     );
     let config = lnfree::config::Config::parse(&text, "test", &[]).unwrap();
-    let model = lnfree::model::Gpt2::init(Gpt2Config::new(2, 2, 16, 16, 64).unwrap(), 0, Device::Cpu).unwrap();
+    let model =
+        lnfree::model::Gpt2::init(Gpt2Config::new(2, 2, 16, 16, 64).unwrap(), 0, Device::Cpu).unwrap();
     let ln = lnfree::norm::LnState::real(&[(0.1, 0.2); 5], config.norm.clone(), Device::Cpu);
     let (tokens, eval_tokens) = (write("tokens.arrow", 8), Some(write("eval.arrow", 16)));
     let model_dir = Default::default();

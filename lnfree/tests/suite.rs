@@ -325,7 +325,10 @@ fn figures_of_another_step_are_not_claimed() {
     assert!(ended.stdout.contains(said) && ended.stdout.contains("1 of another step"), "{}", ended.stdout);
     let results = place.results();
     let comparison = &results["comparisons"][1];
-    assert_eq!((&comparison["label"], &comparison["verdict"]), (&"vanilla".into(), &"of another step".into()));
+    assert_eq!(
+        (&comparison["label"], &comparison["verdict"]),
+        (&"vanilla".into(), &"of another step".into())
+    );
     assert_eq!((&comparison["published"], &comparison["difference"]), (&Value::Null, &Value::Null));
     assert!(results["notes"].as_array().unwrap().contains(&said.into()), "{}", results["notes"]);
     assert_eq!(results["models"][1]["steps"], 2);

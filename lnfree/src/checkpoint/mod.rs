@@ -34,9 +34,10 @@ pub const TOKENIZER_FILES: [&str; 6] = [
     "generation_config.json",
 ];
 
-/// Writes `RUN/checkpoints/step-N` and points `latest` at it; older ones beyond `keep_checkpoints` go afterwards (0 keeps all), but for those of
-/// `keep_steps`. One of a later step, which a run resumed from an earlier checkpoint leaves behind, is not counted and not touched. One that
-/// cannot be deleted is told of and stays.
+/// Writes `RUN/checkpoints/step-N` and points `latest` at it; older ones beyond `keep_checkpoints` go
+/// afterwards (0 keeps all), but for those of `keep_steps`. One of a later step, which a run resumed from an
+/// earlier checkpoint leaves behind, is not counted and not touched. One that cannot be deleted is told of
+/// and stays.
 ///
 /// # Errors
 /// When something cannot be written; what was there before is untouched.
@@ -86,7 +87,8 @@ pub fn copy_tokenizer(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The folder of a run's checkpoint: `latest`, or where that link leads nowhere the one with the most steps whose files are all there.
+/// The folder of a run's checkpoint: `latest`, or where that link leads nowhere the one with the most steps
+/// whose files are all there.
 ///
 /// # Errors
 /// When the run has no checkpoint.

@@ -7,8 +7,8 @@ use crate::atomic::{has_listed_files, remove_dir_atomic};
 use crate::config::TrainConfig;
 use crate::console::say;
 
-/// Deletes all up to `step`, the one just written, but the newest `keep_checkpoints` and those of `keep_steps`. The new checkpoint is there: that
-/// an old one cannot be deleted is no reason to end the run.
+/// Deletes all up to `step`, the one just written, but the newest `keep_checkpoints` and those of
+/// `keep_steps`. The new checkpoint is there: that an old one cannot be deleted is no reason to end the run.
 pub(super) fn remove_old(folder: &Path, step: usize, train: &TrainConfig) {
     if train.keep_checkpoints == 0 {
         return;

@@ -10,10 +10,12 @@ use crate::{Error, Result};
 
 pub(super) const TRAINER_FILE: &str = "trainer.json";
 
-/// The version of the format of the checkpoints that are written. It goes up with every change that an older program would misread.
+/// The version of the format of the checkpoints that are written. It goes up with every change that an older
+/// program would misread.
 pub const FORMAT: u32 = 1;
 
-/// Where a run stands, beside its tensors. Dropout needs nothing here: its seeds follow from seed, step and micro-batch.
+/// Where a run stands, beside its tensors. Dropout needs nothing here: its seeds follow from seed, step and
+/// micro-batch.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TrainerState {
     /// Version of the checkpoint's format; checkpoints without one are of the first.
@@ -80,8 +82,8 @@ fn check_format(text: &str, file: &Path) -> Result<()> {
     Err(Error::file(
         file,
         format!(
-            "is of checkpoint format {format}, written by lnfree {lnfree}; this is lnfree {this}, which reads format 1 to {FORMAT}: \
-             go on with the lnfree that wrote it, or a newer one"
+            "is of checkpoint format {format}, written by lnfree {lnfree}; this is lnfree {this}, which reads \
+             format 1 to {FORMAT}: go on with the lnfree that wrote it, or a newer one"
         ),
     ))
 }

@@ -6,7 +6,9 @@ use clap::Args;
 use lnfree::Error;
 use lnfree::interrupt;
 use lnfree::report::{TOLERANCE, Verdict, results_table};
-use lnfree::suite::{Plan, Settings, StudyOptions, Suite, collect, remove_study, run, step_notes, write_results};
+use lnfree::suite::{
+    Plan, Settings, StudyOptions, Suite, collect, remove_study, run, step_notes, write_results,
+};
 use lnfree::tch::Device;
 use lnfree::train::lock_run;
 

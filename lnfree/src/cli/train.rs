@@ -34,7 +34,8 @@ pub(super) struct TrainArgs {
     #[arg(long)]
     out: Option<PathBuf>,
     /// Continue the run in this directory, or from one of its checkpoints, or the latest run under runs/.
-    /// With it, --set takes what does not change what is computed: train.micro_batch_size (N or auto), train.keep_steps, eval.every and the like.
+    /// With it, --set takes what does not change what is computed: train.micro_batch_size (N or auto),
+    /// train.keep_steps, eval.every and the like.
     #[arg(long, value_name = "DIR|latest", conflicts_with_all = ["mode", "config", "model", "out"])]
     resume: Option<String>,
     /// Start nothing and download nothing: say what the run will need on this device, and whether it fits.
@@ -60,7 +61,8 @@ pub(super) struct PretrainArgs {
     /// Run directory; by default runs/CONFIG.
     #[arg(long)]
     out: Option<PathBuf>,
-    /// Continue the run in this directory, or from one of its checkpoints, or the latest run under runs/; --set as for `train`.
+    /// Continue the run in this directory, or from one of its checkpoints, or the latest run under runs/;
+    /// --set as for `train`.
     #[arg(long, value_name = "DIR|latest", conflicts_with_all = ["config", "out", "tokenizer"])]
     resume: Option<String>,
     #[command(flatten)]

@@ -130,7 +130,8 @@ fn one_line(message: &str) -> String {
     message.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// What a run that goes on may be told anew: nothing of it changes what is computed, beyond the order of some sums.
+/// What a run that goes on may be told anew: nothing of it changes what is computed, beyond the order of some
+/// sums.
 pub const CHANGEABLE: [&str; 7] = [
     "train.micro_batch_size",
     "train.save_every",

@@ -89,8 +89,8 @@ impl std::str::FromStr for FloatType {
 pub struct TrainConfig {
     /// Sequences in one forward and backward.
     pub batch_size: usize,
-    /// Sequences of it that go through at a time, a number that divides it, with the result of the whole; unset or `"auto"`, as many as the
-    /// memory has room for.
+    /// Sequences of it that go through at a time, a number that divides it, with the result of the whole;
+    /// unset or `"auto"`, as many as the memory has room for.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "number_or_auto")]
     pub micro_batch_size: Option<usize>,
     /// Forwards and backwards in one optimizer step.
@@ -149,7 +149,8 @@ pub struct TrainConfig {
     /// Checkpoints kept, the newest ones; 0 keeps all.
     #[serde(default = "two")]
     pub keep_checkpoints: usize,
-    /// Steps whose checkpoints are written, whatever `save_every` says, and stay, whatever `keep_checkpoints` says.
+    /// Steps whose checkpoints are written, whatever `save_every` says, and stay, whatever `keep_checkpoints`
+    /// says.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub keep_steps: Vec<usize>,
 }

@@ -182,9 +182,10 @@ impl RepoCache {
         write_text(&path, commit)
     }
 
-    /// Waits for its turn to download a content, and calls `waiting` if that is not at once. The turn ends with the file's drop,
-    /// or the process; the lock is the one that huggingface_hub takes. Where the file system has no locks, a line says so once, and it goes on:
-    /// what is downloaded is checked before it takes its name.
+    /// Waits for its turn to download a content, and calls `waiting` if that is not at once. The turn ends
+    /// with the file's drop, or the process; the lock is the one that huggingface_hub takes. Where the file
+    /// system has no locks, a line says so once, and it goes on: what is downloaded is checked before it
+    /// takes its name.
     pub(super) fn lock(&self, etag: &str, waiting: impl FnOnce()) -> Result<File> {
         let path = self.locks().join(format!("{etag}.lock"));
         let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path);
@@ -206,7 +207,9 @@ impl RepoCache {
             static TOLD: Once = Once::new();
             TOLD.call_once(|| {
                 let folder = self.root.display();
-                say(&format!("{folder}: files cannot be locked here ({error}): download with one process at a time"));
+                say(&format!(
+                    "{folder}: files cannot be locked here ({error}): download with one process at a time"
+                ));
             });
         }
         Ok(file)

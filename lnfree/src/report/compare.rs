@@ -117,8 +117,9 @@ pub struct Comparison {
     pub verdict: Verdict,
 }
 
-/// Holds `row`, of a model after `steps` steps of fine-tuning where that is known, against `published`, which was measured on the first `sample`
-/// sequences of the data set, or on all of them where it has fewer. A figure of another step is not shown beside it.
+/// Holds `row`, of a model after `steps` steps of fine-tuning where that is known, against `published`, which
+/// was measured on the first `sample` sequences of the data set, or on all of them where it has fewer. A
+/// figure of another step is not shown beside it.
 pub fn compare(
     row: &EvalRow,
     steps: Option<u32>,

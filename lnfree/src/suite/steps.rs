@@ -10,7 +10,8 @@ use crate::{checkpoint, export};
 /// More than the header of any model's weights takes.
 const MAX_HEADER: u64 = 64 << 20;
 
-/// Steps of fine-tuning that a folder says it has: a checkpoint, a run directory for its latest one, or an export.
+/// Steps of fine-tuning that a folder says it has: a checkpoint, a run directory for its latest one, or an
+/// export.
 pub(super) fn steps_of(folder: &Path) -> Option<u32> {
     let checkpoint = match folder.join("checkpoints").is_dir() {
         true => checkpoint::latest(folder).ok()?,
@@ -34,7 +35,8 @@ fn in_header(path: &Path) -> Option<u32> {
     header["__metadata__"][export::STEPS].as_str()?.parse().ok()
 }
 
-/// One sentence for each of the user's own models that stands under the label of a published one: whether both are of the same step.
+/// One sentence for each of the user's own models that stands under the label of a published one: whether
+/// both are of the same step.
 pub fn step_notes(suite: &Suite) -> Vec<String> {
     let of = |model: &super::SuiteModel| {
         let published = suite.published.iter().find(|p| p.label == model.label)?.steps;
@@ -44,10 +46,12 @@ pub fn step_notes(suite: &Suite) -> Vec<String> {
                 format!("{label} is held against the published figures: both are of step {steps}.")
             }
             Some(steps) => format!(
-                "{label} is not held against the published figures: it is of step {steps}, they are of step {published}."
+                "{label} is not held against the published figures: it is of step {steps}, they are of \
+                 step {published}."
             ),
             None => format!(
-                "{label} is not held against the published figures, which are of step {published}: its files do not say of which step it is."
+                "{label} is not held against the published figures, which are of step {published}: its \
+                 files do not say of which step it is."
             ),
         })
     };
@@ -75,7 +79,10 @@ mod tests {
         assert!(notes[0].contains("both are of step 600"), "{notes:?}");
         let (steps, notes) = written(Some("1200"));
         assert_eq!(steps, Some(1200));
-        assert!(notes[0].contains("not held") && notes[0].contains("step 1200, they are of step 600"), "{notes:?}");
+        assert!(
+            notes[0].contains("not held") && notes[0].contains("step 1200, they are of step 600"),
+            "{notes:?}"
+        );
         for unknown in [None, Some("many")] {
             let (steps, notes) = written(unknown);
             assert_eq!(steps, None);

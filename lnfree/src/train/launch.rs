@@ -148,12 +148,7 @@ impl Launch {
     ///
     /// # Errors
     /// As [`Launch::resume`], and for any other key.
-    pub fn resume_with(
-        path: &Path,
-        sources: Sources,
-        changes: &[String],
-        device: Device,
-    ) -> Result<Launch> {
+    pub fn resume_with(path: &Path, sources: Sources, changes: &[String], device: Device) -> Result<Launch> {
         let (dir, checkpoint) = checkpoint::locate(path)?;
         let lock = lock_run(&dir)?;
         let trainer = resume_from(&checkpoint, sources, changes, device).map_err(|error| {
@@ -205,8 +200,8 @@ fn resume_from(checkpoint: &Path, sources: Sources, changes: &[String], device: 
     let trainer = Trainer::resume(config, start, checkpoint)?;
     if let Some(before) = before.filter(|before| *before != trainer.micro_batch()) {
         say(&format!(
-            "{} sequences at a time instead of {before}: the same means, summed in another order, so that last digits may differ from \
-             those of a run that goes on as it was",
+            "{} sequences at a time instead of {before}: the same means, summed in another order, so that \
+             last digits may differ from those of a run that goes on as it was",
             trainer.micro_batch()
         ));
     }

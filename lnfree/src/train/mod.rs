@@ -54,12 +54,14 @@ pub struct Outcome {
 
 /// Trains to the end of the schedule, writing metrics, events and checkpoints into `dir`.
 ///
-/// A step is saved before it is evaluated. An evaluation that fails, or whose loss is not finite, is an [`Event::EvalFailed`] in the log and a
-/// line; training goes on, and ends itself when its own loss is not finite.
+/// A step is saved before it is evaluated. An evaluation that fails, or whose loss is not finite, is an
+/// [`Event::EvalFailed`] in the log and a line; training goes on, and ends itself when its own loss is not
+/// finite.
 ///
 /// # Errors
-/// [`Error::Diverged`] when the training loss is not finite, [`Error::Interrupted`] when a signal asked to stop, [`Error::OutOfMemory`] and
-/// data that cannot be read (all but the first after saving what was done), and whatever keeps files from being written.
+/// [`Error::Diverged`] when the training loss is not finite, [`Error::Interrupted`] when a signal asked to
+/// stop, [`Error::OutOfMemory`] and data that cannot be read (all but the first after saving what was done),
+/// and whatever keeps files from being written.
 pub fn run(trainer: &mut Trainer, dir: &Path) -> Result<Outcome> {
     let _listening = interrupt::listen();
     checkpoint::clean(dir)?;
@@ -106,7 +108,8 @@ struct Run<'a> {
     checkpoint: Option<PathBuf>,
     /// The step that `checkpoint` is of.
     saved: Option<usize>,
-    /// A checkpoint may hold the very weights that make the next loss infinite: it is good once a step has followed.
+    /// A checkpoint may hold the very weights that make the next loss infinite: it is good once a step has
+    /// followed.
     last_good: Option<PathBuf>,
 }
 
@@ -144,7 +147,8 @@ impl<'a> Run<'a> {
             }
             Ok(Some(loss)) => format!("the evaluation loss is {loss}"),
             Err(Error::OutOfMemory) => {
-                "out of memory; a smaller eval.batch_size needs less (--resume DIR --set eval.batch_size=1)".into()
+                "out of memory; a smaller eval.batch_size needs less (--resume DIR --set eval.batch_size=1)"
+                    .into()
             }
             Err(error) => error.to_string(),
         };
@@ -152,7 +156,8 @@ impl<'a> Run<'a> {
         self.log.event(&Event::EvalFailed { step, reason })
     }
 
-    /// Makes up for the evaluation that was due at the checkpoint and that the end of the process has prevented.
+    /// Makes up for the evaluation that was due at the checkpoint and that the end of the process has
+    /// prevented.
     fn evaluate_again(&mut self, trainer: &Trainer) -> Result<()> {
         let step = trainer.step();
         match step > 0 && evaluation_is_due(trainer) && self.log.evaluated() != Some(step - 1) {

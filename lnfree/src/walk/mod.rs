@@ -104,7 +104,8 @@ impl Walk {
         self.folder.join("ln_free")
     }
 
-    /// The checkpoint to export: of the step that the paper published this size at, where the run has kept it, else the latest.
+    /// The checkpoint to export: of the step that the paper published this size at, where the run has kept
+    /// it, else the latest.
     ///
     /// # Errors
     /// When the run has no checkpoint.
@@ -113,7 +114,8 @@ impl Walk {
         if published.is_dir() { Ok(published) } else { checkpoint::latest(&self.run_dir()) }
     }
 
-    /// Steps of fine-tuning of what is exported: of the published model where the config keeps that step, else all.
+    /// Steps of fine-tuning of what is exported: of the published model where the config keeps that step,
+    /// else all.
     fn steps(&self) -> usize {
         let train = &self.config.train;
         let published = Suite::find("paper").ok().and_then(|paper| published_steps(&paper, self.family));

@@ -92,8 +92,8 @@ impl Walk {
         Ok(self.published()?.iter().map(EvalRow::from).collect())
     }
 
-    /// What was published for the models of [`Walk::models`], to be seen beside them, where both are of the same step. Nothing for a stand-in:
-    /// its losses have nothing to do with the size's.
+    /// What was published for the models of [`Walk::models`], to be seen beside them, where both are of the
+    /// same step. Nothing for a stand-in: its losses have nothing to do with the size's.
     pub fn references(&self) -> Vec<Reference> {
         if self.stand_in.is_some() {
             return Vec::new();

@@ -1,10 +1,10 @@
-//! A run that is killed, or whose disk fails, at calls chosen at random, in saves and removals above all: every checkpoint that has its name is
-//! whole, and the run ends as an undisturbed one.
+//! A run that is killed, or whose disk fails, at calls chosen at random, in saves and removals above all:
+//! every checkpoint that has its name is whole, and the run ends as an undisturbed one.
 
 use std::path::Path;
 use std::process::Stdio;
 
-use super::common::faults::{Fault, fail, library, without_locks};
+use super::common::faults::{Fault, fail, library, with_wrong_clocks, without_locks};
 use super::resume::{same, start_or_resume};
 use super::{Ended, Place, ended, one_line, strs};
 
@@ -88,7 +88,9 @@ fn killing_in_saves_and_removals_changes_nothing() {
     }
     let place = Place::new();
     place.ok(&strs(&place.train("calm", &SAVING)));
-    disturbed(&place, &[Fault::Kill], |ended, _| assert_eq!((ended.code, ended.stderr.contains("lnfree:")), (None, false)));
+    disturbed(&place, &[Fault::Kill], |ended, _| {
+        assert_eq!((ended.code, ended.stderr.contains("lnfree:")), (None, false))
+    });
 }
 
 #[test]
@@ -126,6 +128,24 @@ fn a_file_system_without_locks_is_no_reason_not_to_work() {
         assert_eq!(ended.code, Some(0), "{ended:?}");
         assert!(ended.stderr.contains(&leftover) && place.path(&leftover).is_dir(), "{ended:?}");
     }
+}
+
+#[test]
+fn clocks_that_jump_and_stand_still_change_nothing() {
+    if library().is_none() {
+        return;
+    }
+    let place = Place::new();
+    place.ok(&strs(&place.train("calm", &[])));
+    let output = with_wrong_clocks(&mut place.command(&strs(&place.train("run", &[])))).output().unwrap();
+    let ended = ended(output);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    same(&place, "calm", "run");
+    for line in place.text("run/metrics.jsonl").lines().filter(|line| line.contains("grad_norm")) {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert!(line["tokens_per_s"].as_f64().is_some_and(f64::is_finite), "{line}");
+    }
+    place.ok(&["report", "run", "--out", "report.html"]);
 }
 
 #[test]

@@ -14,7 +14,8 @@ fn copy_folder(from: &std::path::Path, to: &std::path::Path) {
     }
 }
 
-/// A checkpoint of step 5 from before checkpoints had a format version goes on as the program that wrote it did.
+/// A checkpoint of step 5 from before checkpoints had a format version goes on as the program that wrote it
+/// did.
 #[test]
 fn a_checkpoint_of_the_first_format_goes_on() {
     let place = Place::new();
@@ -52,9 +53,11 @@ fn a_newer_format_is_refused_in_one_line() {
         lnfree::atomic::write_checksums(file.parent().unwrap()).unwrap();
     };
     // Keys that this version does not know come with it.
-    let newer = old.replacen("{", "{\n  \"format\": 7, \"quantum\": {},", 1).replace("\"0.1.0\"", "\"9.8.7\"");
+    let newer =
+        old.replacen("{", "{\n  \"format\": 7, \"quantum\": {},", 1).replace("\"0.1.0\"", "\"9.8.7\"");
     write(newer.replace("\"mode\"", "\"way\""));
-    let words = ["step-5/trainer.json", "format 7", "lnfree 9.8.7", "format 1 to 1", env!("CARGO_PKG_VERSION")];
+    let words =
+        ["step-5/trainer.json", "format 7", "lnfree 9.8.7", "format 1 to 1", env!("CARGO_PKG_VERSION")];
     place.fails(&resume, &words);
     place.fails(&["eval", "-m", "run", "-d", "tokens.arrow", "-n", "1", "--device", "cpu"], &words);
     for none in ["0", "-1", "1.5", "\"2\""] {
@@ -80,12 +83,23 @@ fn named_steps_are_saved_and_stay() {
     place.ok(&strs(&place.train("run", &set("train.keep_steps=[5, 8, 22]"))));
     // 5 and 22 are no multiples of save_every.
     assert_eq!(steps(&place), [5, 8, 22, 24]);
-    let stdout = place.ok(&["train", "--device", "cpu", "--resume", "run/checkpoints/step-5", "--set", "train.keep_steps=[8]"]);
+    let stdout = place.ok(&[
+        "train",
+        "--device",
+        "cpu",
+        "--resume",
+        "run/checkpoints/step-5",
+        "--set",
+        "train.keep_steps=[8]",
+    ]);
     assert!(stdout.contains("24 steps done"), "{stdout}");
     assert_eq!(steps(&place), [8, 24]);
     assert!(place.text("run/config.toml").contains("keep_steps = [8]"));
     for wrong in ["train.keep_steps=[25]", "train.keep_steps=[0]"] {
-        place.fails(&strs(&place.train("other", &["--set", wrong])), &["train.keep_steps", "from 1 to train.max_steps = 24"]);
+        place.fails(
+            &strs(&place.train("other", &["--set", wrong])),
+            &["train.keep_steps", "from 1 to train.max_steps = 24"],
+        );
     }
     place.fails(&strs(&place.train("other", &["--set", "train.keep_steps=8"])), &["train.keep_steps"]);
 }

@@ -1,7 +1,9 @@
-// A library to preload: it ends the process, or refuses a call, at a chosen call that changes files below a folder.
+// A library to preload: it ends the process, or refuses a call, at a chosen call that changes files below a
+// folder.
 //   FAULT_UNDER=FOLDER  FAULT_AT=N         the N-th such call and all after it
 //   FAULT_ERRNO=E                          fail with E; without it the process is killed
 //   FAULT_FLOCK=E                          every flock fails with E
+//   FAULT_CLOCK=1                          the time of day jumps by days, before 1970 too; the other clock stands still
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -14,6 +16,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/types.h>
+#include <time.h>
 #include <unistd.h>
 
 static long calls;
@@ -115,4 +118,16 @@ int flock(int file, int how) {
         return ((int (*)(int, int))dlsym(RTLD_NEXT, "flock"))(file, how);
     errno = atoi(error);
     return -1;
+}
+int clock_gettime(clockid_t clock, struct timespec *time) {
+    static long asked;
+    int done = ((int (*)(clockid_t, struct timespec *))dlsym(RTLD_NEXT, "clock_gettime"))(clock, time);
+    if (done != 0 || !getenv("FAULT_CLOCK"))
+        return done;
+    long n = __sync_add_and_fetch(&asked, 1);
+    if (clock == CLOCK_REALTIME)
+        time->tv_sec = n % 3 == 0 ? -1000 : time->tv_sec + (n % 3 == 1 ? 86400 : -86400 * n);
+    else if (clock == CLOCK_MONOTONIC)
+        *time = (struct timespec){1000, 0};
+    return 0;
 }

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-/// The compiled library; `None`, with a word on stdout, where there is no C compiler or nothing can be preloaded.
+/// The compiled library; `None`, with a word on stdout, where there is no C compiler or nothing can be
+/// preloaded.
 pub fn library() -> Option<&'static Path> {
     static LIBRARY: OnceLock<Option<PathBuf>> = OnceLock::new();
     LIBRARY.get_or_init(compile).as_deref()
@@ -19,7 +20,11 @@ fn compile() -> Option<PathBuf> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/common/faults.c");
     let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("faults-{}.so", std::process::id()));
     let compiler = std::env::var("CC").unwrap_or("cc".into());
-    let made = Command::new(compiler).args(["-shared", "-fPIC", "-O1", "-o"]).args([&out, &source]).arg("-ldl").status();
+    let made = Command::new(compiler)
+        .args(["-shared", "-fPIC", "-O1", "-o"])
+        .args([&out, &source])
+        .arg("-ldl")
+        .status();
     match made {
         Ok(status) => {
             assert!(status.success(), "faults.c does not compile");
@@ -54,4 +59,9 @@ pub fn fail<'a>(command: &'a mut Command, folder: &Path, at: u64, fault: Fault) 
 /// Lets no file be locked in `command`.
 pub fn without_locks(command: &mut Command, error: i32) -> &mut Command {
     command.env("LD_PRELOAD", library().expect("asked for before")).env("FAULT_FLOCK", error.to_string())
+}
+
+/// Lets the clocks of `command` jump and stand still.
+pub fn with_wrong_clocks(command: &mut Command) -> &mut Command {
+    command.env("LD_PRELOAD", library().expect("asked for before")).env("FAULT_CLOCK", "1")
 }

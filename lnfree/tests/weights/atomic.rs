@@ -7,8 +7,8 @@ use std::path::Path;
 use std::process::Command;
 
 use lnfree::atomic::{
-    CHECKSUMS, remove_dir_atomic, remove_leftovers, sha256_file, verify_checksums, write_atomic, write_checksums,
-    write_dir_atomic,
+    CHECKSUMS, remove_dir_atomic, remove_leftovers, sha256_file, verify_checksums, write_atomic,
+    write_checksums, write_dir_atomic,
 };
 use lnfree::model::weights::{Weights, read_weights, write_safetensors};
 use lnfree::tch::{Device, Kind, Tensor};

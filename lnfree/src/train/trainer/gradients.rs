@@ -17,8 +17,8 @@ impl Trainer {
     /// with half as many sequences at a time, and the run goes on with these.
     ///
     /// # Errors
-    /// When the data cannot be read, and [`Error::OutOfMemory`] when memory does not suffice for one sequence. All is then as before the step, and
-    /// the same call may be made again once the cause is mended.
+    /// When the data cannot be read, and [`Error::OutOfMemory`] when memory does not suffice for one sequence.
+    /// All is then as before the step, and the same call may be made again once the cause is mended.
     pub fn accumulate_gradients(&mut self) -> Result<()> {
         self.started = Instant::now();
         let (position, ln) = (self.batches.position(), self.ln.copy());

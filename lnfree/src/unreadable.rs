@@ -11,6 +11,9 @@ const MAPS: &[u8] = b"/proc/self/maps\0";
 /// What of a line of it is looked at: numbers, and the longest path there can be.
 const LINE: usize = 4096 + 128;
 
+/// Where a line is read to: the stacks that signals are handled on have no room for it.
+static mut ROOM: [u8; LINE] = [0; LINE];
+
 /// Lets the process end with one line and code 1 instead of a signal.
 pub fn install() {
     // SAFETY: the struct is valid when zero, and the handler has the signature that SA_SIGINFO asks for.
@@ -22,7 +25,7 @@ pub fn install() {
     }
 }
 
-/// Only system calls and the stack: the process may be anywhere.
+/// Only system calls, and little stack: the process may be anywhere.
 extern "C" fn on_bus_error(_: c_int, info: *mut libc::siginfo_t, _: *mut c_void) {
     static SAID: AtomicBool = AtomicBool::new(false);
     while SAID.swap(true, Ordering::SeqCst) {
@@ -33,7 +36,8 @@ extern "C" fn on_bus_error(_: c_int, info: *mut libc::siginfo_t, _: *mut c_void)
     // SAFETY: the system passes a siginfo that lives as long as the handler runs; for SIGBUS it has an address.
     let address = unsafe { (*info).si_addr() } as usize;
     say(b"lnfree: ");
-    if !name_mapping(address) {
+    // SAFETY: only one thread comes here, once.
+    if !name_mapping(address, unsafe { &mut *(&raw mut ROOM) }) {
         say(b"a file in memory");
     }
     say(b": cannot be read any more: its disk has failed, or it has become shorter; what was saved is whole\n");
@@ -47,11 +51,10 @@ fn say(text: &[u8]) {
 }
 
 /// Says the path of what is mapped at `address`; false where that is not known.
-fn name_mapping(address: usize) -> bool {
+fn name_mapping(address: usize, line: &mut [u8; LINE]) -> bool {
     // SAFETY: the name ends in a zero byte.
     let maps = unsafe { libc::open(MAPS.as_ptr().cast(), libc::O_RDONLY | libc::O_CLOEXEC) };
-    let (mut line, mut length) = ([0u8; LINE], 0);
-    let mut piece = [0u8; 1024];
+    let (mut length, mut piece) = (0, [0u8; 256]);
     loop {
         // SAFETY: the buffer is as long as said.
         let n = unsafe { libc::read(maps, piece.as_mut_ptr().cast(), piece.len()) };

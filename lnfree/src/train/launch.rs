@@ -201,8 +201,9 @@ fn resume_from(checkpoint: &Path, sources: Sources, changes: &[String], device: 
     if let Some(before) = before.filter(|before| *before != trainer.micro_batch()) {
         say(&format!(
             "{} sequences at a time instead of {before}: the same means, summed in another order, so that \
-             last digits may differ from those of a run that goes on as it was",
-            trainer.micro_batch()
+             last digits may differ from those of a run that goes on as it was{}",
+            trainer.micro_batch(),
+            if trainer.drops() { "; dropout draws other numbers" } else { "" }
         ));
     }
     Ok(trainer)

@@ -120,6 +120,7 @@ fn a_file_system_without_locks_is_no_reason_not_to_work() {
         let mut command = place.command(&strs(&place.train(&run, &["--set", "train.max_steps=22"])));
         let ended = ended(without_locks(&mut command, error).output().unwrap());
         assert_eq!(ended.code, Some(0), "{ended:?}");
+        assert_eq!(ended.stderr.matches("cannot be locked here").count(), 1, "{ended:?}");
         // Whose it is cannot be told: it stays, and is named.
         let leftover = format!("{run}/checkpoints/.lnfree-step-4-abc.tmp");
         std::fs::create_dir(place.path(&leftover)).unwrap();

@@ -33,8 +33,10 @@ impl Trainer {
             self.batches.seek(position);
             self.ln = ln.copy();
             let (Error::OutOfMemory, Some(smaller)) = (&error, smaller) else { return Err(error) };
+            let result =
+                if self.drops() { "dropout then draws other numbers" } else { "which has the same result" };
             say(&format!(
-                "step {}: out of memory with {} sequences at a time; the step begins again with {smaller}, which has the same result",
+                "step {}: out of memory with {} sequences at a time; the step begins again with {smaller}, {result}",
                 self.step, self.micro_batch
             ));
             self.micro_batch = smaller;
@@ -105,9 +107,13 @@ impl Trainer {
         Ok((sums, seen))
     }
 
-    fn compute(&self, micro: usize, part: usize) -> Compute {
+    /// Whether dropout is on: it draws other numbers where a batch is parted otherwise.
+    pub(in crate::train) fn drops(&self) -> bool {
         let config = &self.model.config;
-        let drops = config.resid_pdrop > 0.0 || config.embd_pdrop > 0.0 || config.attn_pdrop > 0.0;
+        config.resid_pdrop > 0.0 || config.embd_pdrop > 0.0 || config.attn_pdrop > 0.0
+    }
+
+    fn compute(&self, micro: usize, part: usize) -> Compute {
         // One seed per micro-batch, far enough apart for the parts of the model to add their own number.
         let position = (self.step * self.config.train.gradient_accumulation_steps + micro) as u64;
         let seed = self
@@ -120,7 +126,7 @@ impl Trainer {
         Compute {
             dtype: self.config.train.dtype.kind(),
             observe: self.mode == Mode::WithoutLn,
-            dropout_seed: drops.then_some(seed),
+            dropout_seed: self.drops().then_some(seed),
         }
     }
 }

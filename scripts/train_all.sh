@@ -9,6 +9,9 @@
 #     --out DIR                            instead of runs/train/SIZE, for one size
 #     -- ARGUMENTS                         for `lnfree train`, such as --set train.batch_size=8 --device cuda:1
 #
+# What is exported and evaluated is the last step and those that the config keeps (train.keep_steps). Held against
+# the published figures is the step that was published: 600 of gpt2-large's 1200, 800 of gpt2-xl's.
+#
 # Arguments after -- take effect when a run begins; one that goes on keeps its config (--device and --threads count always).
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
@@ -25,7 +28,7 @@ machine=() # what of it every command takes
 read_arguments() {
     while [ $# -gt 0 ]; do
         case $1 in
-        -h | --help) sed -n '2,12s/^# \{0,1\}//p' "$0" && exit ;;
+        -h | --help) sed -n '2,15s/^# \{0,1\}//p' "$0" && exit ;;
         --fresh) fresh=yes ;;
         --out) out=${2:?--out needs a folder} && shift ;;
         --) shift && extra=("$@") && break ;;
@@ -43,14 +46,14 @@ read_arguments() {
     done
 }
 
-# Sets config, data, suite and labels for size $1.
+# Sets config, data, suite, labels and the step that was published for size $1.
 describe() {
     case $1 in
-    nano) config=nano data=nano-train suite=nano family= ;;
-    gpt2) config=gpt2_aux family='Small ' ;;
-    gpt2-medium) config=gpt2-medium_fasttune_aux family='Medium ' ;;
-    gpt2-large) config=gpt2-large_aux family='Large ' ;;
-    gpt2-xl) config=gpt2-xl_aux family='XL ' ;;
+    nano) config=nano data=nano-train suite=nano family='' published=200 ;;
+    gpt2) config=gpt2_aux family='Small ' published=300 ;;
+    gpt2-medium) config=gpt2-medium_fasttune_aux family='Medium ' published=500 ;;
+    gpt2-large) config=gpt2-large_aux family='Large ' published=600 ;;
+    gpt2-xl) config=gpt2-xl_aux family='XL ' published=800 ;;
     esac
     [ "$1" = nano ] || data=openwebtext suite=paper
 }
@@ -59,44 +62,88 @@ describe() {
 train() {
     local run=$1
     shift
-    if [ -e "$run/checkpoints/latest" ]; then
-        "$LNFREE" train --resume "$run" "${machine[@]}"
+    # Killed right after its first checkpoint, a run has that and no link to it yet.
+    if [ -n "$(find "$run/checkpoints" -maxdepth 1 -name 'step-*' 2>/dev/null)" ]; then
+        "$LNFREE" train --resume "$run" ${machine[@]+"${machine[@]}"}
     else
         rm -rf "$run"
-        "$LNFREE" train --config "$config" --out "$run" "$@" "${extra[@]}"
+        "$LNFREE" train --config "$config" --out "$run" "$@" ${extra[@]+"${extra[@]}"}
     fi
 }
 
-# Exports run $1 in format $2 into folder $3, unless that has been done since the run's last checkpoint.
+# The steps of run $1 that are looked at: those that its config keeps, and the last.
+steps_of() {
+    local kept last
+    kept=$(sed -n 's/^keep_steps = \[\(.*\)\]$/\1/p' "$1/config.toml" | tr ',' '\n' | tr -d ' ')
+    last=$(readlink "$1/checkpoints/latest")
+    printf '%s\n' "$kept" "${last##*step-}" | sort -nu | while read -r n; do
+        [ ! -d "$1/checkpoints/step-$n" ] || printf '%s\n' "$n"
+    done
+}
+
+# The steps of run $1 in which no LayerNorm is left, which can be exported.
+steps_without_ln() {
+    local removed n
+    removed=$("$LNFREE" schedule "$1/config.toml" --json | grep -o '"step": *[0-9]*' | grep -o '[0-9]*' | sort -n | tail -n 1)
+    for n in $(steps_of "$1"); do
+        if [ "$n" -gt "${removed:-0}" ]; then
+            printf '%s\n' "$n"
+        else
+            say "step $n comes before the last removal, at step $removed: nothing to export" >&2
+        fi
+    done
+}
+
+# Exports checkpoint $1 in format $2 into folder $3, unless that has been done since it was written.
 export_model() {
-    [ "$3/model.safetensors" -nt "$1/checkpoints/latest/model.safetensors" ] ||
-        "$LNFREE" export "$1" --format "$2" --out "$3" "${machine[@]}"
+    [ "$3/model.safetensors" -nt "$1/model.safetensors" ] ||
+        "$LNFREE" export "$1" --format "$2" --out "$3" ${machine[@]+"${machine[@]}"}
 }
 
 # All of size $1 into folder $2.
 study() {
-    local size=$1 folder=$2 config data suite family format
+    local size=$1 folder=$2 config data suite family published format without_ln n name label
+    local added=()
     describe "$size"
     mkdir -p "$folder"
     step "$size: standard deviations of the residual stream"
     [ -s "$folder/stds.json" ] ||
-        "$LNFREE" std --model "$size" --data "$data" --out "$folder/stds.json" "${machine[@]}"
+        "$LNFREE" std --model "$size" --data "$data" --out "$folder/stds.json" ${machine[@]+"${machine[@]}"}
     step "$size: vanilla, the same fine-tuning with LayerNorm kept"
     train "$folder/vanilla" --mode with_ln
     step "$size: LN-free, every LayerNorm removed, one after the other"
     train "$folder/ln_free" --mode without_ln
     step "$size: export"
-    for format in folded scaled; do
-        export_model "$folder/ln_free" "$format" "$folder/$size-$format"
+    without_ln=$(steps_without_ln "$folder/ln_free")
+    for n in $without_ln; do
+        name=$(export_name "$size" "$n")
+        for format in folded scaled; do
+            export_model "$folder/ln_free/checkpoints/step-$n" "$format" "$folder/$name-$format"
+        done
     done
     step "$size: evaluation"
-    "$LNFREE" eval-all --suite "$suite" --models "$size" --out "$folder/eval" "${machine[@]}" \
-        --add "${family}vanilla=$folder/vanilla/checkpoints/latest" --add "${family}LN-free=$folder/$size-folded"
+    for n in $(steps_of "$folder/vanilla"); do
+        label=$(label_of vanilla "$n")
+        added+=(--add "$label=$folder/vanilla/checkpoints/step-$n")
+    done
+    for n in $without_ln; do
+        label=$(label_of LN-free "$n") name=$(export_name "$size" "$n")
+        added+=(--add "$label=$folder/$name-folded")
+    done
+    [ -d "$folder/ln_free/checkpoints/step-$published" ] ||
+        say "$size: no checkpoint of step $published, which was published: nothing is held against the published figures"
+    "$LNFREE" eval-all --suite "$suite" --models "$size" --out "$folder/eval" ${machine[@]+"${machine[@]}"} "${added[@]}"
     step "$size: report"
     # The table has just been printed.
     "$LNFREE" report "$folder/vanilla" "$folder/ln_free" --eval "$folder"/eval/*--*.json --out "$folder/report.html" |
         sed -n '/^report:/p'
 }
+
+# What the tables call model $1 at step $2: the published step stands under the label of the published figures.
+label_of() { [ "$2" = "$published" ] && echo "$family$1" || echo "$family$1 step $2"; }
+
+# The name of the exports of size $1 at step $2.
+export_name() { [ "$2" = "$published" ] && echo "$1" || echo "$1-step$2"; }
 
 read_arguments "$@"
 build

@@ -6,8 +6,8 @@
 
 mod checksums;
 
-pub(crate) use checksums::digest_file;
 pub use checksums::{CHECKSUMS, sha256_file, verify_checksums, write_checksums};
+pub(crate) use checksums::{digest_file, has_listed_files};
 
 use std::ffi::OsStr;
 use std::fs::{self, File, Permissions};
@@ -16,6 +16,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use crate::console::say;
 use crate::{Error, Result};
 
 /// How the names of unfinished files and folders begin and end.
@@ -81,9 +82,27 @@ pub fn write_dir_atomic(dir: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> R
     sync_folder(&parent)
 }
 
+/// Deletes the folder `dir`. It loses its name first: killed at any moment, nothing half is left under it,
+/// and what is left is found by [`remove_leftovers`].
+///
+/// # Errors
+/// [`Error::File`] naming `dir` when it is not there or cannot be deleted.
+pub fn remove_dir_atomic(dir: &Path) -> Result<()> {
+    let cannot = |e: io::Error| Error::file(dir, format!("cannot be deleted: {e}"));
+    let name = dir.file_name().unwrap_or_default().to_string_lossy();
+    let parent = dir.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    // A new name takes no space: on a full disk this is what makes some.
+    let renamed = temporary(&name, 0o777, |b| b.make_in(parent, |aside| fs::rename(dir, aside)));
+    let aside = renamed.and_then(|t| t.into_temp_path().keep().map_err(|e| e.error)).map_err(cannot)?;
+    sync_folder(parent)?;
+    let gone = if aside.is_symlink() { fs::remove_file(&aside) } else { fs::remove_dir_all(&aside) };
+    gone.map_err(cannot)
+}
+
 /// Deletes what killed processes left unfinished in `folder`, and returns the names.
 ///
-/// A living process holds a lock on what it is writing, so that its files are not touched. Call it where this process
+/// A living process holds a lock on what it is writing, so that its files are not touched; where the file
+/// system has no locks, nothing is, and a line names what may be deleted by hand. Call it where this process
 /// is about to write.
 ///
 /// # Errors
@@ -98,6 +117,12 @@ pub fn remove_leftovers(folder: &Path) -> Result<Vec<String>> {
         }
         let Ok(handle) = File::open(&path) else { continue };
         if !lock(&handle) {
+            if io::Error::last_os_error().kind() != ErrorKind::WouldBlock {
+                let path = path.display();
+                say(&format!(
+                    "{path}: unfinished, and no locks here tell of what process; delete it if none runs"
+                ));
+            }
             continue;
         }
         let gone = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };

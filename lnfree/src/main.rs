@@ -4,6 +4,8 @@
 
 mod cli;
 mod panics;
+mod unreadable;
+mod working_directory;
 
 use std::process::ExitCode;
 
@@ -11,6 +13,7 @@ use clap::Parser;
 
 fn main() -> ExitCode {
     panics::install();
+    unreadable::install();
     // A reader that closes the pipe early (`lnfree schedule gpt2 | head`) ends the program quietly.
     // SAFETY: called before any thread exists.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };

@@ -307,3 +307,29 @@ fn a_result_older_than_its_model_or_damaged_is_made_again() {
     assert!(place.ok(&args).stdout.contains("evaluations: 1 to do, 1 finished"));
     assert_eq!(place.means()[0].2, means[0].2);
 }
+
+#[test]
+fn figures_of_another_step_are_not_claimed() {
+    let place = Place::new();
+    let run = place.dir.path().join("run");
+    let mut config = lnfree::config::Config::load("nano", &[]).unwrap();
+    config.schedule = Default::default();
+    (config.train.max_steps, config.train.warmup_steps, config.data.eval) = (2, 1, None);
+    let cpu = lnfree::tch::Device::Cpu;
+    lnfree::train::start_or_resume(&config, lnfree::train::Mode::WithLn, &run, cpu).unwrap();
+    let add = format!("vanilla={}", run.display());
+    let args =
+        ["--suite", "nano", "--limit", "2", "--models", "nano", "--datasets", "nano-owt", "--add", &add];
+    let said = "vanilla is not held against the published figures: it is of step 2, they are of step 200.";
+    let ended = place.ok(&args);
+    assert!(ended.stdout.contains(said) && ended.stdout.contains("1 of another step"), "{}", ended.stdout);
+    let results = place.results();
+    let comparison = &results["comparisons"][1];
+    assert_eq!(
+        (&comparison["label"], &comparison["verdict"]),
+        (&"vanilla".into(), &"of another step".into())
+    );
+    assert_eq!((&comparison["published"], &comparison["difference"]), (&Value::Null, &Value::Null));
+    assert!(results["notes"].as_array().unwrap().contains(&said.into()), "{}", results["notes"]);
+    assert_eq!(results["models"][1]["steps"], 2);
+}

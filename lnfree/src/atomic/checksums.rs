@@ -76,6 +76,11 @@ pub fn verify_checksums(dir: &Path) -> Result<Vec<String>> {
     Ok(list(dir)?.into_iter().filter(|name| !sums.contains_key(name)).collect())
 }
 
+/// Whether `dir` has [`CHECKSUMS`] and every file that it lists; what is in them is not looked at.
+pub(crate) fn has_listed_files(dir: &Path) -> bool {
+    read_checksums(dir).is_ok_and(|sums| sums.keys().all(|name| dir.join(name).is_file()))
+}
+
 /// Name → checksum, from a list of which every line must be right.
 fn read_checksums(dir: &Path) -> Result<BTreeMap<String, String>> {
     let path = dir.join(CHECKSUMS);

@@ -4,21 +4,24 @@
 //! of the paper's checkpoints), `optimizer.safetensors`, `trainer.json`, tokenizer files, `SHA256SUMS`. It is written beside,
 //! synced and renamed, so that it is there whole or not at all.
 
+mod retention;
+mod state;
+
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
-
 use crate::atomic::{remove_leftovers, verify_checksums, write_checksums, write_dir_atomic};
-use crate::config::Config;
 use crate::model::names::{hf_names, metadata};
 use crate::model::weights::{check_finite, read_weights, write_safetensors};
 use crate::model::{Gpt2, state_tensors};
 use crate::norm::{LnState, NormSettings};
 use crate::optim::AdamW;
-use crate::train::Mode;
 use crate::{Error, Result};
 
-const TRAINER_FILE: &str = "trainer.json";
+pub use state::{FORMAT, TrainerState, state};
+
+use retention::{newest, remove_old, whole};
+use state::{TRAINER_FILE, read_state};
+
 const OPTIMIZER_FILE: &str = "optimizer.safetensors";
 
 /// Files of a model directory that are carried along unread.
@@ -31,31 +34,10 @@ pub const TOKENIZER_FILES: [&str; 6] = [
     "generation_config.json",
 ];
 
-/// Where a run stands, beside its tensors. Dropout needs nothing here: its seeds follow from seed, step and micro-batch.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct TrainerState {
-    /// Version of the crate that wrote it.
-    pub lnfree: String,
-    /// With LN, without, or from scratch.
-    pub mode: Mode,
-    /// Optimizer steps done.
-    pub step: usize,
-    /// Optimizer steps that AdamW has counted.
-    pub optimizer_steps: u64,
-    /// Sequences consumed.
-    pub data_position: u64,
-    /// Identity of the token data.
-    pub data_fingerprint: String,
-    /// Tokens seen.
-    pub tokens: u64,
-    /// The model that the run started from.
-    pub base_model: PathBuf,
-    /// The whole config.
-    pub config: Config,
-}
-
-/// Writes `RUN/checkpoints/step-N` and points `latest` at it; older ones beyond `keep_checkpoints` go afterwards (0 keeps
-/// all). One of a later step, which a run resumed from an earlier checkpoint leaves behind, is not counted and not touched.
+/// Writes `RUN/checkpoints/step-N` and points `latest` at it; older ones beyond `keep_checkpoints` go
+/// afterwards (0 keeps all), but for those of `keep_steps`. One of a later step, which a run resumed from an
+/// earlier checkpoint leaves behind, is not counted and not touched. One that cannot be deleted is told of
+/// and stays.
 ///
 /// # Errors
 /// When something cannot be written; what was there before is untouched.
@@ -87,7 +69,7 @@ pub fn save(
         write_checksums(dir)
     })?;
     point_latest(&folder, &name)?;
-    remove_old(&folder, state.step, state.config.train.keep_checkpoints)?;
+    remove_old(&folder, state.step, &state.config.train);
     Ok(path)
 }
 
@@ -105,26 +87,31 @@ pub fn copy_tokenizer(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The folder of a run's checkpoint: `latest`, or the one with the most steps when that link is not there.
+/// The folder of a run's checkpoint: `latest`, or where that link leads nowhere the one with the most steps
+/// whose files are all there.
 ///
 /// # Errors
 /// When the run has no checkpoint.
 pub fn latest(run: &Path) -> Result<PathBuf> {
     let folder = run.join("checkpoints");
     let link = folder.join("latest");
-    if link.join(TRAINER_FILE).is_file() {
-        // What is read has to stay the same when a new checkpoint takes the link's place.
-        return std::fs::read_link(&link).map(|target| folder.join(target)).map_err(Error::io(&link));
+    // What is read has to stay the same when a new checkpoint takes the link's place.
+    if let Ok(target) = std::fs::read_link(&link)
+        && link.is_dir()
+    {
+        return Ok(folder.join(target));
     }
-    let (_, path) = numbered(&folder)?.pop().ok_or_else(|| {
+    if link.is_dir() {
+        return Ok(link);
+    }
+    newest(&folder).ok_or_else(|| {
         Error::file(run, "has no checkpoint to resume from; start the run again without --resume")
-    })?;
-    Ok(path)
+    })
 }
 
 /// Whether a run directory has a checkpoint.
 pub fn has_any(run: &Path) -> bool {
-    numbered(&run.join("checkpoints")).is_ok_and(|found| !found.is_empty())
+    latest(run).is_ok()
 }
 
 /// A model's folder by path or name (see [`crate::hub::locate_model`]); a run directory stands for its latest checkpoint.
@@ -167,9 +154,9 @@ fn in_run(checkpoint: &Path) -> bool {
 
 /// The newest checkpoint of a run other than `damaged` whose files are all what was written.
 pub fn newest_whole(run: &Path, damaged: &Path) -> Option<PathBuf> {
-    let found = numbered(&run.join("checkpoints")).ok()?;
     let is_damaged = |path: &Path| path.file_name() == damaged.file_name();
-    found.into_iter().rev().map(|(_, p)| p).find(|p| !is_damaged(p) && verify_checksums(p).is_ok())
+    let mut found = whole(&run.join("checkpoints")).into_iter().rev().map(|(_, path)| path);
+    found.find(|path| !is_damaged(path) && verify_checksums(path).is_ok())
 }
 
 /// Deletes what a killed process left unfinished in a run directory.
@@ -198,20 +185,6 @@ pub fn load(path: &Path) -> Result<(TrainerState, crate::model::weights::Weights
     Ok((state, moments))
 }
 
-/// The state of a checkpoint; `None` for a folder that is none of ours.
-///
-/// # Errors
-/// When there is one and it cannot be read.
-pub fn state(dir: &Path) -> Result<Option<TrainerState>> {
-    dir.join(TRAINER_FILE).is_file().then(|| read_state(dir)).transpose()
-}
-
-fn read_state(path: &Path) -> Result<TrainerState> {
-    let file = path.join(TRAINER_FILE);
-    let text = std::fs::read_to_string(&file).map_err(Error::io(&file))?;
-    serde_json::from_str(&text).map_err(|e| Error::file(&file, format!("not a trainer state: {e}")))
-}
-
 /// How a checkpoint of ours follows its standard deviations; `None` for anybody else's folder.
 pub(crate) fn norm_settings(dir: &Path) -> Result<Option<NormSettings>> {
     Ok(state(dir)?.map(|state| state.config.norm))
@@ -223,29 +196,4 @@ fn point_latest(folder: &Path, name: &str) -> Result<()> {
     let _ = std::fs::remove_file(&fresh);
     std::os::unix::fs::symlink(name, &fresh).map_err(Error::io(&fresh))?;
     std::fs::rename(&fresh, &link).map_err(Error::io(&link))
-}
-
-/// Keeps the `keep` newest up to `step`, the one just written.
-fn remove_old(folder: &Path, step: usize, keep: usize) -> Result<()> {
-    let all = numbered(folder)?;
-    if keep > 0 {
-        for (_, path) in all.iter().rev().filter(|(n, _)| *n <= step).skip(keep) {
-            std::fs::remove_dir_all(path).map_err(Error::io(path))?;
-        }
-    }
-    Ok(())
-}
-
-/// Checkpoints of a folder with their steps, ascending.
-fn numbered(folder: &Path) -> Result<Vec<(usize, PathBuf)>> {
-    let Ok(entries) = std::fs::read_dir(folder) else { return Ok(Vec::new()) };
-    let mut found: Vec<(usize, PathBuf)> = entries
-        .filter_map(|e| e.ok())
-        .filter_map(|e| {
-            let step = e.file_name().to_str()?.strip_prefix("step-")?.parse().ok()?;
-            Some((step, e.path()))
-        })
-        .collect();
-    found.sort();
-    Ok(found)
 }

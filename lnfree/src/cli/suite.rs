@@ -6,7 +6,9 @@ use clap::Args;
 use lnfree::Error;
 use lnfree::interrupt;
 use lnfree::report::{TOLERANCE, Verdict, results_table};
-use lnfree::suite::{Plan, Settings, StudyOptions, Suite, collect, remove_study, run, write_results};
+use lnfree::suite::{
+    Plan, Settings, StudyOptions, Suite, collect, remove_study, run, step_notes, write_results,
+};
 use lnfree::tch::Device;
 use lnfree::train::lock_run;
 
@@ -68,6 +70,7 @@ pub(super) fn eval_all(args: EvalAllArgs) -> anyhow::Result<()> {
     }
     let plan = Plan::new(&options)?;
     print!("{plan}");
+    step_notes(&options.suite).iter().for_each(|note| println!("{note}"));
     plan.check()?;
     interrupt::install()?;
     let failures = run(&plan, &options)?;
@@ -77,7 +80,7 @@ pub(super) fn eval_all(args: EvalAllArgs) -> anyhow::Result<()> {
         println!("\n{}", results_table(&study.evaluations).to_text());
     }
     let count = |verdict| study.comparisons.iter().filter(|c| c.verdict == verdict).count();
-    let verdicts = [Verdict::Reproduced, Verdict::Differs, Verdict::NotComparable]
+    let verdicts = [Verdict::Reproduced, Verdict::Differs, Verdict::NotComparable, Verdict::OtherStep]
         .map(|verdict| (count(verdict), verdict));
     let verdicts: Vec<String> = verdicts
         .iter()

@@ -34,7 +34,9 @@ pub(super) struct TrainArgs {
     #[arg(long)]
     out: Option<PathBuf>,
     /// Continue the run in this directory, or from one of its checkpoints, or the latest run under runs/.
-    #[arg(long, value_name = "DIR|latest", conflicts_with_all = ["mode", "config", "model", "items", "out"])]
+    /// With it, --set takes what does not change what is computed: train.micro_batch_size (N or auto),
+    /// train.keep_steps, eval.every and the like.
+    #[arg(long, value_name = "DIR|latest", conflicts_with_all = ["mode", "config", "model", "out"])]
     resume: Option<String>,
     /// Start nothing and download nothing: say what the run will need on this device, and whether it fits.
     #[arg(long, conflicts_with = "resume")]
@@ -59,8 +61,9 @@ pub(super) struct PretrainArgs {
     /// Run directory; by default runs/CONFIG.
     #[arg(long)]
     out: Option<PathBuf>,
-    /// Continue the run in this directory, or from one of its checkpoints, or the latest run under runs/.
-    #[arg(long, value_name = "DIR|latest", conflicts_with_all = ["config", "items", "out", "tokenizer"])]
+    /// Continue the run in this directory, or from one of its checkpoints, or the latest run under runs/;
+    /// --set as for `train`.
+    #[arg(long, value_name = "DIR|latest", conflicts_with_all = ["config", "out", "tokenizer"])]
     resume: Option<String>,
     #[command(flatten)]
     device: DeviceArgs,
@@ -74,7 +77,7 @@ const RUNS: &str = "runs";
 pub(super) fn train(args: TrainArgs) -> anyhow::Result<()> {
     let sources = Sources { data: args.data, eval_data: args.eval_data };
     if let Some(resume) = &args.resume {
-        return continue_run(resume, sources, &args.device);
+        return continue_run(resume, sources, &args.set.items, &args.device);
     }
     let (Some(mode), Some(name)) = (args.mode, args.config.as_deref()) else {
         anyhow::bail!("--mode and --config are needed");
@@ -98,7 +101,7 @@ pub(super) fn train(args: TrainArgs) -> anyhow::Result<()> {
 pub(super) fn pretrain(args: PretrainArgs) -> anyhow::Result<()> {
     let sources = Sources { data: args.data, eval_data: None };
     if let Some(resume) = &args.resume {
-        return continue_run(resume, sources, &args.device);
+        return continue_run(resume, sources, &args.set.items, &args.device);
     }
     let name = args.config.as_deref().context("--config is needed")?;
     let mut config = Config::load(name, &args.set.items)?;
@@ -113,9 +116,14 @@ fn default_out(config: &str, mode: Option<&str>) -> PathBuf {
     Path::new(RUNS).join(mode.map_or(stem.clone(), |m| format!("{stem}-{m}")))
 }
 
-fn continue_run(resume: &str, sources: Sources, device: &DeviceArgs) -> anyhow::Result<()> {
+fn continue_run(
+    resume: &str,
+    sources: Sources,
+    changes: &[String],
+    device: &DeviceArgs,
+) -> anyhow::Result<()> {
     let path = if resume == "latest" { newest_run()? } else { PathBuf::from(resume) };
-    let launch = Launch::resume(&path, sources, device.device()?)?;
+    let launch = Launch::resume_with(&path, sources, changes, device.device()?)?;
     let _ =
         writeln!(std::io::stderr(), "resuming {} at step {}", launch.dir.display(), launch.trainer.step());
     finish(launch)

@@ -78,6 +78,23 @@ impl Config {
         Ok(config)
     }
 
+    /// This config with `table.key=value` overrides of [`CHANGEABLE`] keys.
+    ///
+    /// # Errors
+    /// Any other key, or a value that cannot be; the error names it.
+    pub fn changed(&self, overrides: &[String]) -> Result<Config> {
+        for item in overrides {
+            let key = item.split('=').next().unwrap_or_default().trim();
+            if !CHANGEABLE.contains(&key) {
+                return Err(Error::invalid(format!(
+                    "--set {item}: a run that goes on keeps its config; only {} may be set with --resume",
+                    CHANGEABLE.join(", ")
+                )));
+            }
+        }
+        Config::parse(&self.to_toml(), "--set", overrides)
+    }
+
     /// As TOML, every value written out.
     pub fn to_toml(&self) -> String {
         toml::to_string(self).unwrap_or_default()
@@ -112,6 +129,18 @@ impl Config {
 fn one_line(message: &str) -> String {
     message.split_whitespace().collect::<Vec<_>>().join(" ")
 }
+
+/// What a run that goes on may be told anew: nothing of it changes what is computed, beyond the order of some
+/// sums.
+pub const CHANGEABLE: [&str; 7] = [
+    "train.micro_batch_size",
+    "train.save_every",
+    "train.keep_checkpoints",
+    "train.keep_steps",
+    "eval.every",
+    "eval.batch_size",
+    "eval.max_sequences",
+];
 
 /// Applies `table.key=value`; the value is TOML, and anything that is not TOML is a string.
 fn apply_override(table: &mut toml::Table, item: &str) -> Result<(), String> {

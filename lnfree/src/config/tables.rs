@@ -1,6 +1,6 @@
 //! The tables of a config and their defaults.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// `[model]`: which model is fine-tuned.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -89,9 +89,9 @@ impl std::str::FromStr for FloatType {
 pub struct TrainConfig {
     /// Sequences in one forward and backward.
     pub batch_size: usize,
-    /// Sequences of it that go through at a time, a number that divides it, with the result of the whole; unset, as many as the memory has room
-    /// for.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Sequences of it that go through at a time, a number that divides it, with the result of the whole;
+    /// unset or `"auto"`, as many as the memory has room for.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "number_or_auto")]
     pub micro_batch_size: Option<usize>,
     /// Forwards and backwards in one optimizer step.
     #[serde(default = "one")]
@@ -149,6 +149,10 @@ pub struct TrainConfig {
     /// Checkpoints kept, the newest ones; 0 keeps all.
     #[serde(default = "two")]
     pub keep_checkpoints: usize,
+    /// Steps whose checkpoints are written, whatever `save_every` says, and stay, whatever `keep_checkpoints`
+    /// says.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keep_steps: Vec<usize>,
 }
 
 /// `[data]`: what is trained on.
@@ -182,6 +186,23 @@ pub struct EvalConfig {
 impl Default for EvalConfig {
     fn default() -> Self {
         EvalConfig { every: 100, batch_size: 8, max_sequences: 1000 }
+    }
+}
+
+/// A whole number, or `"auto"` for none.
+fn number_or_auto<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<usize>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Wish {
+        Number(usize),
+        Name(String),
+    }
+    // What is neither says so in words of its own, not in those of the enum.
+    match Option::<Wish>::deserialize(deserializer) {
+        Ok(Some(Wish::Number(n))) => Ok(Some(n)),
+        Ok(None) => Ok(None),
+        Ok(Some(Wish::Name(name))) if name == "auto" => Ok(None),
+        _ => Err(serde::de::Error::custom("must be a whole number from 1, or \"auto\"")),
     }
 }
 

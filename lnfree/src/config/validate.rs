@@ -90,6 +90,11 @@ impl Config {
         require(positive(train.adam_eps), "train.adam_eps", "must be a positive number")?;
         require(not_negative(train.aux_loss_weight), "train.aux_loss_weight", "must not be negative")?;
         require(train.save_every > 0, "train.save_every", "must be at least 1")?;
+        if let Some(step) = train.keep_steps.iter().find(|step| !(1..=train.max_steps).contains(step)) {
+            let message =
+                format!("{step} is no step of this run: from 1 to train.max_steps = {}", train.max_steps);
+            return Err(("train.keep_steps".into(), message));
+        }
         let dropout = train.dropout.unwrap_or(0.0);
         require((0.0..1.0).contains(&dropout), "train.dropout", "must lie in [0, 1)")
     }

@@ -6,6 +6,7 @@ mod folded;
 mod generation;
 mod scaled;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::str::FromStr;
 
@@ -114,7 +115,8 @@ pub fn export(
     };
     let mut proof = Proof { max_abs: f64::NAN, relative_rms: f64::NAN, n_logits: 0 };
     write_dir_atomic(out, |dir| {
-        write_safetensors(&dir.join("model.safetensors"), &hf_names(exported.to_weights()), &metadata())?;
+        let header = header(facts);
+        write_safetensors(&dir.join("model.safetensors"), &hf_names(exported.to_weights()), &header)?;
         exported.config.stored_as(exported.wte.kind()).write(dir)?;
         copy_tokenizer(&source.path, dir)?;
         generation::write(&exported.config, dir)?;
@@ -133,6 +135,14 @@ pub fn export(
         card::write_card(&exported, format, &stds, &proof, facts, dir)
     })?;
     Ok(proof)
+}
+
+/// The key under which the header of an export's weights says after how many steps of fine-tuning they are.
+pub(crate) const STEPS: &str = "fine_tuning_steps";
+
+fn header(facts: &CardFacts) -> BTreeMap<String, String> {
+    let steps = (facts.steps > 0).then(|| (STEPS.to_string(), facts.steps.to_string()));
+    metadata().into_iter().chain(steps).collect()
 }
 
 fn is_empty(dir: &Path) -> Result<bool> {

@@ -9,11 +9,13 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Once;
 
 use hf_hub::{Cache, CacheRepo, Repo};
 
 use super::names::RepoKind;
 use crate::atomic::write_text;
+use crate::console::say;
 use crate::{Error, Result};
 
 /// The files with weights, best first; the order in which a folder's are read.
@@ -180,25 +182,35 @@ impl RepoCache {
         write_text(&path, commit)
     }
 
-    /// Waits for its turn to download a content, and calls `waiting` if that is not at once. The turn ends with the file's drop,
-    /// or the process; the lock is the one that huggingface_hub takes.
+    /// Waits for its turn to download a content, and calls `waiting` if that is not at once. The turn ends
+    /// with the file's drop, or the process; the lock is the one that huggingface_hub takes. Where the file
+    /// system has no locks, a line says so once, and it goes on: what is downloaded is checked before it
+    /// takes its name.
     pub(super) fn lock(&self, etag: &str, waiting: impl FnOnce()) -> Result<File> {
         let path = self.locks().join(format!("{etag}.lock"));
         let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path);
         let file = file.map_err(|e| not_writable(&path, e))?;
         // SAFETY: the descriptor is open for as long as `file` lives.
-        let flock = |how| unsafe { libc::flock(file.as_raw_fd(), how) } == 0;
-        if !flock(libc::LOCK_EX | libc::LOCK_NB) {
+        let flock = |how| match unsafe { libc::flock(file.as_raw_fd(), how) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        };
+        let mut taken = flock(libc::LOCK_EX | libc::LOCK_NB);
+        if taken.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::WouldBlock) {
             waiting();
-            while !flock(libc::LOCK_EX) {
-                let error = io::Error::last_os_error();
-                if error.kind() != io::ErrorKind::Interrupted {
-                    return Err(Error::file(
-                        &path,
-                        format!("cannot be locked: {error}; set HF_HOME to a local disk"),
-                    ));
-                }
+            taken = flock(libc::LOCK_EX);
+            while taken.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::Interrupted) {
+                taken = flock(libc::LOCK_EX);
             }
+        }
+        if let Err(error) = taken {
+            static TOLD: Once = Once::new();
+            TOLD.call_once(|| {
+                let folder = self.root.display();
+                say(&format!(
+                    "{folder}: files cannot be locked here ({error}): download with one process at a time"
+                ));
+            });
         }
         Ok(file)
     }

@@ -37,6 +37,8 @@ pub struct Published {
     pub label: &'static str,
     /// The data set's name.
     pub dataset: &'static str,
+    /// Steps of fine-tuning of the model that was published.
+    pub steps: u32,
     /// Mean loss, nats per token.
     pub mean: f64,
     /// Median loss, where it was published.
@@ -71,6 +73,8 @@ pub enum Verdict {
     Differs,
     /// Measured on another sample than the published figure.
     NotComparable,
+    /// The published figure is of another step of fine-tuning, or it is not known of which step the model is.
+    OtherStep,
     /// There is no published figure.
     Unpublished,
 }
@@ -82,6 +86,7 @@ impl Verdict {
             Verdict::Reproduced => "reproduced",
             Verdict::Differs => "differs",
             Verdict::NotComparable => "not comparable",
+            Verdict::OtherStep => "of another step",
             Verdict::Unpublished => "–",
         }
     }
@@ -112,9 +117,18 @@ pub struct Comparison {
     pub verdict: Verdict,
 }
 
-/// Holds `row` against `published`, which was measured on the first `sample` sequences of the data set, or on all of them
-/// where it has fewer.
-pub fn compare(row: &EvalRow, published: Option<&Published>, sample: u64, tolerance: f64) -> Comparison {
+/// Holds `row`, of a model after `steps` steps of fine-tuning where that is known, against `published`, which
+/// was measured on the first `sample` sequences of the data set, or on all of them where it has fewer. A
+/// figure of another step is not shown beside it.
+pub fn compare(
+    row: &EvalRow,
+    steps: Option<u32>,
+    published: Option<&Published>,
+    sample: u64,
+    tolerance: f64,
+) -> Comparison {
+    let other_step = published.is_some_and(|p| steps != Some(p.steps));
+    let published = published.filter(|_| !other_step);
     let compared = published.map_or(Statistic::Mean, |p| p.compared);
     let (measured, figure) = match compared {
         Statistic::Mean => (row.mean, published.map(|p| p.mean)),
@@ -123,6 +137,7 @@ pub fn compare(row: &EvalRow, published: Option<&Published>, sample: u64, tolera
     let difference = figure.map(|figure| measured - figure);
     // Half a unit of the last published decimal is no difference at all.
     let verdict = match difference {
+        None if other_step => Verdict::OtherStep,
         None => Verdict::Unpublished,
         Some(_) if !same_sample(row, sample) => Verdict::NotComparable,
         Some(d) if d.abs() <= tolerance + 5e-5 => Verdict::Reproduced,
@@ -154,6 +169,7 @@ mod tests {
         Published {
             label: "XL",
             dataset: "pile",
+            steps: 800,
             mean: 130.2197,
             median: Some(1.0937),
             ranges: &[],
@@ -174,7 +190,7 @@ mod tests {
     }
 
     fn verdict(mean: f64, n: u64, max: u64) -> Verdict {
-        compare(&row(mean, n, max), Some(&published(Statistic::Mean)), 10_000, TOLERANCE).verdict
+        compare(&row(mean, n, max), Some(800), Some(&published(Statistic::Mean)), 10_000, TOLERANCE).verdict
     }
 
     #[test]
@@ -198,11 +214,21 @@ mod tests {
     }
 
     #[test]
+    fn a_figure_of_another_step_is_not_compared() {
+        for steps in [None, Some(1200), Some(0)] {
+            let row = row(130.2197, 10_000, 10_000);
+            let of = compare(&row, steps, Some(&published(Statistic::Mean)), 10_000, TOLERANCE);
+            assert_eq!((of.verdict, of.published, of.difference), (Verdict::OtherStep, None, None));
+        }
+    }
+
+    #[test]
     fn the_median_stands_in_for_an_exploded_mean() {
-        let of = compare(&row(9e9, 10_000, 10_000), Some(&published(Statistic::Median)), 10_000, TOLERANCE);
+        let median = published(Statistic::Median);
+        let of = compare(&row(9e9, 10_000, 10_000), Some(800), Some(&median), 10_000, TOLERANCE);
         assert_eq!((of.verdict, of.measured, of.published), (Verdict::Reproduced, 1.09, Some(1.0937)));
         assert!((of.difference.unwrap() + 0.0037).abs() < 1e-9);
-        let none = compare(&row(3.0, 1, 1), None, 10_000, TOLERANCE);
+        let none = compare(&row(3.0, 1, 1), Some(800), None, 10_000, TOLERANCE);
         assert_eq!((none.verdict, none.published, none.measured), (Verdict::Unpublished, None, 3.0));
     }
 }

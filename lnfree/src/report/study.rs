@@ -69,7 +69,8 @@ impl Study {
     pub fn verdicts_explained(&self) -> String {
         format!(
             "`reproduced`: within {} nats of the figure beside it, which has four decimals and may have been computed in \
-             another precision; `differs`: further away; `not comparable`: measured on another sample.",
+             another precision; `differs`: further away; `not comparable`: measured on another sample; \
+             `of another step`: what was published is of another step of fine-tuning, so that nothing is compared.",
             self.tolerance
         )
     }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::steps::steps_of;
 use super::{nano, paper};
 use crate::model::{Gpt2Config, ModelFormat, Shape};
 use crate::report::Published;
@@ -41,10 +42,12 @@ pub struct SuiteModel {
     pub format: Option<ModelFormat>,
     /// The models that it is compared with; empty where there is one family only.
     pub family: String,
-    /// Steps of fine-tuning, where they are known.
+    /// Steps of fine-tuning, where they are known; only then it is held against published figures.
     pub steps: Option<u32>,
     /// Its size; `None` where that will be known only when it is there.
     pub shape: Option<Shape>,
+    /// Whether it is the user's own and not the suite's.
+    pub own: bool,
 }
 
 /// A data set of a suite.
@@ -136,8 +139,9 @@ impl Suite {
             model: model.into(),
             format: None,
             family: String::new(),
-            steps: None,
+            steps: steps_of(Path::new(model)),
             shape: config.as_ref().map(Shape::of),
+            own: true,
         });
         Ok(())
     }

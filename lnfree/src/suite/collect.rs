@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::plan::finished;
-use super::{StudyOptions, SuiteModel};
+use super::{StudyOptions, SuiteModel, step_notes};
 use crate::Result;
 use crate::atomic::write_text;
 use crate::device::{cores, driver, memory};
@@ -20,12 +20,13 @@ pub fn collect(options: &StudyOptions, failures: Vec<Failure>) -> Study {
                 continue;
             };
             let published = suite.published(&model.label, dataset.name);
-            comparisons.push(compare(&row, published, dataset.sample as u64, options.tolerance));
+            comparisons.push(compare(&row, model.steps, published, dataset.sample as u64, options.tolerance));
             evaluations.push(row);
         }
     }
     let (differences, pairing) = differences(&evaluations);
     let mut notes: Vec<String> = suite.notes.iter().map(|note| note.to_string()).collect();
+    notes.extend(step_notes(suite));
     notes.extend(pairing);
     Study {
         title: suite.title.into(),

@@ -13,6 +13,7 @@ mod paper;
 mod plan;
 mod progress;
 mod run;
+mod steps;
 
 pub use catalogue::{Suite, SuiteDataset, SuiteModel};
 pub use collect::{collect, write_results};
@@ -20,3 +21,4 @@ pub use options::{SETTINGS, Settings, StudyOptions, remove_study};
 pub use plan::{Job, Plan};
 pub(crate) use plan::{finished, newest};
 pub use run::run;
+pub use steps::step_notes;

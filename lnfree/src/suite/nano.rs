@@ -31,13 +31,15 @@ pub(super) fn suite() -> Suite {
         family: String::new(),
         steps: Some(steps),
         shape: Some(shape(format)),
+        own: false,
     };
     let dataset =
         |(name, title, sequences)| SuiteDataset { name, title, sample: LIMIT, sequences, embedded: true };
-    let figures = MODELS.iter().flat_map(|(label, _, _, _, means)| {
+    let figures = MODELS.iter().flat_map(|(label, _, _, steps, means)| {
         DATASETS.iter().zip(means).map(|((dataset, ..), mean)| Published {
             label,
             dataset,
+            steps: *steps,
             mean: *mean,
             median: None,
             ranges: &[],

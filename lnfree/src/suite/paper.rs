@@ -146,18 +146,21 @@ fn models(family: &Family, labels: &[&str]) -> Vec<SuiteModel> {
         family: family.name.into(),
         steps: Some(if i == 0 { 0 } else { family.steps }),
         shape: Some(family.shape),
+        own: false,
     };
     labels.iter().enumerate().map(model).collect()
 }
 
 fn published(family: &Family, labels: &[&'static str]) -> Vec<Published> {
     let mut out = Vec::new();
-    for (label, means) in labels.iter().copied().zip(family.means) {
+    let steps = [0, family.steps, family.steps];
+    for ((label, means), steps) in labels.iter().copied().zip(family.means).zip(steps) {
         for ((dataset, ..), mean) in DATASETS.into_iter().zip(means) {
             let spread = SPREADS.iter().find(|spread| (spread.label, SPREADS_ON) == (label, dataset));
             out.push(Published {
                 label,
                 dataset,
+                steps,
                 mean,
                 median: spread.map(|s| s.median),
                 ranges: spread.map_or(&[], |s| s.ranges),
@@ -195,6 +198,7 @@ mod tests {
             assert_eq!(model.label.ends_with("original"), model.model.starts_with("openai-community/"));
             assert_eq!(model.format == Some(ModelFormat::NoLnHfModel), ln_free);
             let steps = model.steps.unwrap();
+            assert!(suite.published.iter().all(|p| p.label != model.label || p.steps == steps), "{model:?}");
             assert!(steps == 0 || model.model.ends_with(&steps.to_string()), "{model:?}");
         }
     }

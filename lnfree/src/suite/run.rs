@@ -104,7 +104,7 @@ impl OfModel<'_> {
                 continue;
             };
             let published = suite.published(&model.label, dataset.name);
-            let result = compare(&row, published, dataset.sample as u64, self.options.tolerance);
+            let result = compare(&row, model.steps, published, dataset.sample as u64, self.options.tolerance);
             progress.finished(self.plan.work(model, &dataset).1, &result, row.details.seconds);
             self.close(&dataset, progress);
         }

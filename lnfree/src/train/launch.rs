@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use tch::Device;
 
-use super::{Mode, Outcome, RunLock, StartOptions, Trainer, lock_run, run};
+use super::{Mode, Outcome, RunLock, StartOptions, Trainer, lock_run, metrics, run};
 use crate::atomic::{verify_checksums, write_text};
 use crate::checkpoint;
 use crate::config::Config;
@@ -59,11 +59,17 @@ pub fn start_or_resume(
             format!("holds another run ({difference}); delete it, or choose another folder"),
         ));
     }
-    if state.step >= config.train.max_steps {
+    // Killed between the last checkpoint and its evaluation, a run has that still to do.
+    let evaluated = metrics::last_evaluated(&dir, state.step)?;
+    let evaluated = config.data.eval.is_none() || evaluated == state.step.checked_sub(1);
+    if state.step >= config.train.max_steps && evaluated {
         say(&format!("{}: all {} steps are done", out.display(), state.step));
         return Ok(Outcome { checkpoint: newest, steps: state.step });
     }
-    let launch = Launch::resume(&dir, Sources::default(), device)?;
+    let keep = &config.train.keep_steps;
+    let changes = (*keep != state.config.train.keep_steps).then(|| format!("train.keep_steps={keep:?}"));
+    let changes: Vec<String> = changes.into_iter().collect();
+    let launch = Launch::resume_with(&dir, Sources::default(), &changes, device)?;
     say(&format!("resuming {} at step {}", out.display(), launch.trainer.step()));
     launch.run()
 }
@@ -73,9 +79,8 @@ fn difference(config: &Config, mode: Mode, there: &Config, mode_there: Mode) -> 
     if mode != mode_there {
         return Some(format!("{mode_there:?} there, {mode:?} here"));
     }
-    // How many sequences go through at a time changes nothing about the run.
     let tables =
-        |config: &Config| without_micro_batch(config).to_toml().parse::<toml::Table>().unwrap_or_default();
+        |config: &Config| what_is_computed(config).to_toml().parse::<toml::Table>().unwrap_or_default();
     let (here, there) = (tables(config), tables(there));
     for table in here.keys().chain(there.keys()) {
         let keys =
@@ -93,9 +98,11 @@ fn difference(config: &Config, mode: Mode, there: &Config, mode_there: Mode) -> 
     None
 }
 
-fn without_micro_batch(config: &Config) -> Config {
+/// How many sequences go through at a time, and which checkpoints stay, changes nothing about the run.
+fn what_is_computed(config: &Config) -> Config {
     let mut config = config.clone();
     config.train.micro_batch_size = None;
+    config.train.keep_steps = Vec::new();
     config
 }
 
@@ -133,15 +140,27 @@ impl Launch {
     /// # Errors
     /// When there is none, a file of it is damaged (which checkpoint is whole, the message says), or its data are not there.
     pub fn resume(path: &Path, sources: Sources, device: Device) -> Result<Launch> {
+        Launch::resume_with(path, sources, &[], device)
+    }
+
+    /// [`Launch::resume`] with `table.key=value` changes to keys of [`crate::config::CHANGEABLE`], such as
+    /// `train.micro_batch_size=auto` on a machine with more memory.
+    ///
+    /// # Errors
+    /// As [`Launch::resume`], and for any other key.
+    pub fn resume_with(path: &Path, sources: Sources, changes: &[String], device: Device) -> Result<Launch> {
         let (dir, checkpoint) = checkpoint::locate(path)?;
         let lock = lock_run(&dir)?;
-        let trainer = resume_from(&checkpoint, sources, device).map_err(|error| {
+        let trainer = resume_from(&checkpoint, sources, changes, device).map_err(|error| {
             // Whatever went wrong, a damaged file is the cause that a person has to hear of.
             match verify_checksums(&checkpoint) {
                 Ok(_) => error,
                 Err(damage) => damaged(&dir, &checkpoint, damage),
             }
         })?;
+        if !changes.is_empty() {
+            write_text(&dir.join("config.toml"), &trainer.config.to_toml())?;
+        }
         Ok(Launch { trainer, dir, _lock: lock })
     }
 
@@ -163,9 +182,13 @@ fn keep_old_metrics(out: &Path) -> Result<()> {
     Ok(())
 }
 
-fn resume_from(checkpoint: &Path, sources: Sources, device: Device) -> Result<Trainer> {
+fn resume_from(checkpoint: &Path, sources: Sources, changes: &[String], device: Device) -> Result<Trainer> {
     let state = checkpoint::state(checkpoint)?.ok_or_else(|| Error::file(checkpoint, "is no checkpoint"))?;
-    let mut config = state.config;
+    let before = state.config.train.micro_batch_size;
+    let mut config = match changes {
+        [] => state.config,
+        changes => state.config.changed(changes)?,
+    };
     override_data(&mut config, sources);
     let (tokens, eval_tokens) = open_data(&config, checkpoint).map_err(|error| {
         Error::invalid(format!(
@@ -174,7 +197,16 @@ fn resume_from(checkpoint: &Path, sources: Sources, device: Device) -> Result<Tr
     })?;
     let model_dir = checkpoint.to_path_buf();
     let start = StartOptions { mode: state.mode, model_dir, tokens, eval_tokens, device };
-    Trainer::resume(config, start, checkpoint)
+    let trainer = Trainer::resume(config, start, checkpoint)?;
+    if let Some(before) = before.filter(|before| *before != trainer.micro_batch()) {
+        say(&format!(
+            "{} sequences at a time instead of {before}: the same means, summed in another order, so that \
+             last digits may differ from those of a run that goes on as it was{}",
+            trainer.micro_batch(),
+            if trainer.drops() { "; dropout draws other numbers" } else { "" }
+        ));
+    }
+    Ok(trainer)
 }
 
 /// Puts other data into a config.

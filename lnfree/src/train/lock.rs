@@ -4,6 +4,7 @@ use std::fs::File;
 use std::path::Path;
 
 use crate::atomic;
+use crate::console::say;
 use crate::{Error, Result};
 
 /// A run directory is this process's until the value is dropped, or the process ends in whatever way.
@@ -24,12 +25,15 @@ pub fn lock_run(dir: &Path) -> Result<RunLock> {
     if atomic::lock(&handle) {
         return Ok(RunLock(handle));
     }
-    match std::io::Error::last_os_error().kind() {
-        std::io::ErrorKind::WouldBlock => Err(Error::file(
+    let error = std::io::Error::last_os_error();
+    if error.kind() == std::io::ErrorKind::WouldBlock {
+        return Err(Error::file(
             dir,
             "another process is running in this directory; wait for it, or choose another --out",
-        )),
-        // Some network file systems lock no folders: better unlocked than not at all.
-        _ => Ok(RunLock(handle)),
+        ));
     }
+    // Some network file systems lock no folders: better unlocked than not at all.
+    let dir = dir.display();
+    say(&format!("{dir}: cannot be locked here ({error}): let one process at a time run in it"));
+    Ok(RunLock(handle))
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -57,6 +57,13 @@ pub enum Event {
         /// Mean cross-entropy on the validation data, nats per token.
         loss: f64,
     },
+    /// An evaluation, after the step, that gave no loss; training went on.
+    EvalFailed {
+        /// 0-based optimizer step.
+        step: usize,
+        /// Why, in one line.
+        reason: String,
+    },
 }
 
 /// Writes a run's metrics; continues those of an interrupted run.
@@ -64,6 +71,8 @@ pub(super) struct MetricsLog {
     path: PathBuf,
     file: File,
     board: EventWriter,
+    /// The step of the last evaluation, also of one that failed.
+    evaluated: Option<usize>,
 }
 
 impl MetricsLog {
@@ -72,11 +81,16 @@ impl MetricsLog {
     pub(super) fn open(dir: &Path, trainer: &Trainer) -> Result<MetricsLog> {
         std::fs::create_dir_all(dir).map_err(Error::io(dir))?;
         let path = dir.join("metrics.jsonl");
-        let kept = kept_lines(&path, trainer.step())?;
+        let (kept, evaluated) = kept_lines(&path, trainer.step())?;
         write_text(&path, &kept.concat())?;
         let file = File::options().append(true).open(&path).map_err(Error::io(&path))?;
         let board = EventWriter::resume(dir, trainer.step())?;
-        Ok(MetricsLog { path, file, board })
+        Ok(MetricsLog { path, file, board, evaluated })
+    }
+
+    /// The step of the last evaluation that is logged, also of one that failed.
+    pub(super) fn evaluated(&self) -> Option<usize> {
+        self.evaluated
     }
 
     pub(super) fn step(&mut self, record: &StepRecord) -> Result<()> {
@@ -99,10 +113,17 @@ impl MetricsLog {
 
     pub(super) fn event(&mut self, event: &Event) -> Result<()> {
         self.line(event)?;
-        if let Event::Eval { step, loss } = event {
-            self.board.add_scalar("eval/loss", *step, *loss)?;
+        match event {
+            Event::Eval { step, loss } => {
+                self.evaluated = Some(*step);
+                self.board.add_scalar("eval/loss", *step, *loss)
+            }
+            Event::EvalFailed { step, .. } => {
+                self.evaluated = Some(*step);
+                Ok(())
+            }
+            Event::Remove { .. } => Ok(()),
         }
-        Ok(())
     }
 
     /// Makes sure that what was logged survives whatever comes next.
@@ -118,20 +139,33 @@ impl MetricsLog {
     }
 }
 
-/// The lines of `path` that belong to steps before `step`.
-fn kept_lines(path: &Path, step: usize) -> Result<Vec<String>> {
+/// The step of the last evaluation that the run directory `dir` has logged, up to `steps` steps.
+pub(super) fn last_evaluated(dir: &Path, steps: usize) -> Result<Option<usize>> {
+    Ok(kept_lines(&dir.join("metrics.jsonl"), steps)?.1)
+}
+
+/// The lines of `path` that belong to steps before `step`, and the step of the last evaluation among them.
+fn kept_lines(path: &Path, step: usize) -> Result<(Vec<String>, Option<usize>)> {
     #[derive(Deserialize)]
     struct Line {
         step: usize,
+        #[serde(default)]
+        event: String,
     }
-    let Ok(file) = File::open(path) else { return Ok(Vec::new()) };
-    let mut kept = Vec::new();
+    let (mut kept, mut evaluated) = (Vec::new(), None);
+    let file = match File::open(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok((kept, evaluated)),
+        opened => opened.map_err(Error::io(path))?,
+    };
     for line in BufReader::new(file).lines() {
         let line = line.map_err(Error::io(path))?;
-        match serde_json::from_str::<Line>(&line) {
-            Ok(parsed) if parsed.step < step => kept.push(line + "\n"),
-            _ => {}
+        let Ok(parsed) = serde_json::from_str::<Line>(&line) else { continue };
+        if parsed.step < step {
+            kept.push(line + "\n");
+            if ["eval", "eval_failed"].contains(&parsed.event.as_str()) {
+                evaluated = Some(parsed.step);
+            }
         }
     }
-    Ok(kept)
+    Ok((kept, evaluated))
 }

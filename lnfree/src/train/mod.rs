@@ -13,6 +13,7 @@ pub mod split;
 pub mod tensorboard;
 mod trainer;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -28,6 +29,7 @@ use crate::eval::{EvalOptions, Summary, evaluate};
 use crate::{Error, Result, checkpoint, interrupt};
 use metrics::MetricsLog;
 use progress::Progress;
+use split::catching_lack_of_memory;
 
 /// What a run does about LN.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,80 +54,163 @@ pub struct Outcome {
 
 /// Trains to the end of the schedule, writing metrics, events and checkpoints into `dir`.
 ///
+/// A step is saved before it is evaluated. An evaluation that fails, or whose loss is not finite, is an
+/// [`Event::EvalFailed`] in the log and a line; training goes on, and ends itself when its own loss is not
+/// finite.
+///
 /// # Errors
-/// [`Error::Diverged`] when the loss is not finite, [`Error::Interrupted`] when a signal asked to stop, [`Error::OutOfMemory`] (both after
-/// saving), and whatever keeps files from being read or written.
+/// [`Error::Diverged`] when the training loss is not finite, [`Error::Interrupted`] when a signal asked to
+/// stop, [`Error::OutOfMemory`] and data that cannot be read (all but the first after saving what was done),
+/// and whatever keeps files from being written.
 pub fn run(trainer: &mut Trainer, dir: &Path) -> Result<Outcome> {
     let _listening = interrupt::listen();
     checkpoint::clean(dir)?;
-    let mut log = MetricsLog::open(dir, trainer)?;
-    let mut progress = Progress::new(trainer);
+    let mut run = Run::open(trainer, dir)?;
+    run.evaluate_again(trainer)?;
     let max_steps = trainer.config.train.max_steps;
-    let mut checkpoint = trainer.resumed_from().map(Path::to_path_buf);
-    let mut saved = checkpoint.as_ref().map(|_| trainer.step());
-    // A checkpoint may hold the very weights that make the next loss infinite: it is good once a step has followed.
-    let mut last_good: Option<PathBuf> = None;
     while trainer.step() < max_steps {
         let step = trainer.step();
         for removal in trainer.apply_removals() {
-            log.event(&Event::Remove { step, kind: removal.kind, layer: removal.layer })?;
+            run.log.event(&Event::Remove { step, kind: removal.kind, layer: removal.layer })?;
         }
-        let record = match trainer.train_step() {
-            Err(Error::OutOfMemory) if step > 0 && saved != Some(step) => {
-                return Err(saved_without_memory(trainer, dir, &mut log));
-            }
-            outcome => outcome?,
-        };
+        if let Err(error) = trainer.accumulate_gradients() {
+            return Err(run.saved_despite(trainer, error));
+        }
+        let record = trainer.update_parameters()?;
         if !record.loss.is_finite() || !record.grad_norm.is_finite() {
             let loss = if record.loss.is_finite() { record.grad_norm } else { record.loss };
-            return Err(diverged(step, loss, last_good));
+            return Err(run.diverged(step, loss));
         }
-        last_good.clone_from(&checkpoint);
-        log.step(&record)?;
-        progress.step(&record, trainer);
-        let stop = interrupt::requested();
+        run.last_good.clone_from(&run.checkpoint);
+        run.log.step(&record)?;
+        run.progress.step(&record, trainer);
         let last = trainer.step() == max_steps;
-        let evaluate = due(trainer.step(), trainer.config.eval.every) || last;
-        if evaluate && let Some(loss) = evaluate_now(trainer)? {
-            if !loss.is_finite() {
-                return Err(diverged(step, loss, last_good));
-            }
-            log.event(&Event::Eval { step, loss })?;
-            progress.note(&format!("step {step}: evaluation loss {loss:.4}"));
+        if save_is_due(trainer) || interrupt::requested() {
+            run.save(trainer)?;
         }
-        if due(trainer.step(), trainer.config.train.save_every) || last || stop {
-            log.sync()?;
-            checkpoint = Some(trainer.save(dir)?);
-            saved = Some(trainer.step());
+        // What a signal keeps from being evaluated is evaluated when the run goes on.
+        if evaluation_is_due(trainer) && (last || !interrupt::requested()) {
+            run.evaluate(trainer)?;
         }
-        if stop && !last {
+        if interrupt::requested() && !last {
+            run.save(trainer)?;
             return Err(Error::Interrupted { step, run: dir.to_path_buf() });
         }
     }
-    log.sync()?;
-    progress.finish();
-    match checkpoint {
-        Some(checkpoint) => Ok(Outcome { checkpoint, steps: max_steps }),
-        None => Err(Error::file(dir, "the run was already complete and has no checkpoint")),
+    run.finish(max_steps)
+}
+
+/// What a run writes while it trains.
+struct Run<'a> {
+    dir: &'a Path,
+    log: MetricsLog,
+    progress: Progress,
+    checkpoint: Option<PathBuf>,
+    /// The step that `checkpoint` is of.
+    saved: Option<usize>,
+    /// A checkpoint may hold the very weights that make the next loss infinite: it is good once a step has
+    /// followed.
+    last_good: Option<PathBuf>,
+}
+
+impl<'a> Run<'a> {
+    fn open(trainer: &Trainer, dir: &'a Path) -> Result<Run<'a>> {
+        let checkpoint = trainer.resumed_from().map(Path::to_path_buf);
+        Ok(Run {
+            dir,
+            log: MetricsLog::open(dir, trainer)?,
+            progress: Progress::new(trainer),
+            saved: checkpoint.as_ref().map(|_| trainer.step()),
+            checkpoint,
+            last_good: None,
+        })
+    }
+
+    /// Writes a checkpoint, unless there is one of this step.
+    fn save(&mut self, trainer: &Trainer) -> Result<()> {
+        if self.saved != Some(trainer.step()) {
+            self.log.sync()?;
+            self.checkpoint = Some(trainer.save(self.dir)?);
+            self.saved = Some(trainer.step());
+        }
+        Ok(())
+    }
+
+    /// Evaluates the step just done; what goes wrong in that is logged and told.
+    fn evaluate(&mut self, trainer: &Trainer) -> Result<()> {
+        let step = trainer.step() - 1;
+        let reason = match caught(|| evaluate_now(trainer)) {
+            Ok(None) => return Ok(()),
+            Ok(Some(loss)) if loss.is_finite() => {
+                self.progress.note(&format!("step {step}: evaluation loss {loss:.4}"));
+                return self.log.event(&Event::Eval { step, loss });
+            }
+            Ok(Some(loss)) => format!("the evaluation loss is {loss}"),
+            Err(Error::OutOfMemory) => {
+                "out of memory; a smaller eval.batch_size needs less (--resume DIR --set eval.batch_size=1)"
+                    .into()
+            }
+            Err(error) => error.to_string(),
+        };
+        self.progress.note(&format!("step {step}: the evaluation failed, training goes on: {reason}"));
+        self.log.event(&Event::EvalFailed { step, reason })
+    }
+
+    /// Makes up for the evaluation that was due at the checkpoint and that the end of the process has
+    /// prevented.
+    fn evaluate_again(&mut self, trainer: &Trainer) -> Result<()> {
+        let step = trainer.step();
+        match step > 0 && evaluation_is_due(trainer) && self.log.evaluated() != Some(step - 1) {
+            true => self.evaluate(trainer),
+            false => Ok(()),
+        }
+    }
+
+    /// The end of a run that a step has failed in: it has changed nothing, what was done before it is saved.
+    fn saved_despite(&mut self, trainer: &Trainer, error: Error) -> Error {
+        if trainer.step() == 0 || self.saved == Some(trainer.step()) {
+            return error;
+        }
+        if let Err(worse) = self.save(trainer) {
+            return Error::invalid(format!("{error}; nor could what was done be saved: {worse}"));
+        }
+        let (step, dir) = (trainer.step(), self.dir.display());
+        say(&format!("step {step}: what was done before it is saved: --resume {dir}"));
+        error
+    }
+
+    /// The end of a run whose loss is not a number; retention may have taken the checkpoint meanwhile.
+    fn diverged(&self, step: usize, loss: f64) -> Error {
+        Error::Diverged { step, loss, last_good: self.last_good.clone().filter(|path| path.is_dir()) }
+    }
+
+    fn finish(mut self, steps: usize) -> Result<Outcome> {
+        self.log.sync()?;
+        self.progress.finish();
+        match self.checkpoint {
+            Some(checkpoint) => Ok(Outcome { checkpoint, steps }),
+            None => Err(Error::file(self.dir, "the run was already complete and has no checkpoint")),
+        }
     }
 }
 
-/// The end of a run that memory has run out for: the step has changed nothing, what was done before it is saved.
-fn saved_without_memory(trainer: &Trainer, dir: &Path, log: &mut MetricsLog) -> Error {
-    if let Err(error) = log.sync().and_then(|()| trainer.save(dir)) {
-        return error;
-    }
-    say(&format!("step {}: what was done before it is saved: --resume {}", trainer.step(), dir.display()));
-    Error::OutOfMemory
+fn save_is_due(trainer: &Trainer) -> bool {
+    let (step, train) = (trainer.step(), &trainer.config.train);
+    step.is_multiple_of(train.save_every) || step == train.max_steps || train.keep_steps.contains(&step)
 }
 
-/// The end of a run whose loss is not a number; retention may have taken the checkpoint meanwhile.
-fn diverged(step: usize, loss: f64, last_good: Option<PathBuf>) -> Error {
-    Error::Diverged { step, loss, last_good: last_good.filter(|path| path.is_dir()) }
+fn evaluation_is_due(trainer: &Trainer) -> bool {
+    let (step, every) = (trainer.step(), trainer.config.eval.every);
+    step == trainer.config.train.max_steps || (every > 0 && step.is_multiple_of(every))
 }
 
-fn due(steps_done: usize, every: usize) -> bool {
-    every > 0 && steps_done.is_multiple_of(every)
+/// What `work` comes to; one that libtorch ends with a panic comes back as an error too.
+fn caught<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(|| catching_lack_of_memory(work))).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("unknown cause");
+        Err(Error::Torch(text.lines().next().unwrap_or_default().to_string()))
+    })
 }
 
 /// Mean loss on the validation data, if the config names any.

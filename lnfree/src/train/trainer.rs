@@ -96,7 +96,7 @@ impl Trainer {
     /// [`Trainer::update_parameters`].
     ///
     /// # Errors
-    /// When the data cannot be read.
+    /// As these.
     pub fn train_step(&mut self) -> Result<StepRecord> {
         self.accumulate_gradients()?;
         self.update_parameters()
@@ -120,7 +120,8 @@ impl Trainer {
             lr,
             grad_norm: numbers[3],
             tokens,
-            tokens_per_s: tokens as f64 / self.started.elapsed().as_secs_f64(),
+            // A clock that stands still gives a wrong rate, and no infinite one.
+            tokens_per_s: tokens as f64 / self.started.elapsed().as_secs_f64().max(1e-9),
             stds: self.stds(&numbers[4..]),
         };
         self.step += 1;
@@ -137,6 +138,7 @@ impl Trainer {
         // How a batch is parted is in its last digits: a continuation parts it likewise, whatever memory there is.
         config.train.micro_batch_size = Some(self.micro_batch);
         let state = TrainerState {
+            format: checkpoint::FORMAT,
             lnfree: env!("CARGO_PKG_VERSION").into(),
             mode: self.mode,
             step: self.step,

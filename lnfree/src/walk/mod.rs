@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use tch::Device;
 
-use crate::checkpoint::locate_model;
+use crate::checkpoint::{self, locate_model};
 use crate::config::Config;
 use crate::device::{available_memory, parse_device};
 use crate::export::CardFacts;
@@ -104,6 +104,24 @@ impl Walk {
         self.folder.join("ln_free")
     }
 
+    /// The checkpoint to export: of the step that the paper published this size at, where the run has kept
+    /// it, else the latest.
+    ///
+    /// # Errors
+    /// When the run has no checkpoint.
+    pub fn checkpoint(&self) -> Result<PathBuf> {
+        let published = self.run_dir().join(format!("checkpoints/step-{}", self.steps()));
+        if published.is_dir() { Ok(published) } else { checkpoint::latest(&self.run_dir()) }
+    }
+
+    /// Steps of fine-tuning of what is exported: of the published model where the config keeps that step,
+    /// else all.
+    fn steps(&self) -> usize {
+        let train = &self.config.train;
+        let published = Suite::find("paper").ok().and_then(|paper| published_steps(&paper, self.family));
+        published.filter(|steps| train.keep_steps.contains(steps)).unwrap_or(train.max_steps)
+    }
+
     /// The folder of the export.
     pub fn export_dir(&self) -> PathBuf {
         self.folder.join(format!("{}-folded", self.model()))
@@ -130,7 +148,7 @@ impl Walk {
             name: format!("{} LN-free", self.model()),
             base_model: self.model().into(),
             data: self.config.data.train.clone(),
-            steps: self.config.train.max_steps,
+            steps: self.steps(),
             repo: None,
         }
     }
@@ -194,6 +212,12 @@ fn schedule_of(config: &Config) -> Figure {
         config.train.max_steps,
         config.tokens_per_step(),
     )
+}
+
+/// Steps of fine-tuning of a family's models in the paper's table.
+fn published_steps(paper: &Suite, family: &str) -> Option<usize> {
+    let steps = paper.models.iter().filter(|m| m.family == family).find_map(|m| m.steps.filter(|s| *s > 0));
+    steps.map(|steps| steps as usize)
 }
 
 fn find(size: &str) -> Result<(&'static str, &'static str, &'static str)> {

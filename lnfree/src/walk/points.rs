@@ -10,7 +10,7 @@ use crate::report::read_run;
 use crate::suite::Suite;
 use crate::{Error, Result};
 
-use super::{SIZES, shape_of};
+use super::{SIZES, published_steps, shape_of};
 
 /// Folders below each other that may lie between the one asked about and a run.
 const DEEPEST: usize = 4;
@@ -22,13 +22,11 @@ const DEEPEST: usize = 4;
 pub fn published_points() -> Result<Vec<SizePoint>> {
     let paper = Suite::find("paper")?;
     let point = |(_, config, family): (&str, &str, &str)| {
-        let steps =
-            paper.models.iter().filter(|m| m.family == family).find_map(|m| m.steps.filter(|s| *s > 0));
-        let steps =
-            steps.ok_or_else(|| Error::invalid(format!("the paper's suite has no steps of {family}")))?;
-        let tokens = f64::from(steps) * Config::load(config, &[])?.tokens_per_step() as f64;
+        let steps = published_steps(&paper, family)
+            .ok_or_else(|| Error::invalid(format!("the paper's suite has no steps of {family}")))?;
+        let tokens = steps as f64 * Config::load(config, &[])?.tokens_per_step() as f64;
         let parameters = shape_of(&paper, family)?.parameters() as f64;
-        Ok(SizePoint { name: family.into(), parameters, steps: steps as usize, tokens, published: true })
+        Ok(SizePoint { name: family.into(), parameters, steps, tokens, published: true })
     };
     SIZES.into_iter().map(point).collect()
 }

@@ -22,6 +22,8 @@ impl Walk {
             label,
             model: self.export_dir().to_string_lossy().into_owned(),
             format: None,
+            steps: Some(self.card().steps as u32),
+            own: true,
             ..self.suite.models[0].clone()
         };
         self.suite.models.iter().cloned().chain([own]).collect()
@@ -90,8 +92,8 @@ impl Walk {
         Ok(self.published()?.iter().map(EvalRow::from).collect())
     }
 
-    /// What was published for the models of [`Walk::models`], to be seen beside them. Nothing for a stand-in: its losses have
-    /// nothing to do with the size's.
+    /// What was published for the models of [`Walk::models`], to be seen beside them, where both are of the
+    /// same step. Nothing for a stand-in: its losses have nothing to do with the size's.
     pub fn references(&self) -> Vec<Reference> {
         if self.stand_in.is_some() {
             return Vec::new();
@@ -101,7 +103,9 @@ impl Walk {
             Reference { label, dataset, mean: p.mean }
         };
         let models = self.models();
-        let here = |p: &&Published| models.iter().any(|model| model.label == p.label);
+        let here = |p: &&Published| {
+            models.iter().any(|model| model.label == p.label && model.steps == Some(p.steps))
+        };
         self.suite.published.iter().filter(here).map(reference).collect()
     }
 }

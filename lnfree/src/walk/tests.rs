@@ -62,6 +62,12 @@ fn the_real_walk_is_the_paper_with_a_model_of_our_own() {
     // Our LN-free model stands beside the published one's figure.
     assert_eq!(walk.references().len(), 9);
     assert!(!walk.shown(plotly::Plot::new().into()).to_json().contains("standing in"));
+    // The large run goes on after the step that was published: it is that one that is exported and compared.
+    let large = Walk::real("gpt2-large", "runs", Device::Cpu).unwrap();
+    assert_eq!((large.config.train.max_steps, large.card().steps, large.references().len()), (1200, 600, 9));
+    let mut forgot = large;
+    forgot.config.train.keep_steps = Vec::new();
+    assert_eq!((forgot.card().steps, forgot.references().len()), (1200, 6));
     assert!(Walk::real("gpt3", "runs", Device::Cpu).is_err());
 }
 

@@ -8,6 +8,8 @@ mod commands;
 mod common;
 mod disk;
 mod evaluations;
+mod faults;
+mod formats;
 mod generate;
 mod resume;
 mod run_directory;

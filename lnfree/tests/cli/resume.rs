@@ -24,7 +24,7 @@ fn metrics(place: &Place, run: &str) -> Vec<Value> {
 
 /// Both runs are complete and the same, LN states included: these lie in `model.safetensors`.
 #[track_caller]
-fn same(place: &Place, a: &str, b: &str) {
+pub(super) fn same(place: &Place, a: &str, b: &str) {
     for file in ["model.safetensors", "optimizer.safetensors", "config.json", "SHA256SUMS"] {
         let read = |run: &str| place.read(&format!("{run}/checkpoints/latest/{file}"));
         assert!(read(a) == read(b), "{file} of {a} and {b} differ");
@@ -37,6 +37,10 @@ fn same(place: &Place, a: &str, b: &str) {
     let steps: Vec<u64> =
         x.iter().filter(|l| l.get("event").is_none()).filter_map(|l| l["step"].as_u64()).collect();
     assert_eq!(steps, (0..24).collect::<Vec<u64>>());
+    assert_eq!(
+        place.text(&format!("{b}/checkpoints/latest/trainer.json")).matches("\"format\": 1").count(),
+        1
+    );
     let leftovers: Vec<_> = std::fs::read_dir(place.path(&format!("{b}/checkpoints")))
         .unwrap()
         .map(|e| e.unwrap().file_name().into_string().unwrap())
@@ -129,11 +133,11 @@ fn stopping_with_ln_changes_nothing() {
 }
 
 /// What a person does after a crash: resume if there is a checkpoint, else start again.
-fn start_or_resume(place: &Place, out: &str) -> Vec<String> {
+pub(super) fn start_or_resume(place: &Place, out: &str, more: &[&str]) -> Vec<String> {
     let resume = ["train", "--device", "cpu", "--resume", out].map(String::from).to_vec();
-    match place.path(out).join("checkpoints/latest").exists() {
+    match lnfree::checkpoint::has_any(&place.path(out)) {
         true => resume,
-        false => place.train(out, &[]),
+        false => place.train(out, more),
     }
 }
 
@@ -147,7 +151,7 @@ fn killing_at_ten_random_moments_changes_nothing() {
     let mut kills = Vec::new();
     while kills.len() < KILLS {
         let mut child = place
-            .command(&strs(&start_or_resume(&place, "killed")))
+            .command(&strs(&start_or_resume(&place, "killed", &[])))
             .stderr(std::process::Stdio::null())
             .spawn()
             .unwrap();
@@ -170,7 +174,7 @@ fn killing_at_ten_random_moments_changes_nothing() {
         kills.push(metrics_len(&place, "killed"));
     }
     println!("lines logged at each kill: {kills:?}");
-    place.ok(&strs(&start_or_resume(&place, "killed")));
+    place.ok(&strs(&start_or_resume(&place, "killed", &[])));
     same(&place, "calm", "killed");
 }
 
@@ -184,4 +188,83 @@ fn wait_for_lines(place: &Place, run: &str, child: &mut std::process::Child, n: 
     while child.try_wait().unwrap().is_none() && metrics_len(place, run) <= n {
         std::thread::sleep(Duration::from_millis(2));
     }
+}
+
+#[test]
+fn a_larger_machine_takes_larger_micro_batches_when_told_to() {
+    let place = Place::new();
+    let small = ["--set", "train.micro_batch_size=1", "--set", "train.dropout=0"];
+    place.ok(&strs(&place.train("calm", &small)));
+    let mut child = place
+        .command(&strs(&place.train("run", &small)))
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    wait_for_step(&place, "run", &mut child, 9);
+    signal(&child, libc::SIGTERM);
+    child.wait().unwrap();
+    let resume = ["train", "--device", "cpu", "--resume", "run"];
+    let with =
+        |set: &str| [&resume[..], &["--set", set]].concat().into_iter().map(String::from).collect::<Vec<_>>();
+    place.fails(
+        &strs(&with("train.micro_batch_size=3")),
+        &["train.micro_batch_size", "divide train.batch_size = 2"],
+    );
+    place.fails(&strs(&with("train.micro_batch_size=many")), &["train.micro_batch_size", "auto"]);
+    place.fails(
+        &strs(&with("train.learning_rate=1")),
+        &["train.learning_rate=1", "train.micro_batch_size", "--resume"],
+    );
+    let ended = place.lnfree(&strs(&with("train.micro_batch_size=auto")));
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(
+        ended.stderr.contains("2 sequences at a time instead of 1") && ended.stderr.contains("last digits"),
+        "{ended:?}"
+    );
+    let state: Value = serde_json::from_str(&place.text("run/checkpoints/latest/trainer.json")).unwrap();
+    assert_eq!(state["config"]["train"]["micro_batch_size"], 2);
+    let last = |run: &str| metrics(&place, run).pop().unwrap()["loss"].as_f64().unwrap();
+    assert!((last("run") - last("calm")).abs() < 1e-3 * last("calm"), "{} {}", last("run"), last("calm"));
+}
+
+/// Killed between a checkpoint and its evaluation, a run evaluates when it goes on.
+#[test]
+fn an_evaluation_that_a_kill_prevented_is_made_up_for() {
+    let place = Place::new();
+    let saving = ["--set", "train.save_every=6"];
+    place.ok(&strs(&place.train("calm", &saving)));
+    place.ok(&strs(&place.train("run", &saving)));
+    let log = place.text("run/metrics.jsonl");
+    // As a kill right after the last checkpoint leaves it, and one after that of step 18.
+    let kept: Vec<&str> = log.lines().filter(|l| !l.contains("\"eval\",\"step\":23,")).collect();
+    std::fs::write(place.path("run/metrics.jsonl"), kept.join("\n") + "\n").unwrap();
+    assert_ne!(place.text("run/metrics.jsonl"), log);
+    place.ok(&["train", "--device", "cpu", "--resume", "run"]);
+    same(&place, "calm", "run");
+    let kept: Vec<&str> = log.lines().filter(|l| !l.contains("\"eval\",\"step\":17,")).collect();
+    std::fs::write(place.path("run/metrics.jsonl"), kept.join("\n") + "\n").unwrap();
+    place.ok(&["train", "--device", "cpu", "--resume", "run/checkpoints/step-18"]);
+    same(&place, "calm", "run");
+}
+
+/// The step is saved before it is evaluated: what ends the process there, such as a lack of memory, costs
+/// nothing.
+#[cfg(target_os = "linux")]
+#[test]
+fn what_ends_the_process_in_an_evaluation_costs_nothing() {
+    let place = Place::new();
+    std::fs::copy(place.path("tokens.arrow"), place.path("eval.arrow")).unwrap();
+    let more = ["--data", "tokens.arrow", "--eval-data", "eval.arrow", "--set", "train.save_every=6"];
+    let slow = ["--set", "train.gradient_accumulation_steps=20"];
+    let train = place.train("run", &[&more[..], &slow].concat());
+    let mut child = place.command(&strs(&train)).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    wait_for_step(&place, "run", &mut child, 0);
+    // What is mapped of a file that has become shorter cannot be read: the system says SIGBUS.
+    std::fs::File::options().write(true).open(place.path("eval.arrow")).unwrap().set_len(0).unwrap();
+    let ended = ended(child.wait_with_output().unwrap());
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    super::one_line(&ended, &["eval.arrow", "cannot be read any more"]);
+    let latest = lnfree::checkpoint::latest(&place.path("run")).unwrap();
+    assert!(latest.ends_with("step-6"), "{latest:?}");
+    lnfree::atomic::verify_checksums(&latest).unwrap();
 }

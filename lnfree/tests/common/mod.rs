@@ -1,6 +1,8 @@
 //! Vectors made by the paper's code (see vectors/README.md) and how to compare with them; small runs of random models.
 #![allow(dead_code)]
 
+pub mod faults;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 

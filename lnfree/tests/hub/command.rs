@@ -197,3 +197,21 @@ fn an_export_is_pushed_and_loaded_by_its_name() {
     files.remove(".gitattributes");
     assert_eq!(files.into_iter().collect::<Vec<_>>(), super::content(&home.path().join("second")));
 }
+
+/// Some network file systems lock nothing: as everywhere else, it goes on.
+#[test]
+fn a_cache_that_cannot_be_locked_is_filled_all_the_same() {
+    if super::calls::library().is_none() {
+        return;
+    }
+    for error in [libc::ENOLCK, libc::EOPNOTSUPP, libc::ENOSYS] {
+        let (server, home) = (serve(sharded()), home());
+        let mut command = process("some/tiny", &server, home.path());
+        let output = super::calls::without_locks(&mut command, error).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{said}");
+        let warnings: Vec<&str> = said.lines().filter(|line| line.contains("cannot be locked")).collect();
+        assert_eq!(warnings.len(), 1, "{said}");
+        assert!(warnings[0].contains("hub") && warnings[0].contains("one process at a time"), "{said}");
+    }
+}

@@ -1,5 +1,7 @@
 //! Models and data sets from a hub: one on 127.0.0.1 that the tests start, spoken to by the library and by the real binary.
 
+#[path = "../common/faults.rs"]
+mod calls;
 mod command;
 mod datasets;
 mod download;

@@ -7,8 +7,8 @@ use std::path::Path;
 use std::process::Command;
 
 use lnfree::atomic::{
-    CHECKSUMS, remove_leftovers, sha256_file, verify_checksums, write_atomic, write_checksums,
-    write_dir_atomic,
+    CHECKSUMS, remove_dir_atomic, remove_leftovers, sha256_file, verify_checksums, write_atomic,
+    write_checksums, write_dir_atomic,
 };
 use lnfree::model::weights::{Weights, read_weights, write_safetensors};
 use lnfree::tch::{Device, Kind, Tensor};
@@ -250,4 +250,22 @@ fn a_full_disk_is_one_line_and_leaves_the_old_content() {
     assert_eq!(names(disk), before);
     assert_eq!(read_weights(&file).unwrap()["a"], Tensor::ones([10], (Kind::Float, Device::Cpu)));
     verify_checksums(&dir).unwrap();
+}
+
+#[test]
+fn a_folder_is_deleted_or_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("x");
+    put_folder(&dir, "one").unwrap();
+    remove_dir_atomic(&dir).unwrap();
+    assert!(names(folder.path()).is_empty());
+    let gone = line(remove_dir_atomic(&dir));
+    assert!(gone.starts_with(&dir.display().to_string()) && gone.contains("cannot be deleted"), "{gone}");
+    // A link goes, and not what it leads to, which may be on another disk.
+    let elsewhere = tempfile::tempdir().unwrap();
+    put_folder(&elsewhere.path().join("y"), "two").unwrap();
+    std::os::unix::fs::symlink(elsewhere.path().join("y"), &dir).unwrap();
+    remove_dir_atomic(&dir).unwrap();
+    assert!(names(folder.path()).is_empty());
+    assert_eq!(names(&elsewhere.path().join("y")), [CHECKSUMS, "a", "sub"]);
 }

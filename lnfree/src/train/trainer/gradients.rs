@@ -17,7 +17,8 @@ impl Trainer {
     /// with half as many sequences at a time, and the run goes on with these.
     ///
     /// # Errors
-    /// When the data cannot be read, and [`Error::OutOfMemory`] when memory does not suffice for one sequence: all is then as before the step.
+    /// When the data cannot be read, and [`Error::OutOfMemory`] when memory does not suffice for one sequence.
+    /// All is then as before the step, and the same call may be made again once the cause is mended.
     pub fn accumulate_gradients(&mut self) -> Result<()> {
         self.started = Instant::now();
         let (position, ln) = (self.batches.position(), self.ln.copy());
@@ -27,17 +28,15 @@ impl Trainer {
                 true => None,
                 false => smaller(batch_size, self.micro_batch),
             };
-            match catching_lack_of_memory(|| self.accumulate()) {
-                Err(Error::OutOfMemory) => {
-                    self.optimizer.clear_gradients();
-                    self.batches.seek(position);
-                    self.ln = ln.copy();
-                }
-                outcome => return outcome,
-            }
-            let Some(smaller) = smaller else { return Err(Error::OutOfMemory) };
+            let Err(error) = catching_lack_of_memory(|| self.accumulate()) else { return Ok(()) };
+            self.optimizer.clear_gradients();
+            self.batches.seek(position);
+            self.ln = ln.copy();
+            let (Error::OutOfMemory, Some(smaller)) = (&error, smaller) else { return Err(error) };
+            let result =
+                if self.drops() { "dropout then draws other numbers" } else { "which has the same result" };
             say(&format!(
-                "step {}: out of memory with {} sequences at a time; the step begins again with {smaller}, which has the same result",
+                "step {}: out of memory with {} sequences at a time; the step begins again with {smaller}, {result}",
                 self.step, self.micro_batch
             ));
             self.micro_batch = smaller;
@@ -108,9 +107,13 @@ impl Trainer {
         Ok((sums, seen))
     }
 
-    fn compute(&self, micro: usize, part: usize) -> Compute {
+    /// Whether dropout is on: it draws other numbers where a batch is parted otherwise.
+    pub(in crate::train) fn drops(&self) -> bool {
         let config = &self.model.config;
-        let drops = config.resid_pdrop > 0.0 || config.embd_pdrop > 0.0 || config.attn_pdrop > 0.0;
+        config.resid_pdrop > 0.0 || config.embd_pdrop > 0.0 || config.attn_pdrop > 0.0
+    }
+
+    fn compute(&self, micro: usize, part: usize) -> Compute {
         // One seed per micro-batch, far enough apart for the parts of the model to add their own number.
         let position = (self.step * self.config.train.gradient_accumulation_steps + micro) as u64;
         let seed = self
@@ -123,7 +126,7 @@ impl Trainer {
         Compute {
             dtype: self.config.train.dtype.kind(),
             observe: self.mode == Mode::WithoutLn,
-            dropout_seed: drops.then_some(seed),
+            dropout_seed: self.drops().then_some(seed),
         }
     }
 }

@@ -222,6 +222,10 @@ impl Text {
     }
 }
 
+fn not_finite() -> Error {
+    Error::NotFinite("the model's probabilities are not numbers; are its weights finite?".into())
+}
+
 /// The tokens that may come next, most likely first, on the host.
 struct Candidates {
     /// How many there are for each text.
@@ -242,6 +246,8 @@ impl Candidates {
         };
         let (top, ids) = logits.to_kind(Kind::Double).topk(k, -1, true, true);
         let weights = match options.temperature == 0.0 {
+            // NaN counts as the largest.
+            true if !bool::try_from(top.isfinite().all())? => return Err(not_finite()),
             true => Vec::new(),
             false => Vec::try_from((top / options.temperature).softmax(-1, Kind::Double).view(-1))?,
         };
@@ -253,9 +259,7 @@ impl Candidates {
         let of_row = row * self.k..(row + 1) * self.k;
         let ids = &self.ids[of_row.clone()];
         let Some(weights) = self.weights.get(of_row) else { return Ok(ids[0]) };
-        let choice = WeightedIndex::new(weights).map_err(|_| {
-            Error::invalid("the model's probabilities are not numbers; are its weights finite?")
-        })?;
+        let choice = WeightedIndex::new(weights).map_err(|_| not_finite())?;
         Ok(ids[choice.sample(rng)])
     }
 }

@@ -1,6 +1,5 @@
 //! `export` and `generate`.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -12,9 +11,11 @@ use lnfree::export::{CardFacts, export as export_model};
 use lnfree::generate::{Generator, SampleOptions};
 use lnfree::hub::{Hub, PushOptions, Settings};
 use lnfree::model::LoadedModel;
+use lnfree::output::check_whole_folder;
 use lnfree::tch::Kind;
 
 use super::DeviceArgs;
+use super::out::{is_closed, out, outln};
 
 #[derive(Args)]
 pub(super) struct ExportArgs {
@@ -67,6 +68,7 @@ pub(super) struct GenerateArgs {
 }
 
 pub(super) fn export(args: ExportArgs) -> anyhow::Result<()> {
+    check_whole_folder("--out", &args.out)?;
     // What cannot be pushed is said before anything is computed.
     let hub = match &args.push {
         Some(repo) => {
@@ -83,7 +85,7 @@ pub(super) fn export(args: ExportArgs) -> anyhow::Result<()> {
     let loaded = LoadedModel::load(&dir, None, Kind::Float, device)?;
     let proof = export_model(&loaded, args.format, &args.out, args.ignore_special, &facts)
         .with_context(|| format!("cannot export {}", dir.display()))?;
-    println!(
+    outln!(
         "{}: {} logits compared with the checkpoint: largest difference {:.2e}, relative RMS {:.2e}",
         args.out.display(),
         proof.n_logits,
@@ -131,10 +133,9 @@ pub(super) fn generate(args: GenerateArgs) -> anyhow::Result<()> {
     if prompt.is_empty() {
         prompt.push(tokenizer.eot_id());
     }
-    let mut out = std::io::stdout().lock();
     let mut ids = Vec::new();
     let mut printed = args.prompt.len();
-    write!(out, "{}", args.prompt)?;
+    out!("{}", args.prompt);
     // Decoding everything anew keeps characters whole that several tokens make together.
     let mut failure = None;
     Generator::new(&loaded.model, &loaded.ln, args.dtype)?.generate(&prompt, options, |id| {
@@ -144,15 +145,14 @@ pub(super) fn generate(args: GenerateArgs) -> anyhow::Result<()> {
                 tokenizer.encode(&args.prompt)?.into_iter().chain(ids.iter().copied()).collect();
             let text = tokenizer.decode(&all)?;
             if let Some(new) = text.get(printed..).filter(|t| !t.ends_with('\u{FFFD}')) {
-                write!(out, "{new}")?;
-                out.flush()?;
+                out!("{new}");
                 printed = text.len();
             }
             Ok(())
         };
         failure = step().err();
-        failure.is_none()
+        failure.is_none() && !is_closed()
     })?;
-    writeln!(out)?;
+    outln!();
     failure.map_or(Ok(()), Err)
 }

@@ -5,6 +5,7 @@ mod configs;
 mod data;
 mod evaluate;
 mod export;
+pub mod out;
 mod push;
 mod suite;
 mod train;
@@ -18,9 +19,19 @@ use self::evaluate::{EvalArgs, StdArgs};
 use self::export::{ExportArgs, GenerateArgs};
 use self::train::{PretrainArgs, TrainArgs};
 
+/// What scripts can tell apart.
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    done
+  1    it cannot be done, as one line on stderr says
+  2    the command line is wrong
+  3    a training run has diverged: its loss is not finite
+  4    a result is not finite (eval, std, generate, bench); what was computed is written all the same
+  130  stopped by Ctrl-C, 143 by SIGTERM; training has saved itself";
+
 /// Take LayerNorm out of GPT-2 models by fine-tuning, measure what that costs, and hand over LN-free models.
 #[derive(Parser)]
-#[command(version, disable_help_subcommand = true)]
+#[command(version, disable_help_subcommand = true, after_help = EXIT_CODES)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -8,6 +8,8 @@ mod commands;
 mod common;
 mod disk;
 mod evaluations;
+mod not_finite;
+mod outputs;
 mod resume;
 mod run_directory;
 mod signals;

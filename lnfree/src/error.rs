@@ -78,7 +78,8 @@ pub enum Error {
     NotFinite(String),
     /// A hook returned something that cannot take the place of an activation.
     #[error(
-        "the hook returned {found} for {activation:?}, which is {expected}: return a tensor of that shape, type and device"
+        "the hook returned {found} for {activation:?}, which is {expected}: \
+         return a tensor of that shape, type and device"
     )]
     Hook {
         /// Which one.

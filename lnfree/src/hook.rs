@@ -44,18 +44,20 @@ pub enum Activation {
 
 /// Sees every activation of a forward and may replace it.
 pub trait Hook {
-    /// Called once per activation; what it returns takes the activation's place. Return `value` to leave it as it is. Anything
-    /// but a tensor of its shape, type and device is [`Error::Hook`], see [`Pass::check`](crate::model::Pass::check).
+    /// Called once per activation; what it returns takes the activation's place. Return `value` to leave it
+    /// as it is. Anything but a tensor of its shape, type and device is [`Error::Hook`], see
+    /// [`Pass::check`](crate::model::Pass::check).
     fn on(&mut self, activation: Activation, value: Tensor) -> Tensor;
 
-    /// Whether it may look at activations or replace them. One that does not is never called, and work that makes several of them at
-    /// once is open to a forward.
+    /// Whether it may look at activations or replace them. One that does not is never called, and work that
+    /// makes several of them at once is open to a forward.
     fn looks(&self) -> bool {
         true
     }
 
-    /// Whether it is called with attention scores and patterns; they cost a `[batch, head, pos, pos]` tensor per layer, which
-    /// scaled-dot-product attention never makes. A hook that does without says so, as [`without_patterns`] does for a closure.
+    /// Whether it is called with attention scores and patterns; they cost a `[batch, head, pos, pos]` tensor
+    /// per layer, which scaled-dot-product attention never makes. A hook that does without says so, as
+    /// [`without_patterns`] does for a closure.
     fn wants_pattern(&self) -> bool {
         true
     }
@@ -169,7 +171,8 @@ impl<F: FnMut(Activation, Tensor) -> Tensor> Hook for F {
 #[derive(Debug, Clone, Copy)]
 pub struct WithoutPatterns<F>(F);
 
-/// A closure as a hook that is not called with attention scores and patterns, so that attention is as fast as without a hook.
+/// A closure as a hook that is not called with attention scores and patterns, so that attention is as fast as
+/// without a hook.
 pub fn without_patterns<F: FnMut(Activation, Tensor) -> Tensor>(hook: F) -> WithoutPatterns<F> {
     WithoutPatterns(hook)
 }

@@ -1,6 +1,8 @@
-//! Results that may cost hours: whether they can be written is asked before the work, and what then cannot be is put elsewhere.
+//! Results that may cost hours: whether they can be written is asked before the work, and what then cannot be
+//! is put elsewhere.
 //!
-//! A folder that a command fills is made, with those above it. What appears whole, a file or an export, needs the folder that it is to be in.
+//! A folder that a command fills is made, with those above it. What appears whole, a file or an export, needs
+//! the folder that it is to be in.
 
 use std::fs;
 use std::io::{ErrorKind, Write};
@@ -13,15 +15,18 @@ use crate::{Error, Result};
 /// What a disk has to take before the work starts.
 const PROBE: [u8; 4096] = [0; 4096];
 
-/// Refuses the file `path` of the option `option` (`--json`) if it cannot be written: by a file made beside it and taken away again.
+/// Refuses the file `path` of the option `option` (`--json`) if it cannot be written: by a file made beside
+/// it and taken away again.
 ///
 /// # Errors
-/// When its folder is missing, cannot be written, or has no space; when it is a folder, a link to nothing, or may not be written itself.
+/// When its folder is missing, cannot be written, or has no space; when it is a folder, a link to nothing, or
+/// may not be written itself.
 pub fn check_file(option: &str, path: &Path) -> Result<()> {
     refused(option, path, check_file_at(path))
 }
 
-/// Refuses the folder `path` of the option `option` (`--out`) if it cannot be made or written into. It is not made.
+/// Refuses the folder `path` of the option `option` (`--out`) if it cannot be made or written into. It is not
+/// made.
 ///
 /// # Errors
 /// As [`check_file`], of the folder or the first above it that is there.
@@ -29,7 +34,8 @@ pub fn check_folder(option: &str, path: &Path) -> Result<()> {
     refused(option, path, check_folder_at(path))
 }
 
-/// Refuses the folder `path` of the option `option` if it cannot be made beside its place and then take it, as an export does.
+/// Refuses the folder `path` of the option `option` if it cannot be made beside its place and then take it,
+/// as an export does.
 ///
 /// # Errors
 /// As [`check_file`], of the folder above it.
@@ -84,8 +90,9 @@ impl Kept {
     }
 }
 
-/// Writes the file `path` through `write`; where that fails, a file of its name in a new folder under the system's folder for temporary
-/// files, the working directory or the home directory, whichever takes it first.
+/// Writes the file `path` through `write`; where that fails, a file of its name in a new folder under the
+/// system's folder for temporary files, the working directory or the home directory, whichever takes it
+/// first.
 pub fn keep_file(path: &Path, write: impl Fn(&Path) -> Result<()>) -> Kept {
     let name = path.file_name().unwrap_or_else(|| "result".as_ref());
     keep(write(path), |folder| {

@@ -48,13 +48,13 @@ impl StdDict {
         let all = self.std_dict.iter().chain(&self.std_bos_dict);
         let lost: Vec<&str> =
             all.filter(|entry| !entry.1.is_finite()).map(|entry| entry.0.as_str()).collect();
-        // Names sort by place within a block, blocks as text: the first block is looked for.
-        let layer = |name: &&&str| name.split('.').nth(1).and_then(|layer| layer.parse::<usize>().ok());
-        match lost.iter().min_by_key(layer) {
+        let hooks = (0..).flat_map(|l| ["pre", "mid", "post"].map(|place| hook_name(l, place)));
+        // In the order of the model; there are no other names.
+        match hooks.take(self.std_dict.len()).find(|hook| lost.contains(&hook.as_str())) {
             None => Ok(()),
             Some(first) => Err(Error::NotFinite(format!(
-                "the residual stream is not finite at {first} ({} of {} standard deviations are no numbers); are the \
-                 model's weights finite?",
+                "the residual stream is not finite at {first} ({} of {} standard deviations are no numbers); \
+                 are the model's weights finite?",
                 lost.len(),
                 self.std_dict.len() + self.std_bos_dict.len()
             ))),
@@ -141,8 +141,8 @@ impl Hook for MomentsHook {
 /// Measures the residual stream over the first `max_sequences` sequences of `tokens`, `batch_size` at a time.
 ///
 /// # Errors
-/// When a sequence is shorter than two tokens, too long for the model, or unreadable, or a notebook's stop button;
-/// [`Error::NotFinite`] when the residual stream is not finite somewhere.
+/// When a sequence is shorter than two tokens, too long for the model, or unreadable, or a notebook's stop
+/// button; [`Error::NotFinite`] when the residual stream is not finite somewhere.
 pub fn measure(
     model: &Gpt2,
     ln: &LnState,

@@ -1,4 +1,5 @@
-//! What README promises of hooks: every activation of every block is seen, kept and replaced, whatever path a forward takes.
+//! What README promises of hooks: every activation of every block is seen, kept and replaced, whatever path a
+//! forward takes.
 
 mod common;
 
@@ -39,7 +40,8 @@ fn ids() -> Tensor {
     tensors("eval_tokens.safetensors")["tokens"].narrow(0, 0, 2).narrow(1, 0, 12)
 }
 
-/// LN real, half of them fake, all fake, and folded into the matrices; float32 and bfloat16; with and without observing.
+/// LN real, half of them fake, all fake, and folded into the matrices; float32 and bfloat16; with and without
+/// observing.
 fn ways() -> Vec<Way> {
     let stds = [(1.3, 2.0); 2 * LAYERS + 1];
     let fake = |kinds: &[RemovalKind]| {
@@ -111,8 +113,8 @@ fn what_replaces_an_activation_is_what_the_forward_goes_on_with() {
         for wanted in all().into_keys() {
             // Zeros without memory of their own, and a layout that no kernel of a forward makes.
             let zeros = |x: Tensor| Tensor::zeros([1], (x.kind(), x.device())).expand_as(&x);
-            let turned = |x: Tensor| (x * 0.5).transpose(0, 1).contiguous().transpose(0, 1);
-            for (what, change) in [("zeros", &zeros as &dyn Fn(Tensor) -> Tensor), ("half", &turned)] {
+            let turned = |x: Tensor| x.roll([1], [-1]).transpose(0, 1).contiguous().transpose(0, 1);
+            for (what, change) in [("zeros", &zeros as &dyn Fn(Tensor) -> Tensor), ("turned", &turned)] {
                 let mut seen = BTreeMap::new();
                 let mut patch = |at: Activation, x: Tensor| {
                     let x = if at == wanted { change(x) } else { x };
@@ -126,7 +128,8 @@ fn what_replaces_an_activation_is_what_the_forward_goes_on_with() {
                 let value = &seen[&wanted];
                 let mut dense = |at: Activation, x: Tensor| if at == wanted { value.copy() } else { x };
                 let again = way.logits(&mut dense);
-                assert!(relative_rms(&again, &patched) < 1e-2, "{}: {wanted:?} as {what}", way.name);
+                let limit = 1e-2 * (1.0 + patched.abs().max().double_value(&[]));
+                assert!(max_abs(&again, &patched) < limit, "{}: {wanted:?} as {what}", way.name);
             }
         }
     }
@@ -170,7 +173,7 @@ fn what_lns_observe_is_the_patched_stream() {
             let mut patch =
                 |at: Activation, x: Tensor| if at == Activation::ResidMid(1) { x * factor } else { x };
             let last = way.model.residual(&ids(), &mut pass, &mut patch);
-            way.model.final_norm(&last, &mut pass, &mut patch);
+            let _ = way.model.final_norm(&last, &mut pass, &mut patch);
             // Row 3 is ln_2 of block 1.
             pass.observations().unwrap().get(3)
         };
@@ -196,7 +199,7 @@ fn a_closure_may_do_without_patterns() {
 #[test]
 fn what_cannot_take_an_activations_place_is_an_error_that_names_it() {
     let _guard = tch::no_grad_guard();
-    for way in ways() {
+    for way in ways().into_iter().step_by(5) {
         for (wanted, size) in all() {
             let other_kind = |x: &Tensor| x.to_kind(Kind::Double);
             let wrong: [(&str, &dyn Fn(&Tensor) -> Tensor); 6] = [
@@ -205,7 +208,7 @@ fn what_cannot_take_an_activations_place_is_an_error_that_names_it() {
                 ("flat", &|x| x.reshape([-1])),
                 ("kind", &other_kind),
                 ("none", &|_| Tensor::new()),
-                ("sparse", &|x| x.to_sparse(None, None::<i64>, None)),
+                ("sparse", &|x| x.to_sparse(None, None::<&[i64]>, None)),
             ];
             for (what, wrong) in wrong {
                 let mut calls_after = 0;

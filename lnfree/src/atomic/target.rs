@@ -15,7 +15,8 @@ pub(crate) enum Target {
     Stream,
 }
 
-/// What is at `path`, or why that cannot be told; a link to nothing is an error, for a file renamed to it would replace the link.
+/// What is at `path`, or why that cannot be told; a link to nothing is an error, for a file renamed to it
+/// would replace the link.
 pub(crate) fn target(path: &Path) -> Result<Target, String> {
     if descriptor(path).is_some() {
         return Ok(Target::Stream);
@@ -38,8 +39,8 @@ pub(crate) fn target(path: &Path) -> Result<Target, String> {
 /// Opens a [`Target::Stream`] to be written to.
 pub(super) fn open_stream(path: &Path) -> io::Result<File> {
     let Some(descriptor) = descriptor(path) else { return File::options().write(true).open(path) };
-    // A copy shares the place in a file that `> FILE` opened: opened anew, it would be written from its start again.
-    // SAFETY: the number need not be open, and the copy is this file's alone.
+    // A copy shares the place in a file that `> FILE` opened: opened anew, it would be written from its start
+    // again. SAFETY: the number need not be open, and the copy is this file's alone.
     match unsafe { libc::dup(descriptor) } {
         -1 => Err(io::Error::last_os_error()),
         copy => Ok(unsafe { File::from_raw_fd(copy) }),

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use anyhow::Context;
 use clap::{Args, Subcommand};
 use lnfree::data::{
     ChunkScheme, DatasetOptions, Provenance, Tokenizer, copy_prepared, info, prepare, resolve_with,
@@ -90,7 +91,10 @@ pub(super) fn data(command: DataCommand) -> anyhow::Result<()> {
                 let made = prepare(Path::new(&source), &tokenizer, options.block_size, &out, scheme)?;
                 outln!("{}: {made}", out.display());
             } else {
-                copy_prepared(&resolve_with(&source, &options)?, &out)?;
+                let prepared = resolve_with(&source, &options)?;
+                copy_prepared(&prepared, &out).with_context(|| {
+                    format!("what was prepared is in {} all the same", prepared.display())
+                })?;
                 outln!("{}", out.display());
             }
         }

@@ -1,7 +1,7 @@
 //! Standard output, which may be full or closed: neither ends the work of a command.
 //!
-//! The first failure is remembered and [`ended`] makes an error of it once the work is done. A reader that goes away (`| head`) has seen
-//! enough: nothing more is printed, and nothing has failed.
+//! The first failure is remembered and [`ended`] makes an error of it once the work is done. A reader that
+//! goes away (`| head`) has seen enough: nothing more is printed, and nothing has failed.
 
 use std::fmt::Arguments;
 use std::io::{ErrorKind, Write};

@@ -23,8 +23,8 @@ impl Default for Calibration {
 }
 
 impl Calibration {
-    /// Adds a token whose most likely continuation had probability `confidence`. With one that is no probability there is no error to
-    /// be told any more.
+    /// Adds a token whose most likely continuation had probability `confidence`. With one that is no
+    /// probability there is no error to be told any more.
     pub fn add(&mut self, confidence: f32, correct: bool) {
         // Rounding may take it a little beyond one.
         let confidence = if (0.0..1.001).contains(&confidence) { confidence } else { f32::NAN };

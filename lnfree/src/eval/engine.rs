@@ -42,7 +42,8 @@ pub struct Evaluation {
     pub losses: Vec<f32>,
     /// Which sequences they came from.
     pub sequences: Vec<SequenceLoss>,
-    /// Mean entropy of the predicted distributions in nats; NaN where a loss is not finite, or a distribution has none.
+    /// Mean entropy of the predicted distributions in nats; NaN where a loss is not finite, or a distribution
+    /// has none.
     pub entropy: f64,
     /// Share of tokens that the model held to be the most likely; NaN where a loss is not finite.
     pub accuracy: f64,
@@ -57,8 +58,8 @@ impl Evaluation {
     }
 }
 
-/// Evaluates `model` on `tokens`; `progress` is told how many sequences are done. Losses that are not finite are among the others, for the
-/// caller to look at: [`Evaluation::check`] makes an error of them.
+/// Evaluates `model` on `tokens`; `progress` is told how many sequences are done. Losses that are not finite
+/// are among the others, for the caller to look at: [`Evaluation::check`] makes an error of them.
 ///
 /// # Errors
 /// When the data cannot be read or does not fit the model, a [`FloatType`] that the device cannot do, or a notebook's stop button.

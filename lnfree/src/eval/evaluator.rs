@@ -74,10 +74,12 @@ impl Evaluator {
     }
 
     /// Evaluates it on a data set, telling lines of progress, and writes the result into `folder` as [`write_result`] does; returns
-    /// the path of the JSON file. A folder that then cannot be written costs no result: the error says where that is instead.
+    /// the path of the JSON file. A folder that then cannot be written costs no result: the error says where
+    /// that is instead.
     ///
     /// # Errors
-    /// When the folder cannot be written, before anything is computed; as [`Evaluator::evaluate`], when the files cannot be written, and, once they are, as [`Evaluation::check`].
+    /// When the folder cannot be written, before anything is computed; as [`Evaluator::evaluate`], when the
+    /// files cannot be written, and, once they are, as [`Evaluation::check`].
     pub fn evaluate_into(
         &self,
         folder: impl AsRef<Path>,

@@ -1,6 +1,7 @@
 //! Losses that are no finite numbers: how many, where, and what that makes of everything computed from them.
 //!
-//! A NaN or an infinity leaves nothing that is said of all tokens: means, quantiles and shares are then NaN, which JSON writes as null.
+//! A NaN or an infinity leaves nothing that is said of all tokens: means, quantiles and shares are then NaN,
+//! which JSON writes as null.
 
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -36,8 +37,9 @@ impl Evaluation {
     pub fn check(&self, model: &str, dataset: &str) -> Result<()> {
         let Some(NotFinite { n_tokens, sequence, position }) = self.not_finite() else { return Ok(()) };
         Err(Error::NotFinite(format!(
-            "{model} on {dataset}: {n_tokens} of {} tokens have no finite loss, the first in sequence {sequence} at position \
-             {position} (both from 0), so that there is no mean; are the weights finite, and does --dtype float32 help?",
+            "{model} on {dataset}: {n_tokens} of {} tokens have no finite loss, the first in sequence {sequence} \
+             at position {position} (both from 0), so that there is no mean; are the weights finite, and does \
+             --dtype float32 help?",
             self.losses.len()
         )))
     }

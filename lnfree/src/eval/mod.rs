@@ -22,7 +22,7 @@ pub use engine::{EvalOptions, Evaluation, evaluate};
 pub use evaluator::{Evaluator, write_result};
 pub use files::{read_sequences, result_name, write_losses, write_sequences};
 pub use finite::NotFinite;
-pub(crate) use finite::{number, pair, some_pair};
+pub(crate) use finite::{number, some_pair};
 pub use record::{EvalRecord, RunFacts, WorstSequence};
 pub use sequences::{PositionLoss, SequenceLoss};
 pub use stats::{Summary, quantile, trimmed_mean};

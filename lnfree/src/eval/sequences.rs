@@ -79,7 +79,8 @@ impl Evaluation {
             .collect()
     }
 
-    /// The `k` sequences with the highest mean loss, worst first; those whose loss is not finite before all others.
+    /// The `k` sequences with the highest mean loss, worst first; those whose loss is not finite before all
+    /// others.
     pub fn worst(&self, k: usize) -> Vec<SequenceLoss> {
         let mut order = self.sequences.clone();
         let key = |s: &SequenceLoss| if s.loss.is_finite() { s.loss } else { f64::INFINITY };
@@ -88,7 +89,8 @@ impl Evaluation {
         order
     }
 
-    /// Where in sequence number `sequence` the loss is highest, or first is not finite: the position predicted from, and the loss.
+    /// Where in sequence number `sequence` the loss is highest, or first is not finite: the position
+    /// predicted from, and the loss.
     pub fn peak(&self, sequence: usize) -> Option<(usize, f32)> {
         let (_, losses) = self.by_sequence().find(|(s, _)| s.sequence == sequence)?;
         let mut places = losses.iter().copied().enumerate();

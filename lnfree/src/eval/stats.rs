@@ -49,8 +49,8 @@ impl Summary {
     }
 }
 
-/// Quantile `q` of ascending values (by `total_cmp`) with linear interpolation between neighbours, as numpy's default; NaN where one of
-/// them is.
+/// Quantile `q` of ascending values (by `total_cmp`) with linear interpolation between neighbours, as numpy's
+/// default; NaN where one of them is.
 pub fn quantile(sorted: &[f32], q: f64) -> f64 {
     let Some(last) = sorted.len().checked_sub(1) else { return f64::NAN };
     if sorted[0].is_nan() || sorted[last].is_nan() {

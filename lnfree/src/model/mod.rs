@@ -96,8 +96,9 @@ impl Pass<'_> {
         rows.map(|rows| Tensor::stack(&rows, 0))
     }
 
-    /// Whether everything that the hook returned could take its activation's place; [`Gpt2::forward`] asks, after the other parts of a
-    /// forward their caller has to. Where it could not, the rest of the forward is NaN and the hook is not called again.
+    /// Whether everything that the hook returned could take its activation's place; [`Gpt2::forward`] asks,
+    /// after the other parts of a forward their caller has to. Where it could not, the rest of the forward is
+    /// NaN and the hook is not called again.
     ///
     /// # Errors
     /// [`Error::Hook`] about the first that could not.

@@ -87,7 +87,8 @@ impl Table {
         }
         for (row, lost) in of_dataset().filter_map(|row| Some((row, row.details.not_finite?))) {
             self.notes.push(format!(
-                "{} on {name}: {} of {} tokens have no finite loss, the first in sequence {} at position {}: it has no mean.",
+                "{} on {name}: {} of {} tokens have no finite loss, the first in sequence {} at position {}: \
+                 it has no mean.",
                 row.label.as_ref().unwrap_or(&row.model),
                 lost.n_tokens,
                 row.n_tokens.map_or("?".into(), |n| n.to_string()),

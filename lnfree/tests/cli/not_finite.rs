@@ -11,7 +11,8 @@ use serde_json::Value;
 
 use super::{Place, common, one_line};
 
-/// A copy of a model with finite weights whose logits, or with `stream` whose residual stream, are beyond float32.
+/// A copy of a model with finite weights whose logits, or with `stream` whose residual stream, are beyond
+/// float32.
 fn overflowing(from: &Path, to: &Path, stream: bool) {
     std::fs::create_dir_all(to).unwrap();
     for file in std::fs::read_dir(from).unwrap() {

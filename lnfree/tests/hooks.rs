@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use common::{max_abs, relative_rms, tensors, vector};
 use lnfree::Error;
+use lnfree::export::fold;
 use lnfree::hook::{Activation, Capture, Hook, NoHook, without_patterns};
 use lnfree::model::{Compute, Gpt2, LoadedModel};
 use lnfree::norm::{LnState, NormSettings, RemovalKind};
@@ -40,7 +41,7 @@ fn ids() -> Tensor {
     tensors("eval_tokens.safetensors")["tokens"].narrow(0, 0, 2).narrow(1, 0, 12)
 }
 
-/// LN real, half of them fake, all fake, and folded into the matrices; float32 and bfloat16; with and without
+/// LN real, half of them fake, all fake, folded into the matrices, and both exports; float32 and bfloat16; with and without
 /// observing.
 fn ways() -> Vec<Way> {
     let stds = [(1.3, 2.0); 2 * LAYERS + 1];
@@ -53,6 +54,13 @@ fn ways() -> Vec<Way> {
     let states: [(&str, &[RemovalKind]); 3] = [("real", &[]), ("half", &half), ("fake", &RemovalKind::ALL)];
     let mut out = Vec::new();
     for dtype in [Kind::Float, Kind::BFloat16] {
+        let compute = Compute { dtype, ..Compute::default() };
+        let folded = fold(&tiny(), &[1.3; 2 * LAYERS + 1]).unwrap();
+        let ln = LnState::plain(LAYERS, Device::Cpu);
+        out.push(Way { name: format!("export without LN, {dtype:?}"), model: folded, ln, compute });
+        let LoadedModel { model, ln, .. } =
+            LoadedModel::load(&vector("exported_noln"), None, Kind::Float, Device::Cpu).unwrap();
+        out.push(Way { name: format!("export with LN in name, {dtype:?}"), model, ln, compute });
         for (name, kinds) in states {
             for (observe, kept) in [(false, true), (true, true), (false, false)] {
                 let (model, ln) = (tiny(), fake(kinds));
@@ -95,7 +103,7 @@ fn a_closure_and_a_capture_get_every_activation_once_on_every_way() {
         let plain = way.logits(&mut NoHook);
         assert!(relative_rms(&logits, &plain) < limit, "{}: looking changes the logits", way.name);
         let mut kept = Capture::of(all().into_keys());
-        way.logits(&mut kept);
+        let _ = way.logits(&mut kept);
         for (at, x) in &seen {
             // Scores are −∞ where nothing is looked at.
             let [x, kept] = [x, kept.get(*at).unwrap()].map(|x| x.nan_to_num(0.0, 1e4, -1e4));
@@ -190,7 +198,7 @@ fn a_closure_may_do_without_patterns() {
             seen.push(at);
             x
         });
-        way.logits(&mut look);
+        let _ = way.logits(&mut look);
         assert!(!seen.iter().any(|at| matches!(at, Activation::Pattern(_) | Activation::AttnScores(_))));
         assert_eq!(seen.len(), all().len() - 2 * LAYERS, "{}", way.name);
     }
@@ -249,11 +257,11 @@ fn a_capture_says_why_it_has_nothing() {
     let mut kept = Capture::of([Activation::Z(0), Activation::Z(LAYERS)]);
     let why = |kept: &Capture, at| kept.get(at).unwrap_err().to_string();
     assert!(why(&kept, Activation::Z(0)).contains("no forward"));
-    model.forward(&ids(), &ln, Compute::default(), &mut kept).unwrap();
+    let _ = model.forward(&ids(), &ln, Compute::default(), &mut kept).unwrap();
     assert_eq!(kept.get(Activation::Z(0)).unwrap().size(), [2, 4, 12, 16]);
     assert!(why(&kept, Activation::Z(LAYERS)).contains("does the model have that block"));
     assert!(why(&kept, Activation::Z(1)).contains("Capture::of"));
     // A shorter text replaces what the one before has left.
-    model.forward(&ids().narrow(1, 0, 5), &ln, Compute::default(), &mut kept).unwrap();
+    let _ = model.forward(&ids().narrow(1, 0, 5), &ln, Compute::default(), &mut kept).unwrap();
     assert_eq!(kept.get(Activation::Z(0)).unwrap().size(), [2, 4, 5, 16]);
 }

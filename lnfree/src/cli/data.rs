@@ -122,7 +122,11 @@ fn named(option: &str, path: &Path) -> (String, PathBuf) {
 
 pub(super) fn report(args: ReportArgs) -> anyhow::Result<()> {
     check_file("--out", &args.out)?;
-    let inputs: Vec<_> = args.evals.iter().map(|path| named("--eval", path)).collect();
+    let mut inputs: Vec<_> = args.evals.iter().map(|path| named("--eval", path)).collect();
+    for files in args.runs.iter().filter_map(|run| std::fs::read_dir(run).ok()) {
+        let files = files.flatten().map(|file| file.path()).filter(|path| !path.ends_with("report.html"));
+        inputs.extend(files.map(|path| named("a run", &path)));
+    }
     check_apart(&[named("--out", &args.out)], &inputs)?;
     keep_file(&args.out, |path| write_html(&args.runs, &args.evals, path)).here()?;
     if !args.evals.is_empty() {

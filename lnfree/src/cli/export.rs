@@ -153,6 +153,6 @@ pub(super) fn generate(args: GenerateArgs) -> anyhow::Result<()> {
         failure = step().err();
         failure.is_none() && !is_closed()
     })?;
-    outln!();
+    out!("\n");
     failure.map_or(Ok(()), Err)
 }

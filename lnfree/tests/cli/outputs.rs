@@ -167,9 +167,8 @@ fn results_are_written_though_nobody_can_be_told() {
 #[test]
 fn every_command_says_that_its_output_cannot_be_written() {
     let place = Place::new();
-    place.ok(&strs(&place.train("run", &["--set", "train.max_steps=2", "--set", "eval.every=0"])));
+    place.ok(&strs(&place.train("run", &["--set", "eval.every=0"])));
     let model = tiny();
-    let exported = common::vector("exported_noln").display().to_string();
     let commands: [&[&str]; 13] = [
         &["--help"],
         &["--version"],
@@ -185,7 +184,6 @@ fn every_command_says_that_its_output_cannot_be_written() {
         &["eval-all", "--suite", "nano", "--dry-run"],
         &["train", "--mode", "with_ln", "--config", "tiny.toml", "--plan"],
     ];
-    assert!(!exported.is_empty());
     for args in commands {
         let ended = onto_full_disk(&place, args);
         assert_eq!(ended.code, Some(1), "{args:?}: {ended:?}");

@@ -5,9 +5,11 @@
 //! recognisable name and are found by [`remove_leftovers`].
 
 mod checksums;
+mod target;
 
 pub use checksums::{CHECKSUMS, sha256_file, verify_checksums, write_checksums};
 pub(crate) use checksums::{digest_file, has_listed_files};
+pub(crate) use target::{Target, target};
 
 use std::ffi::OsStr;
 use std::fs::{self, File, Permissions};
@@ -27,16 +29,18 @@ const SUFFIX: &str = ".tmp";
 ///
 /// What `write` puts into the (buffered) file appears under `path` only when it is complete and on the disk; on any
 /// error, of `write` or of the system, the file that was at `path` stays as it was and nothing else is left behind.
-/// A link at `path` is followed.
+/// A link at `path` is followed. A device or a pipe (`/dev/stdout`) is written to as it is.
 ///
 /// # Errors
 /// Whatever `write` returns; [`Error::Io`] or [`Error::File`] naming `path` when the folder is missing or not
-/// writable, or the disk is full.
+/// writable, the disk is full, or `path` is a link to nothing.
 pub fn write_atomic(path: &Path, write: impl FnOnce(&mut BufWriter<&File>) -> Result<()>) -> Result<()> {
-    let (path, parent, name) = place(path)?;
-    if path.is_dir() {
-        return Err(Error::file(&path, "is a folder; name a file"));
+    match target(path).map_err(|why| Error::file(path, why))? {
+        Target::Stream => return write_stream(path, write),
+        Target::Folder => return Err(Error::file(path, "is a folder; name a file")),
+        Target::File | Target::Nothing => {}
     }
+    let (path, parent, name) = place(path)?;
     let temporary = temporary(&name, 0o666, |b| b.tempfile_in(&parent));
     let temporary = temporary.map_err(|e| cannot_write(&path, e))?;
     lock(temporary.as_file());
@@ -48,6 +52,16 @@ pub fn write_atomic(path: &Path, write: impl FnOnce(&mut BufWriter<&File>) -> Re
     synced.map_err(|e| cannot_write(&path, e))?;
     temporary.persist(&path).map_err(|e| cannot_write(&path, e.error))?;
     sync_folder(&parent)
+}
+
+/// Writes to what cannot be replaced by another file.
+fn write_stream(path: &Path, write: impl FnOnce(&mut BufWriter<&File>) -> Result<()>) -> Result<()> {
+    let file = target::open_stream(path).map_err(|e| cannot_write(path, e))?;
+    let mut buffered = BufWriter::new(&file);
+    let written = write(&mut buffered).map_err(|e| name_full_disk(path, e));
+    let flushed = written.and_then(|()| buffered.flush().map_err(|e| cannot_write(path, e)));
+    drop(buffered.into_parts());
+    flushed
 }
 
 /// Writes the folder `dir` through `fill`, all or nothing.
@@ -134,7 +148,7 @@ pub fn remove_leftovers(folder: &Path) -> Result<Vec<String>> {
 }
 
 /// The real path behind `path`, the folder it lies in, and its last component.
-fn place(path: &Path) -> Result<(PathBuf, PathBuf, String)> {
+pub(crate) fn place(path: &Path) -> Result<(PathBuf, PathBuf, String)> {
     // Renaming onto a link would replace the link and leave what it points to.
     let path = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
     let name = path.file_name().map(OsStr::to_string_lossy).map(|n| n.into_owned());
@@ -151,7 +165,7 @@ fn place(path: &Path) -> Result<(PathBuf, PathBuf, String)> {
 
 /// Makes a file or folder for unfinished content named after `name`; `mode` as for a plain `open` or `mkdir`, from
 /// which the umask is taken.
-fn temporary<T>(
+pub(crate) fn temporary<T>(
     name: &str,
     mode: u32,
     make: impl FnOnce(&tempfile::Builder) -> io::Result<T>,

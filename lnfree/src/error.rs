@@ -73,6 +73,22 @@ pub enum Error {
         /// The study's folder.
         kept: PathBuf,
     },
+    /// What was computed has no finite result.
+    #[error("{0}")]
+    NotFinite(String),
+    /// A hook returned something that cannot take the place of an activation.
+    #[error(
+        "the hook returned {found} for {activation:?}, which is {expected}: \
+         return a tensor of that shape, type and device"
+    )]
+    Hook {
+        /// Which one.
+        activation: crate::hook::Activation,
+        /// Shape, type and device of the activation.
+        expected: String,
+        /// Those of what the hook returned.
+        found: String,
+    },
     /// libtorch refused an operation.
     #[error("libtorch: {0}")]
     Torch(String),

@@ -31,6 +31,7 @@ pub mod model;
 mod native;
 pub mod norm;
 pub mod optim;
+pub mod output;
 pub mod plan;
 pub mod plot;
 pub mod prelude;

@@ -1,6 +1,8 @@
 //! The `lnfree` command: `main` turns errors into exit codes, [`cli::run`] is one `match` over the subcommands.
 
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used))]
+// A full or closed stream makes a panic of them: see `cli::out`.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod cli;
 mod panics;
@@ -14,11 +16,13 @@ use clap::Parser;
 fn main() -> ExitCode {
     panics::install();
     unreadable::install();
-    // A reader that closes the pipe early (`lnfree schedule gpt2 | head`) ends the program quietly.
-    // SAFETY: called before any thread exists.
-    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
     lnfree::device::keep_freed_memory();
-    match cli::run(cli::Cli::parse()) {
+    let cli = match cli::Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(message) => return show(&message),
+    };
+    // What could not be printed has kept nothing from being computed and written.
+    match cli::run(cli).and_then(|()| cli::out::ended()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             panics::say(&describe(&error));
@@ -27,9 +31,21 @@ fn main() -> ExitCode {
                     ExitCode::from(lnfree::interrupt::exit_code())
                 }
                 Some(lnfree::Error::Diverged { .. }) => ExitCode::from(3),
+                Some(lnfree::Error::NotFinite(_)) => ExitCode::from(4),
                 _ => ExitCode::from(1),
             }
         }
+    }
+}
+
+/// Help, the version, or what is wrong with the command line.
+fn show(message: &clap::Error) -> ExitCode {
+    match message.print() {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            panics::say(&format!("cannot write to standard output: {error}"));
+            ExitCode::from(1)
+        }
+        _ => ExitCode::from(u8::try_from(message.exit_code()).unwrap_or(2)),
     }
 }
 

@@ -16,6 +16,11 @@ pub fn say(message: &str) {
     let _ = writeln!(std::io::stderr(), "lnfree: {line}");
 }
 
+/// Prints a line on stderr; nothing happens where stderr is closed.
+pub fn warn(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
 fn describe(panic: &PanicHookInfo<'_>) -> String {
     let payload = panic.payload();
     let text = payload.downcast_ref::<String>().map(String::as_str);

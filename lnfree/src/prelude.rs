@@ -34,7 +34,7 @@ pub use crate::eval::{
 };
 pub use crate::export::{CardFacts, ExportFormat, Proof, compare, export};
 pub use crate::generate::{Generator, SampleOptions, generate};
-pub use crate::hook::{Activation, Capture, Hook, NoHook};
+pub use crate::hook::{Activation, Capture, Hook, NoHook, without_patterns};
 pub use crate::hub::{PushOptions, locate_tokenizer, push};
 pub use crate::model::{Compute, Gpt2, LoadOptions, LoadedModel, ModelFormat, Shape};
 pub use crate::norm::{LnMode, LnSite, LnState, NormSettings, RemovalKind};

@@ -44,6 +44,23 @@ impl StdDict {
         crate::atomic::write_text(path, &text)
     }
 
+    fn check_finite(&self) -> Result<()> {
+        let all = self.std_dict.iter().chain(&self.std_bos_dict);
+        let lost: Vec<&str> =
+            all.filter(|entry| !entry.1.is_finite()).map(|entry| entry.0.as_str()).collect();
+        let hooks = (0..).flat_map(|l| ["pre", "mid", "post"].map(|place| hook_name(l, place)));
+        // In the order of the model; there are no other names.
+        match hooks.take(self.std_dict.len()).find(|hook| lost.contains(&hook.as_str())) {
+            None => Ok(()),
+            Some(first) => Err(Error::NotFinite(format!(
+                "the residual stream is not finite at {first} ({} of {} standard deviations are no numbers); \
+                 are the model's weights finite?",
+                lost.len(),
+                self.std_dict.len() + self.std_bos_dict.len()
+            ))),
+        }
+    }
+
     /// `(average, position 0)` per LN, in the order of [`crate::norm::ln_names`]: ln_1 reads hook_resid_pre, ln_2
     /// hook_resid_mid, ln_f the last hook_resid_post.
     ///
@@ -93,9 +110,11 @@ impl Moments {
         }
     }
 
-    /// Unbiased standard deviation of group `i`.
+    /// Unbiased standard deviation of group `i`; not a number where what has been seen was not.
     fn std(&self, i: usize) -> f64 {
-        ((self.squares[i] - self.sum[i] * self.sum[i] / self.n[i]) / (self.n[i] - 1.0)).max(0.0).sqrt()
+        let variance = (self.squares[i] - self.sum[i] * self.sum[i] / self.n[i]) / (self.n[i] - 1.0);
+        // Rounding may take it below zero; `max` would make zero of NaN.
+        if variance < 0.0 { 0.0 } else { variance.sqrt() }
     }
 }
 
@@ -113,12 +132,17 @@ impl Hook for MomentsHook {
         self.0.entry(name).or_default().add(&value);
         value
     }
+
+    fn wants_pattern(&self) -> bool {
+        false
+    }
 }
 
 /// Measures the residual stream over the first `max_sequences` sequences of `tokens`, `batch_size` at a time.
 ///
 /// # Errors
-/// When a sequence is shorter than two tokens, too long for the model, or unreadable, or a notebook's stop button.
+/// When a sequence is shorter than two tokens, too long for the model, or unreadable, or a notebook's stop
+/// button; [`Error::NotFinite`] when the residual stream is not finite somewhere.
 pub fn measure(
     model: &Gpt2,
     ln: &LnState,
@@ -141,5 +165,7 @@ pub fn measure(
         let _ = model.residual(&batch, &mut pass, &mut hook);
     }
     let of = |i: usize| hook.0.iter().map(|(name, m)| (name.clone(), m.std(i))).collect();
-    Ok(StdDict { std_dict: of(0), std_bos_dict: of(1) })
+    let stds = StdDict { std_dict: of(0), std_bos_dict: of(1) };
+    stds.check_finite()?;
+    Ok(stds)
 }

@@ -112,6 +112,33 @@ fn bfloat16_agrees_even_where_logits_are_far_from_zero() {
 }
 
 #[test]
+fn a_token_without_finite_losses_takes_all_figures_with_it_and_is_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let tokens = token_file(&folder, &[12, 12, 9, 12]);
+    for bad in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+        for dtype in [FloatType::Float32, FloatType::Bfloat16] {
+            let (mut model, ln) = random_model();
+            // Only what is read at position 5 of sequence 2 is spoilt, not how it is predicted.
+            model.lm_head = Some(model.wte.copy());
+            let spoilt = tokens.row(2).unwrap()[5] as i64;
+            let _ = lnfree::tch::no_grad(|| model.wte.get(spoilt).fill_(bad));
+            let found =
+                run(&model, &ln, &tokens, EvalOptions { dtype, batch_size: 2, ..EvalOptions::default() });
+            let lost: Vec<usize> =
+                (0..found.losses.len()).filter(|&i| !found.losses[i].is_finite()).collect();
+            // From there on; before, a weight of zero makes NaN of it in some formulas of attention.
+            assert!(lost.ends_with(&[27, 28, 29]) && lost[0] >= 22, "{bad} {dtype:?}: {lost:?}");
+            let place = found.not_finite().unwrap();
+            assert_eq!((place.n_tokens, place.sequence, place.position), (lost.len(), 2, lost[0] - 22));
+            let error = found.check("m", "d").unwrap_err().to_string();
+            assert!(error.contains(&format!("{} of 41 tokens", lost.len())), "{error}");
+            let figures = [found.entropy, found.accuracy, found.calibration_error()];
+            assert!(figures.iter().all(|figure| figure.is_nan()), "{figures:?}");
+        }
+    }
+}
+
+#[test]
 fn an_evaluation_changes_nothing_and_repeats_to_the_bit() {
     let folder = tempfile::tempdir().unwrap();
     let tokens = token_file(&folder, &[48; 5]);

@@ -76,7 +76,7 @@ pub fn matrix_peak(dtype: FloatType, device: Device) -> f64 {
 ///
 /// # Errors
 /// When a temporary token file cannot be written, sequences are longer than the model's positions, a prompt leaves nothing to write, or a
-/// folded model is to be trained.
+/// folded model is to be trained; [`Error::NotFinite`] when the loss is no number.
 pub fn bench(config: Gpt2Config, device: Device, options: BenchOptions) -> Result<BenchRecord> {
     let BenchOptions { task, ln, seq, prompt, dtype, .. } = options;
     if task == Task::Train && ln == BenchLn::Folded {
@@ -98,6 +98,11 @@ pub fn bench(config: Gpt2Config, device: Device, options: BenchOptions) -> Resul
         Task::Eval => evaluation::time(config, device, options)?,
         Task::Generate => generation::time(config, device, options)?,
     };
+    if let Some(loss) = timed.loss.filter(|loss| !loss.is_finite()) {
+        return Err(Error::NotFinite(format!(
+            "the loss of random weights is {loss}: what was timed computes wrongly"
+        )));
+    }
     let held = peak_memory(device);
     // Before and after: a machine is not equally fast all the time.
     let peak = peak.max(matrix_peak(dtype, device));

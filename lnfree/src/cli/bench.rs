@@ -1,6 +1,5 @@
 //! `bench`.
 
-use std::io::Write;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -9,6 +8,7 @@ use lnfree::bench::{BenchLn, BenchOptions, Task, bench, bench_table, published_s
 use lnfree::model::Gpt2Config;
 
 use super::DeviceArgs;
+use super::out::outln;
 
 #[derive(Args)]
 pub(super) struct BenchArgs {
@@ -64,7 +64,7 @@ pub(super) struct BenchArgs {
 
 pub(super) fn run(args: BenchArgs) -> anyhow::Result<()> {
     if let Some(path) = &args.table {
-        let _ = writeln!(std::io::stdout(), "{}", bench_table(path, args.markdown)?);
+        outln!("{}", bench_table(path, args.markdown)?);
         return Ok(());
     }
     let device = args.device.device()?;
@@ -91,7 +91,7 @@ pub(super) fn run(args: BenchArgs) -> anyhow::Result<()> {
         aux_weight: args.aux_weight,
     };
     let record = bench(shape(&args.size, seq)?, device, options)?;
-    println!("{}", serde_json::to_string(&record)?);
+    outln!("{}", serde_json::to_string(&record)?);
     Ok(())
 }
 

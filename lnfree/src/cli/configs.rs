@@ -4,6 +4,7 @@ use clap::{Args, Subcommand};
 use lnfree::config::{Config, PRESETS};
 
 use super::Overrides;
+use super::out::{out, outln};
 
 #[derive(Subcommand)]
 pub(super) enum ConfigCommand {
@@ -36,15 +37,15 @@ pub(super) fn config(command: ConfigCommand) -> anyhow::Result<()> {
     match command {
         ConfigCommand::List => {
             for preset in PRESETS {
-                println!("{:26} {}", preset.name, preset.summary());
+                outln!("{:26} {}", preset.name, preset.summary());
             }
         }
         ConfigCommand::Show { config, json, set } => {
             let config = Config::load(&config, &set.items)?;
             if json {
-                println!("{}", serde_json::to_string_pretty(&config)?);
+                outln!("{}", serde_json::to_string_pretty(&config)?);
             } else {
-                print!("{}", config.to_toml());
+                out!("{}", config.to_toml());
             }
         }
     }
@@ -55,15 +56,15 @@ pub(super) fn schedule(args: ScheduleArgs) -> anyhow::Result<()> {
     let config = Config::load(&args.config, &args.set.items)?;
     let schedule = config.schedule();
     if args.json {
-        println!("{}", serde_json::to_string(schedule.removals())?);
+        outln!("{}", serde_json::to_string(schedule.removals())?);
         return Ok(());
     }
     let tokens = config.tokens_per_step();
-    println!("{:>6}  {:<6} {:>5}  {:>12}", "step", "kind", "layer", "tokens seen");
+    outln!("{:>6}  {:<6} {:>5}  {:>12}", "step", "kind", "layer", "tokens seen");
     for removal in schedule.removals() {
         let layer = removal.layer.map_or("-".into(), |l| l.to_string());
-        println!("{:>6}  {:<6} {layer:>5}  {:>12}", removal.step, removal.kind.name(), removal.step * tokens);
+        outln!("{:>6}  {:<6} {layer:>5}  {:>12}", removal.step, removal.kind.name(), removal.step * tokens);
     }
-    println!("{:>6}  end           {:>12}", config.train.max_steps, config.train.max_steps * tokens);
+    outln!("{:>6}  end           {:>12}", config.train.max_steps, config.train.max_steps * tokens);
     Ok(())
 }

@@ -2,12 +2,16 @@
 
 use std::path::{Path, PathBuf};
 
+use anyhow::Context;
 use clap::{Args, Subcommand};
 use lnfree::data::{
     ChunkScheme, DatasetOptions, Provenance, Tokenizer, copy_prepared, info, prepare, resolve_with,
 };
 use lnfree::hub::locate_tokenizer;
+use lnfree::output::{check_apart, check_file, keep_file};
 use lnfree::report::{read_eval, results_table, write_html};
+
+use super::out::outln;
 
 #[derive(Subcommand)]
 pub(super) enum DataCommand {
@@ -76,17 +80,22 @@ pub(super) fn data(command: DataCommand) -> anyhow::Result<()> {
         DataCommand::Prepare { source, n_sequences, tokenizer, block_size, out } => {
             let options = options(&source, n_sequences, tokenizer, block_size);
             let Some(out) = out else {
-                println!("{}", resolve_with(&source, &options)?.display());
+                outln!("{}", resolve_with(&source, &options)?.display());
                 return Ok(());
             };
+            check_file("--out", &out)?;
+            check_apart(&[named("--out", &out)], &[named("the source", Path::new(&source))])?;
             if Path::new(&source).exists() {
                 let tokenizer = load_tokenizer(options.tokenizer.as_deref().unwrap_or("gpt2"))?;
                 let scheme = ChunkScheme::default();
                 let made = prepare(Path::new(&source), &tokenizer, options.block_size, &out, scheme)?;
-                println!("{}: {made}", out.display());
+                outln!("{}: {made}", out.display());
             } else {
-                copy_prepared(&resolve_with(&source, &options)?, &out)?;
-                println!("{}", out.display());
+                let prepared = resolve_with(&source, &options)?;
+                copy_prepared(&prepared, &out).with_context(|| {
+                    format!("what was prepared is in {} all the same", prepared.display())
+                })?;
+                outln!("{}", out.display());
             }
         }
         DataCommand::Info { data, n_sequences, tokenizer, block_size } => {
@@ -98,28 +107,39 @@ pub(super) fn data(command: DataCommand) -> anyhow::Result<()> {
                 (None, Some(made)) => load_tokenizer(&made.request.tokenizer).ok(),
                 (None, None) => Some(load_tokenizer("nano")?),
             };
-            println!("{}", info(&path, tokenizer.as_ref())?);
+            outln!("{}", info(&path, tokenizer.as_ref())?);
             if let Some(made) = provenance {
-                println!("{made}");
+                outln!("{made}");
             }
         }
     }
     Ok(())
 }
 
+fn named(option: &str, path: &Path) -> (String, PathBuf) {
+    (option.into(), path.into())
+}
+
 pub(super) fn report(args: ReportArgs) -> anyhow::Result<()> {
+    check_file("--out", &args.out)?;
+    let mut inputs: Vec<_> = args.evals.iter().map(|path| named("--eval", path)).collect();
+    for files in args.runs.iter().filter_map(|run| std::fs::read_dir(run).ok()) {
+        let files = files.flatten().map(|file| file.path()).filter(|path| !path.ends_with("report.html"));
+        inputs.extend(files.map(|path| named("a run", &path)));
+    }
+    check_apart(&[named("--out", &args.out)], &inputs)?;
+    keep_file(&args.out, |path| write_html(&args.runs, &args.evals, path)).here()?;
     if !args.evals.is_empty() {
         let rows = args.evals.iter().map(read_eval).collect::<lnfree::Result<Vec<_>>>()?;
-        println!("{}", results_table(&rows).to_text());
+        outln!("{}", results_table(&rows).to_text());
     }
-    write_html(&args.runs, &args.evals, &args.out)?;
-    println!("report: {}", args.out.display());
+    outln!("report: {}", args.out.display());
     Ok(())
 }
 
 pub(super) fn doctor() -> anyhow::Result<()> {
     let checks = lnfree::doctor::report();
-    println!("{}", lnfree::doctor::table(&checks));
+    outln!("{}", lnfree::doctor::table(&checks));
     anyhow::ensure!(lnfree::doctor::healthy(&checks), "something that lnfree needs is missing, see above");
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! `std` and `eval`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -8,10 +8,12 @@ use lnfree::Error;
 use lnfree::atomic::write_text;
 use lnfree::checkpoint::locate_model;
 use lnfree::data::open_dataset_with;
-use lnfree::eval::{EvalOptions, EvalRecord, Evaluator, write_losses, write_result};
+use lnfree::eval::{EvalOptions, EvalRecord, Evaluation, Evaluator, result_name, write_losses, write_result};
 use lnfree::model::{LoadOptions, LoadedModel, ModelFormat, dataset_options};
+use lnfree::output::{Kept, check_apart, check_file, check_folder, keep_file, keep_folder};
 
 use super::DeviceArgs;
+use super::out::outln;
 
 #[derive(Args)]
 pub(super) struct StdArgs {
@@ -93,24 +95,76 @@ fn check_counts(batch_size: usize, n_sequences: usize) -> lnfree::Result<()> {
 
 pub(super) fn std(args: StdArgs) -> anyhow::Result<()> {
     check_counts(args.batch_size, args.n_sequences)?;
+    if let Some(out) = &args.out {
+        check_file("--out", out)?;
+        check_apart(&[named("--out", out)], &[named("--data", Path::new(&args.data))])?;
+    }
     let device = args.device.device()?;
     let dir = locate_model(&args.model)?;
     let load = LoadOptions { device, allow_non_finite: args.allow_non_finite, ..LoadOptions::default() };
     let loaded = LoadedModel::load_with(&dir, load)?;
+    let n_layer = loaded.model.h.len();
     let tokens =
         open_dataset_with(&args.data, &dataset_options(&dir, loaded.model.config.block_size as usize))?;
     tokens.check_vocab(loaded.model.config.vocab_size as usize)?;
     let stds = lnfree::stds::measure(&loaded.model, &loaded.ln, &tokens, args.n_sequences, args.batch_size)?;
-    let names = lnfree::norm::ln_names(loaded.model.h.len());
-    println!("{:<12} {:>10} {:>12}", "LN", "std", "position 0");
-    for (name, (std, bos)) in names.iter().zip(stds.initial(loaded.model.h.len())?) {
-        println!("{name:<12} {std:>10.4} {bos:>12.4}");
+    let initial = stds.initial(n_layer)?;
+    let kept = args.out.as_ref().map(|out| keep_file(out, |path| stds.write(path)));
+    outln!("{:<12} {:>10} {:>12}", "LN", "std", "position 0");
+    for (name, (std, bos)) in lnfree::norm::ln_names(n_layer).iter().zip(initial) {
+        outln!("{name:<12} {std:>10.4} {bos:>12.4}");
     }
-    if let Some(out) = &args.out {
-        stds.write(out)?;
-        println!("written to {}", out.display());
+    match (kept, &args.out) {
+        (Some(Kept::Here), Some(out)) => outln!("written to {}", out.display()),
+        (Some(Kept::Nowhere(error)), _) => {
+            outln!("{}", serde_json::to_string_pretty(&stds)?);
+            return Err(error.into());
+        }
+        (Some(kept), _) => kept.here()?,
+        (None, _) => {}
     }
     Ok(())
+}
+
+fn named(option: &str, path: &Path) -> (String, PathBuf) {
+    (option.into(), path.into())
+}
+
+impl EvalArgs {
+    fn label(&self) -> &str {
+        self.label.as_deref().unwrap_or(&self.model)
+    }
+
+    /// The files that will be written, each with the option that asks for it.
+    fn outputs(&self) -> Vec<(String, PathBuf)> {
+        let files = [("--json", &self.json), ("--losses", &self.losses)];
+        let files = files.into_iter().filter_map(|(option, path)| Some(named(option, path.as_ref()?)));
+        let ends = ["json", "sequences.arrow", "losses.arrow"];
+        let ends = &ends[..if self.keep_losses { 3 } else { 2 }];
+        let of_folder = self.out.iter().flat_map(|folder| self.data.iter().map(move |data| (folder, data)));
+        let of_folder = of_folder.flat_map(|(folder, data)| {
+            let name = result_name(self.label(), data);
+            ends.iter().map(move |end| (format!("--out of {data}"), folder.join(format!("{name}.{end}"))))
+        });
+        files.chain(of_folder).collect()
+    }
+
+    /// Refuses what cannot be written.
+    fn check_outputs(&self) -> anyhow::Result<()> {
+        if let Some(folder) = &self.out {
+            check_folder("--out", folder)?;
+        }
+        let outputs = self.outputs();
+        let folder_is_there = self.out.as_ref().is_none_or(|folder| folder.is_dir());
+        if folder_is_there {
+            outputs.iter().try_for_each(|(option, path)| check_file(option, path))?;
+        }
+        let mut inputs: Vec<_> = self.data.iter().map(|data| named("--data", Path::new(data))).collect();
+        if let Ok(files) = std::fs::read_dir(&self.model) {
+            inputs.extend(files.flatten().map(|file| named("--model", &file.path())));
+        }
+        Ok(check_apart(&outputs, &inputs)?)
+    }
 }
 
 pub(super) fn eval(args: EvalArgs) -> anyhow::Result<()> {
@@ -118,29 +172,34 @@ pub(super) fn eval(args: EvalArgs) -> anyhow::Result<()> {
     if args.out.is_none() && args.data.len() > 1 {
         return Err(Error::invalid("several data sets need --out, a folder for their results").into());
     }
+    args.check_outputs()?;
     let device = args.device.device()?;
     args.dtype.prepare(device)?;
-    let label = args.label.as_deref().unwrap_or(&args.model);
     let load = LoadOptions {
         format: args.format,
         device,
         allow_non_finite: args.allow_non_finite,
         ..Default::default()
     };
-    let evaluator = Evaluator::load_with(label, &args.model, load)?;
+    let evaluator = Evaluator::load_with(args.label(), &args.model, load)?;
     if let [data] = args.data.as_slice() {
         return eval_one(&evaluator, data, &args);
     }
     // What one data set lacks must not cost the others.
-    let mut failed = 0;
+    let mut failed = Vec::new();
     for data in &args.data {
         if let Err(error) = eval_one(&evaluator, data, &args) {
-            eprintln!("error: {data}: {error:#}");
-            failed += 1;
+            crate::panics::warn(&format!("error: {data}: {error:#}"));
+            failed.push(error);
         }
     }
-    anyhow::ensure!(failed == 0, "{failed} of {} data sets failed, see above", args.data.len());
-    Ok(())
+    let Some(last) = failed.pop() else { return Ok(()) };
+    let not_finite = |error: &anyhow::Error| matches!(error.downcast_ref(), Some(Error::NotFinite(_)));
+    let text = format!("{} of {} data sets failed, see above", failed.len() + 1, args.data.len());
+    if not_finite(&last) && failed.iter().all(not_finite) {
+        return Err(Error::NotFinite(text).into());
+    }
+    anyhow::bail!(text)
 }
 
 fn eval_one(evaluator: &Evaluator, data: &str, args: &EvalArgs) -> anyhow::Result<()> {
@@ -156,16 +215,32 @@ fn eval_one(evaluator: &Evaluator, data: &str, args: &EvalArgs) -> anyhow::Resul
         bar.set_position(done as u64);
     })?;
     bar.finish_and_clear();
+    // Before anything is printed: whoever reads that may be gone.
+    let written = write(&record, &evaluation, args);
     print(&record);
-    if let Some(path) = &args.losses {
-        write_losses(path, &evaluation.losses)?;
+    match (evaluation.check(&record.label, data), written) {
+        (Err(Error::NotFinite(lost)), Err(unwritten)) => {
+            Err(Error::NotFinite(format!("{lost}; {unwritten}")).into())
+        }
+        (Err(lost), _) => Err(lost.into()),
+        (Ok(()), written) => written,
     }
-    if let Some(path) = &args.json {
-        write_text(path, &serde_json::to_string_pretty(&record)?)?;
+}
+
+/// Writes all that was asked for, each as well as it can be.
+fn write(record: &EvalRecord, evaluation: &Evaluation, args: &EvalArgs) -> anyhow::Result<()> {
+    let text = serde_json::to_string_pretty(record)?;
+    let losses = args.losses.as_ref().map(|to| keep_file(to, |path| write_losses(path, &evaluation.losses)));
+    let json = args.json.as_ref().map(|to| keep_file(to, |path| write_text(path, &text)));
+    if let Some(Kept::Nowhere(_)) = json {
+        outln!("{text}");
     }
-    if let Some(folder) = &args.out {
-        write_result(folder, &record, &evaluation, args.keep_losses)?;
-    }
+    let folder = args.out.as_ref().map(|to| {
+        keep_folder(to, |folder| write_result(folder, record, evaluation, args.keep_losses).map(drop))
+    });
+    let kept = [losses, json, folder].into_iter().flatten().map(Kept::here);
+    let failed: Vec<String> = kept.filter_map(|kept| Some(kept.err()?.to_string())).collect();
+    anyhow::ensure!(failed.is_empty(), "{}", failed.join("; "));
     Ok(())
 }
 
@@ -178,23 +253,31 @@ fn bar() -> ProgressBar {
 }
 
 fn print(record: &EvalRecord) {
-    println!("{} ({}) on {}", record.label, record.format, record.dataset);
-    println!("  {} sequences, {} tokens", record.n_sequences, record.n_tokens);
-    println!(
+    outln!("{} ({}) on {}", record.label, record.format, record.dataset);
+    outln!("  {} sequences, {} tokens", record.n_sequences, record.n_tokens);
+    if record.not_finite.is_some() {
+        // There is no figure to be shown; the error says why.
+        return;
+    }
+    outln!(
         "  mean {:.4}  median {:.4}  perplexity {:.2}",
-        record.summary.mean, record.summary.median, record.summary.perplexity
+        record.summary.mean,
+        record.summary.median,
+        record.summary.perplexity
     );
     let [low, high] = record.mean_interval;
-    println!("  mean's 95% interval [{low:.4}, {high:.4}]  trimmed mean {:.4}", record.trimmed_mean);
+    outln!("  mean's 95% interval [{low:.4}, {high:.4}]  trimmed mean {:.4}", record.trimmed_mean);
     for (width, [low, high]) in &record.summary.ranges {
-        println!("  {width:>5}% range [{low:.4}, {high:.4}]");
+        outln!("  {width:>5}% range [{low:.4}, {high:.4}]");
     }
-    println!(
+    outln!(
         "  entropy {:.4}  accuracy {:.4}  calibration error {:.4}",
-        record.entropy, record.accuracy, record.calibration_error
+        record.entropy,
+        record.accuracy,
+        record.calibration_error
     );
     for worst in record.worst.iter().take(1) {
-        println!("  worst sequence: {} with {:.4}", worst.sequence, worst.mean);
+        outln!("  worst sequence: {} with {:.4}", worst.sequence, worst.mean);
     }
-    println!("  {:.0} tokens/s in {} on {}", record.run.tokens_per_s, record.run.dtype, record.run.device);
+    outln!("  {:.0} tokens/s in {} on {}", record.run.tokens_per_s, record.run.dtype, record.run.device);
 }

@@ -9,9 +9,11 @@ use lnfree::export::ExportFormat;
 use lnfree::export::{CardFacts, export as export_model};
 use lnfree::hub::{Hub, PushOptions, Settings};
 use lnfree::model::LoadedModel;
+use lnfree::output::check_whole_folder;
 use lnfree::tch::Kind;
 
 use super::DeviceArgs;
+use super::out::outln;
 
 #[derive(Args)]
 pub(super) struct ExportArgs {
@@ -37,6 +39,7 @@ pub(super) struct ExportArgs {
 }
 
 pub(super) fn export(args: ExportArgs) -> anyhow::Result<()> {
+    check_whole_folder("--out", &args.out)?;
     // What cannot be pushed is said before anything is computed.
     let hub = match &args.push {
         Some(repo) => {
@@ -53,7 +56,7 @@ pub(super) fn export(args: ExportArgs) -> anyhow::Result<()> {
     let loaded = LoadedModel::load(&dir, None, Kind::Float, device)?;
     let proof = export_model(&loaded, args.format, &args.out, args.ignore_special, &facts)
         .with_context(|| format!("cannot export {}", dir.display()))?;
-    println!(
+    outln!(
         "{}: {} logits compared with the checkpoint: largest difference {:.2e}, relative RMS {:.2e}",
         args.out.display(),
         proof.n_logits,

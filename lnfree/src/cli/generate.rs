@@ -1,13 +1,12 @@
 //! `generate`.
 
-use std::io::Write;
-
 use clap::Args;
 use lnfree::data::Tokenizer;
 use lnfree::generate::{Generator, SampleOptions};
 use lnfree::model::{GenerationConfig, LoadOptions, LoadedModel};
 
 use super::DeviceArgs;
+use super::out::{is_closed, out};
 
 #[derive(Args)]
 pub(super) struct GenerateArgs {
@@ -97,10 +96,9 @@ fn write_text(
     tokenizer: &Tokenizer,
     generate: impl FnOnce(&mut dyn FnMut(u32) -> bool) -> anyhow::Result<Vec<u32>>,
 ) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
     let mut all = tokenizer.encode(prompt)?;
     let mut printed = prompt.len();
-    write!(out, "{prompt}")?;
+    out!("{prompt}");
     // Decoding everything anew keeps characters whole that several tokens make together.
     let mut failure = None;
     let ended = generate(&mut |id| {
@@ -108,17 +106,16 @@ fn write_text(
         let mut step = || -> anyhow::Result<()> {
             let text = tokenizer.decode(&all)?;
             if let Some(new) = text.get(printed..).filter(|t| !t.ends_with('\u{FFFD}')) {
-                write!(out, "{new}")?;
-                out.flush()?;
+                out!("{new}");
                 printed = text.len();
             }
             Ok(())
         };
         failure = step().err();
-        failure.is_none()
+        failure.is_none() && !is_closed()
     });
     // What there is of the text stands on a line of its own, whatever ended it.
-    writeln!(out)?;
+    out!("\n");
     ended?;
     failure.map_or(Ok(()), Err)
 }

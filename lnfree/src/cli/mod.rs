@@ -6,6 +6,7 @@ mod data;
 mod evaluate;
 mod export;
 mod generate;
+pub mod out;
 mod push;
 mod suite;
 mod train;
@@ -20,9 +21,19 @@ use self::export::ExportArgs;
 use self::generate::GenerateArgs;
 use self::train::{PretrainArgs, TrainArgs};
 
+/// What scripts can tell apart.
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    done
+  1    it cannot be done, as one line on stderr says
+  2    the command line is wrong
+  3    a training run has diverged: its loss is not finite
+  4    a result is not finite (eval, std, generate, bench); what was computed is written all the same
+  130  stopped by Ctrl-C, 143 by SIGTERM; training has saved itself";
+
 /// Take LayerNorm out of GPT-2 models by fine-tuning, measure what that costs, and hand over LN-free models.
 #[derive(Parser)]
-#[command(version, disable_help_subcommand = true)]
+#[command(version, disable_help_subcommand = true, after_help = EXIT_CODES)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use lnfree::hub::{Hub, PushOptions, Settings};
 
+use super::out::outln;
+
 #[derive(Args)]
 pub(super) struct PushArgs {
     /// Folder with the model, such as `export` writes.
@@ -32,8 +34,8 @@ pub(super) fn push(args: PushArgs) -> anyhow::Result<()> {
 pub(super) fn upload(hub: &Hub, folder: &Path, repo: &str, options: &PushOptions) -> anyhow::Result<()> {
     let pushed = hub.push(folder, repo, options)?;
     match pushed.changed.len() {
-        0 => println!("{}: has all of {} already, commit {}", pushed.url, folder.display(), pushed.commit),
-        n => println!("{}: {n} file(s) of {}, commit {}", pushed.url, folder.display(), pushed.commit),
+        0 => outln!("{}: has all of {} already, commit {}", pushed.url, folder.display(), pushed.commit),
+        n => outln!("{}: {n} file(s) of {}, commit {}", pushed.url, folder.display(), pushed.commit),
     }
     Ok(())
 }

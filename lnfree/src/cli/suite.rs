@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use lnfree::Error;
 use lnfree::interrupt;
+use lnfree::output::{check_folder, keep_folder};
 use lnfree::report::{TOLERANCE, Verdict, results_table};
 use lnfree::suite::{
     Plan, Settings, StudyOptions, Suite, collect, remove_study, run, step_notes, write_results,
@@ -13,6 +14,7 @@ use lnfree::tch::Device;
 use lnfree::train::lock_run;
 
 use super::DeviceArgs;
+use super::out::{out, outln};
 
 #[derive(Args)]
 pub(super) struct EvalAllArgs {
@@ -58,26 +60,27 @@ pub(super) fn eval_all(args: EvalAllArgs) -> anyhow::Result<()> {
     let options = options(args)?;
     if dry_run {
         let plan = Plan::new(&options)?;
-        print!("{plan}");
+        out!("{plan}");
         if let Err(error) = plan.check() {
-            println!("  as it is, this machine cannot do it: {error}");
+            outln!("  as it is, this machine cannot do it: {error}");
         }
         return Ok(());
     }
+    check_folder("--out", &options.out)?;
     let _lock = lock_run(&options.out)?;
     if fresh {
         remove_study(&options.out)?;
     }
     let plan = Plan::new(&options)?;
-    print!("{plan}");
-    step_notes(&options.suite).iter().for_each(|note| println!("{note}"));
+    out!("{plan}");
+    step_notes(&options.suite).iter().for_each(|note| outln!("{note}"));
     plan.check()?;
     interrupt::install()?;
     let failures = run(&plan, &options)?;
     let study = collect(&options, failures);
-    write_results(&study, &options.out)?;
+    let kept = keep_folder(&options.out, |folder| write_results(&study, folder));
     if !study.evaluations.is_empty() {
-        println!("\n{}", results_table(&study.evaluations).to_text());
+        outln!("\n{}", results_table(&study.evaluations).to_text());
     }
     let count = |verdict| study.comparisons.iter().filter(|c| c.verdict == verdict).count();
     let verdicts = [Verdict::Reproduced, Verdict::Differs, Verdict::NotComparable, Verdict::OtherStep]
@@ -88,9 +91,10 @@ pub(super) fn eval_all(args: EvalAllArgs) -> anyhow::Result<()> {
         .map(|(n, verdict)| format!("{n} {}", verdict.name()))
         .collect();
     if !verdicts.is_empty() {
-        println!("beside {} (tolerance {}): {}", study.source, study.tolerance, verdicts.join(", "));
+        outln!("beside {} (tolerance {}): {}", study.source, study.tolerance, verdicts.join(", "));
     }
-    println!("results: {}", options.out.join("results.html").display());
+    kept.here()?;
+    outln!("results: {}", options.out.join("results.html").display());
     match study.failures.len() {
         0 => Ok(()),
         n => anyhow::bail!(

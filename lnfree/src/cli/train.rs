@@ -7,10 +7,12 @@ use anyhow::Context;
 use clap::Args;
 use lnfree::config::Config;
 use lnfree::hub::locate_tokenizer;
+use lnfree::output::check_folder;
 use lnfree::plan::RunPlan;
 use lnfree::train::{Launch, Mode, Sources, override_data};
 use lnfree::{Error, checkpoint, interrupt};
 
+use super::out::outln;
 use super::{DeviceArgs, Overrides};
 
 #[derive(Args)]
@@ -89,12 +91,13 @@ pub(super) fn train(args: TrainArgs) -> anyhow::Result<()> {
     override_data(&mut config, sources);
     if args.plan {
         let plan = RunPlan::new(&config, mode, args.device.device()?)?;
-        let _ = writeln!(std::io::stdout(), "{plan}");
+        outln!("{plan}");
         return Ok(plan.check()?);
     }
-    let model_dir = checkpoint::locate_model(&config.model.name)?;
     let mode_name = if mode == Mode::WithLn { "with_ln" } else { "without_ln" };
     let out = args.out.unwrap_or_else(|| default_out(name, Some(mode_name)));
+    check_folder("--out", &out)?;
+    let model_dir = checkpoint::locate_model(&config.model.name)?;
     finish(Launch::begin(config, mode, &model_dir, &out, args.device.device()?)?)
 }
 
@@ -106,8 +109,9 @@ pub(super) fn pretrain(args: PretrainArgs) -> anyhow::Result<()> {
     let name = args.config.as_deref().context("--config is needed")?;
     let mut config = Config::load(name, &args.set.items)?;
     override_data(&mut config, sources);
-    let tokenizer = locate_tokenizer(args.tokenizer.as_deref().unwrap_or(&config.model.name))?;
     let out = args.out.unwrap_or_else(|| default_out(name, None));
+    check_folder("--out", &out)?;
+    let tokenizer = locate_tokenizer(args.tokenizer.as_deref().unwrap_or(&config.model.name))?;
     finish(Launch::begin(config, Mode::Pretrain, &tokenizer, &out, args.device.device()?)?)
 }
 
@@ -131,12 +135,9 @@ fn continue_run(
 
 fn finish(launch: Launch) -> anyhow::Result<()> {
     interrupt::install()?;
-    // A log reader that goes away must not take the run with it.
-    // SAFETY: changes how one signal is treated, nothing else.
-    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
     let outcome = launch.run()?;
     let (steps, path) = (outcome.steps, outcome.checkpoint.display());
-    let _ = writeln!(std::io::stdout(), "{steps} steps done; the model is in {path}");
+    outln!("{steps} steps done; the model is in {path}");
     Ok(())
 }
 

@@ -6,6 +6,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
+use super::finite::{all_finite, number, pair};
 use super::quantile;
 use super::sequences::SequenceLoss;
 use crate::{Error, Result};
@@ -16,7 +17,7 @@ const RESAMPLES: usize = 2000;
 const SEED: u64 = 2357;
 
 /// 95% bootstrap interval (percentiles) of the mean loss per token, sequences resampled with replacement.
-/// Not numbers when there are no sequences; a point when there is one.
+/// Not numbers when there are no sequences or a loss is not finite; a point when there is one sequence.
 pub fn mean_interval(sequences: &[SequenceLoss]) -> [f64; 2] {
     let weighted: Vec<(f64, f64)> =
         sequences.iter().map(|s| (s.loss * s.n_tokens as f64, s.n_tokens as f64)).collect();
@@ -25,7 +26,7 @@ pub fn mean_interval(sequences: &[SequenceLoss]) -> [f64; 2] {
 
 /// Interval of Σ value / Σ weight over pairs of them.
 fn interval(pairs: &[(f64, f64)]) -> [f64; 2] {
-    if pairs.is_empty() {
+    if pairs.is_empty() || !all_finite(pairs.iter().map(|pair| pair.0)) {
         return [f64::NAN; 2];
     }
     let mut random = ChaCha8Rng::seed_from_u64(SEED);
@@ -47,9 +48,11 @@ fn interval(pairs: &[(f64, f64)]) -> [f64; 2] {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct PairedDifference {
     /// Mean loss of the first less that of the second, in nats per token.
+    #[serde(deserialize_with = "number")]
     pub mean: f64,
     /// Its 95% bootstrap interval over sequences: far narrower than what the two means' own intervals suggest, because a hard
     /// text is hard for both.
+    #[serde(deserialize_with = "pair")]
     pub interval: [f64; 2],
     /// Sequences compared.
     pub n_sequences: usize,

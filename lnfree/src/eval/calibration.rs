@@ -23,8 +23,11 @@ impl Default for Calibration {
 }
 
 impl Calibration {
-    /// Adds a token whose most likely continuation had probability `confidence`.
+    /// Adds a token whose most likely continuation had probability `confidence`. With one that is no
+    /// probability there is no error to be told any more.
     pub fn add(&mut self, confidence: f32, correct: bool) {
+        // Rounding may take it a little beyond one.
+        let confidence = if (0.0..1.001).contains(&confidence) { confidence } else { f32::NAN };
         let bin = ((confidence * BINS as f32) as usize).min(BINS - 1);
         self.count[bin] += 1;
         self.confidence[bin] += f64::from(confidence);
@@ -32,7 +35,7 @@ impl Calibration {
     }
 
     /// Expected calibration error: |accuracy − mean confidence| of each bin, weighted by its tokens (arXiv 1706.04599,
-    /// equation 3).
+    /// equation 3). NaN when a confidence was no probability.
     pub fn error(&self) -> f64 {
         let total = self.count.iter().sum::<u64>().max(1) as f64;
         let gaps = self.confidence.iter().zip(&self.correct).map(|(c, &k)| (c - k as f64).abs());
@@ -56,5 +59,16 @@ mod tests {
         assert!((boastful.error() - 0.25).abs() < 1e-12, "{}", boastful.error());
         assert_eq!(boastful.count[BINS - 1], 100);
         assert_eq!(Calibration::default().error(), 0.0);
+    }
+
+    #[test]
+    fn a_confidence_that_is_no_probability_leaves_no_error() {
+        for confidence in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -0.5, 2.0, 1e34] {
+            let mut calibration = Calibration::default();
+            calibration.add(0.5, true);
+            calibration.add(confidence, false);
+            assert!(calibration.error().is_nan(), "{confidence}: {}", calibration.error());
+            assert_eq!(calibration.count.iter().sum::<u64>(), 2);
+        }
     }
 }

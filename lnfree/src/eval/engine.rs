@@ -42,15 +42,24 @@ pub struct Evaluation {
     pub losses: Vec<f32>,
     /// Which sequences they came from.
     pub sequences: Vec<SequenceLoss>,
-    /// Mean entropy of the predicted distributions in nats.
+    /// Mean entropy of the predicted distributions in nats; NaN where a loss is not finite, or a distribution
+    /// has none.
     pub entropy: f64,
-    /// Share of tokens that the model held to be the most likely.
+    /// Share of tokens that the model held to be the most likely; NaN where a loss is not finite.
     pub accuracy: f64,
     /// How far its confidence can be trusted.
     pub calibration: Calibration,
 }
 
-/// Evaluates `model` on `tokens`; `progress` is told how many sequences are done.
+impl Evaluation {
+    /// Expected calibration error, 15 bins; NaN where a loss is not finite.
+    pub fn calibration_error(&self) -> f64 {
+        if self.not_finite().is_some() { f64::NAN } else { self.calibration.error() }
+    }
+}
+
+/// Evaluates `model` on `tokens`; `progress` is told how many sequences are done. Losses that are not finite
+/// are among the others, for the caller to look at: [`Evaluation::check`] makes an error of them.
 ///
 /// # Errors
 /// When the data cannot be read or does not fit the model, a [`FloatType`] that the device cannot do, or a notebook's stop button.
@@ -176,7 +185,10 @@ impl Sums {
                 options.batch_size.max(1)
             )));
         }
-        let n = self.evaluation.losses.len() as f64;
+        let n = match self.evaluation.not_finite() {
+            None => self.evaluation.losses.len() as f64,
+            Some(_) => f64::NAN,
+        };
         (self.evaluation.entropy, self.evaluation.accuracy) = (self.entropy / n, self.correct / n);
         Ok(self.evaluation)
     }

@@ -13,6 +13,7 @@ use crate::data::{DatasetOptions, TokenFile, Tokenizer, open_dataset_with};
 use crate::device::{device_name, peak_memory, reset_peak_memory};
 use crate::hub::locate_tokenizer;
 use crate::model::{GPT2_VOCAB, LoadOptions, LoadedModel, ModelFormat, dataset_options};
+use crate::output::{check_folder, keep_folder};
 use crate::{Error, Result};
 
 /// Time between lines of progress.
@@ -81,16 +82,20 @@ impl Evaluator {
     }
 
     /// Evaluates it on a data set, telling lines of progress, and writes the result into `folder` as [`write_result`] does; returns
-    /// the path of the JSON file.
+    /// the path of the JSON file. A folder that then cannot be written costs no result: the error says where
+    /// that is instead.
     ///
     /// # Errors
-    /// As [`Evaluator::evaluate`], and when the files cannot be written.
+    /// When the folder cannot be written, before anything is computed; as [`Evaluator::evaluate`], when the
+    /// files cannot be written, and, once they are, as [`Evaluation::check`].
     pub fn evaluate_into(
         &self,
         folder: impl AsRef<Path>,
         data: &str,
         options: EvalOptions,
     ) -> Result<PathBuf> {
+        let folder = folder.as_ref();
+        check_folder("the folder", folder)?;
         let mut last_line = Instant::now();
         let (record, evaluation) = self.evaluate(data, options, |done, total| {
             if last_line.elapsed() >= LINE_EVERY {
@@ -98,7 +103,9 @@ impl Evaluator {
                 say(&format!("{} on {data}: {done} of {total} sequences", self.label));
             }
         })?;
-        write_result(folder.as_ref(), &record, &evaluation, false)
+        keep_folder(folder, |folder| write_result(folder, &record, &evaluation, false).map(drop)).here()?;
+        evaluation.check(&self.label, data)?;
+        Ok(result_path(folder, &record, "json"))
     }
 
     fn facts(
@@ -136,8 +143,7 @@ pub fn write_result(
     keep_losses: bool,
 ) -> Result<PathBuf> {
     std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
-    let name = files::result_name(&record.label, &record.dataset);
-    let path = |end: &str| folder.join(format!("{name}.{end}"));
+    let path = |end: &str| result_path(folder, record, end);
     if keep_losses {
         files::write_losses(&path("losses.arrow"), &evaluation.losses)?;
     }
@@ -147,6 +153,10 @@ pub fn write_result(
     let text = serde_json::to_string_pretty(record).map_err(|e| Error::file(&json, e))?;
     write_text(&json, &text)?;
     Ok(json)
+}
+
+fn result_path(folder: &Path, record: &EvalRecord, end: &str) -> PathBuf {
+    folder.join(format!("{}.{end}", files::result_name(&record.label, &record.dataset)))
 }
 
 /// The tokenizer that GPT-2s without one of their own were made with.

@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Evaluation, PositionLoss, Summary, mean_interval, trimmed_mean};
+use super::finite::{number, pair};
+use super::{Evaluation, NotFinite, PositionLoss, Summary, mean_interval, trimmed_mean};
 use crate::Result;
 use crate::data::{TokenFile, Tokenizer};
 
@@ -12,7 +13,8 @@ const WORST: usize = 5;
 const SHOWN: usize = 24;
 
 /// One model on one data set. All losses are in nats per token. Fields that older versions did not write are empty or zero
-/// when such a file is read.
+/// when such a file is read. With a token whose loss is not finite, `not_finite` is there, and figures of all
+/// tokens are NaN: null in JSON, which is read back as NaN.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EvalRecord {
     /// What tables and figures call the model.
@@ -27,23 +29,26 @@ pub struct EvalRecord {
     pub n_sequences: usize,
     /// Tokens predicted.
     pub n_tokens: usize,
+    /// Tokens without a finite loss, if there are any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_finite: Option<NotFinite>,
     /// Mean, median and ranges of the per-token losses.
     #[serde(flatten)]
     pub summary: Summary,
     /// 95% bootstrap interval of the mean, over sequences.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "pair")]
     pub mean_interval: [f64; 2],
     /// Mean without the 1% of sequences at either end.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "number")]
     pub trimmed_mean: f64,
     /// Mean entropy of the predictions.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "number")]
     pub entropy: f64,
     /// Expected calibration error, 15 bins.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "number")]
     pub calibration_error: f64,
     /// Share of tokens that were the most likely ones.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "number")]
     pub accuracy: f64,
     /// Mean loss by position.
     #[serde(default)]
@@ -75,6 +80,7 @@ pub struct RunFacts {
     /// Time of the evaluation itself.
     pub seconds: f64,
     /// Tokens read per second.
+    #[serde(deserialize_with = "number")]
     pub tokens_per_s: f64,
     /// The most memory held at once, in bytes: of the process, or of the GPU's tensors.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -87,9 +93,10 @@ pub struct WorstSequence {
     /// Its number in the token file, from 0.
     pub sequence: usize,
     /// Its mean loss.
+    #[serde(deserialize_with = "number")]
     pub mean: f64,
-    /// The highest loss of one of its tokens.
-    #[serde(default)]
+    /// The highest loss of one of its tokens, or the first that is not finite.
+    #[serde(default, deserialize_with = "number")]
     pub peak: f64,
     /// The position from which that token was predicted.
     #[serde(default)]
@@ -119,11 +126,12 @@ impl EvalRecord {
             dataset,
             n_sequences: evaluation.sequences.len(),
             n_tokens: evaluation.losses.len(),
+            not_finite: evaluation.not_finite(),
             summary: Summary::new(&evaluation.losses),
             mean_interval: mean_interval(&evaluation.sequences),
             trimmed_mean: trimmed_mean(&evaluation.sequences),
             entropy: evaluation.entropy,
-            calibration_error: evaluation.calibration.error(),
+            calibration_error: evaluation.calibration_error(),
             accuracy: evaluation.accuracy,
             by_position: evaluation.by_position(),
             worst: worst(evaluation, tokens, tokenizer)?,

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Evaluation;
+use super::finite::number;
 
 /// One sequence of an evaluation.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -10,6 +11,7 @@ pub struct SequenceLoss {
     /// Its number in the token file, from 0.
     pub sequence: usize,
     /// Mean cross-entropy of its predicted tokens, in nats.
+    #[serde(deserialize_with = "number")]
     pub loss: f64,
     /// Predicted tokens.
     pub n_tokens: usize,
@@ -22,13 +24,14 @@ pub struct PositionLoss {
     pub from: usize,
     /// The position after the last one.
     pub to: usize,
-    /// Mean cross-entropy in nats.
+    /// Mean cross-entropy in nats; NaN, null in JSON, where one of the losses is not finite.
+    #[serde(deserialize_with = "number")]
     pub mean: f64,
 }
 
 impl Evaluation {
     /// Losses of each sequence, in order.
-    fn by_sequence(&self) -> impl Iterator<Item = (&SequenceLoss, &[f32])> {
+    pub(super) fn by_sequence(&self) -> impl Iterator<Item = (&SequenceLoss, &[f32])> {
         let mut rest = self.losses.as_slice();
         self.sequences.iter().map(move |sequence| {
             let (own, others) = rest.split_at(sequence.n_tokens.min(rest.len()));
@@ -69,23 +72,30 @@ impl Evaluation {
         }
         let froms = std::iter::once(0).chain(ends.iter().copied());
         (froms.zip(ends).zip(sums.iter().zip(&counts)))
-            .map(|((from, &to), (sum, n))| PositionLoss { from, to, mean: sum / *n as f64 })
+            .map(|((from, &to), (sum, n))| {
+                let mean = if f64::is_finite(*sum) { sum / *n as f64 } else { f64::NAN };
+                PositionLoss { from, to, mean }
+            })
             .collect()
     }
 
-    /// The `k` sequences with the highest mean loss, worst first; one whose loss is not a number counts as the worst.
+    /// The `k` sequences with the highest mean loss, worst first; those whose loss is not finite before all
+    /// others.
     pub fn worst(&self, k: usize) -> Vec<SequenceLoss> {
         let mut order = self.sequences.clone();
-        let key = |s: &SequenceLoss| if s.loss.is_nan() { f64::INFINITY } else { s.loss };
+        let key = |s: &SequenceLoss| if s.loss.is_finite() { s.loss } else { f64::INFINITY };
         order.sort_by(|a, b| key(b).total_cmp(&key(a)));
         order.truncate(k);
         order
     }
 
-    /// Where in sequence number `sequence` the loss is highest: the position predicted from, and the loss.
+    /// Where in sequence number `sequence` the loss is highest, or first is not finite: the position
+    /// predicted from, and the loss.
     pub fn peak(&self, sequence: usize) -> Option<(usize, f32)> {
         let (_, losses) = self.by_sequence().find(|(s, _)| s.sequence == sequence)?;
-        losses.iter().copied().enumerate().max_by(|a, b| a.1.total_cmp(&b.1))
+        let mut places = losses.iter().copied().enumerate();
+        let lost = places.clone().find(|place| !place.1.is_finite());
+        lost.or_else(|| places.by_ref().max_by(|a, b| a.1.total_cmp(&b.1)))
     }
 }
 

@@ -16,7 +16,7 @@ pub(super) fn finite(logits: &Tensor) -> Result<Tensor> {
     let bad = logits.f_isfinite()?.f_logical_not()?.f_sum(Kind::Int64)?;
     match i64::try_from(bad)? {
         0 => Ok(logits),
-        n => Err(Error::invalid(format!(
+        n => Err(Error::NotFinite(format!(
             "{n} of {} logits are NaN or infinite, no token can be drawn; are the model's weights finite, and small enough \
              for the dtype?",
             logits.numel()
@@ -85,7 +85,7 @@ impl Candidates {
         let ids = &self.ids[of_row.clone()];
         let Some(weights) = self.weights.get(of_row) else { return Ok(ids[0]) };
         let choice = WeightedIndex::new(weights).map_err(|_| {
-            Error::invalid("the model's probabilities are not numbers; are its weights finite?")
+            Error::NotFinite("the model's probabilities are not numbers; are its weights finite?".into())
         })?;
         Ok(ids[choice.sample(rng)])
     }

@@ -29,18 +29,18 @@ impl Attention {
     /// What attention adds to the residual stream, `[batch, pos, n_embd]`, before residual dropout.
     pub(super) fn forward(&self, layer: usize, input: Faces, pass: &Pass, hook: &mut dyn Hook) -> Tensor {
         let (q, k, v) = self.qkv(input, pass);
-        let q = hook.on(Activation::Q(layer), self.split_heads(&q));
-        let k = hook.on(Activation::K(layer), self.split_heads(&k));
-        let v = hook.on(Activation::V(layer), self.split_heads(&v));
+        let q = pass.seen(Activation::Q(layer), self.split_heads(&q), hook);
+        let k = pass.seen(Activation::K(layer), self.split_heads(&k), hook);
+        let v = pass.seen(Activation::V(layer), self.split_heads(&v), hook);
         let p = if pass.compute.dropout_seed.is_some() { self.attn_pdrop } else { 0.0 };
-        let z = if hook.wants_pattern() {
-            self.explicit(layer, &q, &k, &v, p, hook)
+        let z = if hook.looks() && hook.wants_pattern() {
+            explicit(layer, [&q, &k, &v], p, pass, hook)
         } else if p > 0.0 {
             Tensor::scaled_dot_product_attention::<Tensor>(&q, &k, &v, None, p, true, None, false)
         } else {
             causal_attention(&q, &k, &v)
         };
-        let z = hook.on(Activation::Z(layer), z);
+        let z = pass.seen(Activation::Z(layer), z, hook);
         let [batch, _, pos, _] = z.size()[..] else { return z };
         let z = z.transpose(1, 2).reshape([batch, pos, -1]);
         self.c_proj.forward(&z, pass)
@@ -66,23 +66,16 @@ impl Attention {
         let size = x.size();
         x.view([size[0], size[1], self.n_head, -1]).transpose(1, 2)
     }
+}
 
-    /// Attention with scores and pattern made, for hooks that want to see them.
-    fn explicit(
-        &self,
-        layer: usize,
-        q: &Tensor,
-        k: &Tensor,
-        v: &Tensor,
-        p: f64,
-        hook: &mut dyn Hook,
-    ) -> Tensor {
-        let (pos, d_head) = (q.size()[2], q.size()[3]);
-        let scores = q.matmul(&k.transpose(-2, -1)) / (d_head as f64).sqrt();
-        let future = Tensor::ones([pos, pos], (Kind::Bool, q.device())).triu(1);
-        let scores = hook.on(Activation::AttnScores(layer), scores.masked_fill(&future, f64::NEG_INFINITY));
-        let pattern = hook.on(Activation::Pattern(layer), scores.softmax(-1, scores.kind()));
-        let pattern = if p > 0.0 { pattern.dropout(p, true) } else { pattern };
-        pattern.matmul(v)
-    }
+/// Attention with scores and pattern made, for hooks that want to see them. `p`: dropout probability.
+fn explicit(layer: usize, [q, k, v]: [&Tensor; 3], p: f64, pass: &Pass, hook: &mut dyn Hook) -> Tensor {
+    let (pos, d_head) = (q.size()[2], q.size()[3]);
+    let scores = q.matmul(&k.transpose(-2, -1)) / (d_head as f64).sqrt();
+    let future = Tensor::ones([pos, pos], (Kind::Bool, q.device())).triu(1);
+    let scores = scores.masked_fill(&future, f64::NEG_INFINITY);
+    let scores = pass.seen(Activation::AttnScores(layer), scores, hook);
+    let pattern = pass.seen(Activation::Pattern(layer), scores.softmax(-1, scores.kind()), hook);
+    let pattern = if p > 0.0 { pattern.dropout(p, true) } else { pattern };
+    pattern.matmul(v)
 }

@@ -87,19 +87,19 @@ impl Block {
         if let Some(seed) = pass.compute.dropout_seed {
             seed_dropout(seed, 1 + layer);
         }
-        let x = x.seen(Activation::ResidPre(layer), hook);
+        let x = x.seen(Activation::ResidPre(layer), pass, hook);
         let faces = self.attention_reads(layer, &x, pass);
         let attn_out = self.attn.forward(layer, faces, pass, hook);
-        let attn_out = hook.on(Activation::AttnOut(layer), pass.dropout(attn_out, self.resid_pdrop));
-        let x =
-            x.plus(&attn_out, Some(Reader::mlp(self, layer)), pass).seen(Activation::ResidMid(layer), hook);
+        let attn_out = pass.seen(Activation::AttnOut(layer), pass.dropout(attn_out, self.resid_pdrop), hook);
+        let x = x.plus(&attn_out, Some(Reader::mlp(self, layer)), pass);
+        let x = x.seen(Activation::ResidMid(layer), pass, hook);
         let normed = self.mlp_reads(layer, &x, pass);
-        let pre = hook.on(Activation::MlpPre(layer), self.mlp.c_fc.forward(&normed, pass));
-        let post = hook.on(Activation::MlpPost(layer), gelu(&pre));
+        let pre = pass.seen(Activation::MlpPre(layer), self.mlp.c_fc.forward(&normed, pass), hook);
+        let post = pass.seen(Activation::MlpPost(layer), gelu(&pre), hook);
         let mlp_out = pass.dropout(self.mlp.c_proj.forward(&post, pass), self.resid_pdrop);
-        let mlp_out = hook.on(Activation::MlpOut(layer), mlp_out);
+        let mlp_out = pass.seen(Activation::MlpOut(layer), mlp_out, hook);
         let reader = next.map(|block| Reader::attention(block, layer + 1));
-        x.plus(&mlp_out, reader, pass).seen(Activation::ResidPost(layer), hook)
+        x.plus(&mlp_out, reader, pass).seen(Activation::ResidPost(layer), pass, hook)
     }
 
     /// Both faces of ln_1, or the stream as it is.

@@ -78,7 +78,8 @@ impl KvCache {
 
 impl Gpt2 {
     /// Logits `[batch, vocab_size]` of the token after the last of `input_ids`, int64 `[batch, pos]`, which go on where `cache` ends:
-    /// a whole prompt first, then a token at a time. What [`Gpt2::forward`] gives for the last position of everything together.
+    /// a whole prompt first, then a token at a time. What [`Gpt2::forward`] gives for the last position of
+    /// everything together, without a hook: to look inside or to patch, give that the whole text.
     ///
     /// # Errors
     /// When the tokens do not fit the cache, or the cache is for another number of texts.

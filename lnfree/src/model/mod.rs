@@ -17,6 +17,8 @@ mod step;
 mod stream;
 pub mod weights;
 
+use std::cell::OnceCell;
+
 use tch::{Kind, Tensor};
 
 pub use attention::{Attention, causal_attention};
@@ -33,7 +35,7 @@ pub(crate) use padding::{ROWS, padded};
 pub use shape::Shape;
 pub use step::StepModel;
 
-use crate::hook::{Activation, Hook};
+use crate::hook::{Activation, Hook, replaced};
 use crate::native::Stream;
 use crate::norm::{LnSite, LnState};
 use crate::{Error, Result};
@@ -86,6 +88,8 @@ pub struct Pass<'a> {
     pub is_eot: Tensor,
     /// What the LNs saw, `[2]` each, in the order of [`crate::norm::ln_names`].
     pub observed: Vec<Option<Tensor>>,
+    /// What was wrong with the first thing a hook returned that cannot be used.
+    refused: OnceCell<Error>,
 }
 
 impl Pass<'_> {
@@ -93,6 +97,28 @@ impl Pass<'_> {
     pub fn observations(&self) -> Option<Tensor> {
         let rows: Option<Vec<&Tensor>> = self.observed.iter().map(Option::as_ref).collect();
         rows.map(|rows| Tensor::stack(&rows, 0))
+    }
+
+    /// Whether everything that the hook returned could take its activation's place; [`Gpt2::forward`] asks,
+    /// after the other parts of a forward their caller has to. Where it could not, the rest of the forward is
+    /// NaN and the hook is not called again.
+    ///
+    /// # Errors
+    /// [`Error::Hook`] about the first that could not.
+    pub fn check(&mut self) -> Result<()> {
+        self.refused.take().map_or(Ok(()), Err)
+    }
+
+    /// `value`, or what `hook` puts in its place.
+    pub(crate) fn seen(&self, activation: Activation, value: Tensor, hook: &mut dyn Hook) -> Tensor {
+        if self.refused.get().is_some() {
+            return value;
+        }
+        let (size, options) = (value.size(), (value.kind(), value.device()));
+        replaced(hook, activation, value).unwrap_or_else(|error| {
+            let _ = self.refused.set(error);
+            Tensor::full(size, f64::NAN, options)
+        })
     }
 
     /// `x` with dropout of probability `p`, if this pass has dropout.
@@ -130,13 +156,14 @@ impl Gpt2 {
             start: 0,
             is_eot: input_ids.eq(eot).unsqueeze(-1),
             observed: (0..n_ln).map(|_| None).collect(),
+            refused: OnceCell::new(),
         })
     }
 
     /// Logits `[batch, pos, vocab_size]` of `input_ids`, int64 `[batch, pos]`, in the dtype of `compute`.
     ///
     /// # Errors
-    /// As [`Gpt2::pass`].
+    /// As [`Gpt2::pass`], and [`Error::Hook`] when `hook` returns what cannot take an activation's place.
     pub fn forward(
         &self,
         input_ids: &Tensor,
@@ -147,6 +174,7 @@ impl Gpt2 {
         let mut pass = self.pass(input_ids, ln, compute)?;
         let residual = self.residual(input_ids, &mut pass, hook);
         let last = self.final_norm(&residual, &mut pass, hook);
+        pass.check()?;
         Ok(self.unembed(&last, &pass))
     }
 
@@ -182,7 +210,7 @@ impl Gpt2 {
         if let Some(seed) = pass.compute.dropout_seed {
             seed_dropout(seed, 0);
         }
-        hook.on(Activation::Embed, pass.dropout(x, self.config.embd_pdrop))
+        pass.seen(Activation::Embed, pass.dropout(x, self.config.embd_pdrop), hook)
     }
 
     /// ln_f of the residual stream, float32 `[batch, pos, n_embd]`.
@@ -191,7 +219,7 @@ impl Gpt2 {
             Some(ln_f) => ln_f.forward(&Stream::of(residual.shallow_clone()), LnSite::LnF, pass),
             None => residual.shallow_clone(),
         };
-        hook.on(Activation::Final, last)
+        pass.seen(Activation::Final, last, hook)
     }
 
     /// Logits of the normalised residual stream, `[.., vocab_size]`.

@@ -74,7 +74,7 @@ impl Stream {
     }
 
     /// What `hook` makes of it.
-    pub(super) fn seen(self, activation: Activation, hook: &mut dyn Hook) -> Stream {
-        if hook.looks() { Stream::of(hook.on(activation, self.x)) } else { self }
+    pub(super) fn seen(self, activation: Activation, pass: &Pass, hook: &mut dyn Hook) -> Stream {
+        if hook.looks() { Stream::of(pass.seen(activation, self.x, hook)) } else { self }
     }
 }

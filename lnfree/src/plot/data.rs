@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 
+use crate::eval::{NotFinite, number as or_nan, some_pair};
 use crate::schedule::Removal;
 
 /// Everything one run logged.
@@ -140,7 +141,10 @@ pub struct EvalRow {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct EvalDetails {
+    /// Tokens without a finite loss.
+    pub not_finite: Option<NotFinite>,
     /// Bootstrap 95% interval of the mean over sequences.
+    #[serde(deserialize_with = "some_pair")]
     pub mean_interval: Option<[f64; 2]>,
     /// Mean without the highest losses.
     pub trimmed_mean: Option<f64>,
@@ -198,11 +202,6 @@ pub struct WorstSequence {
     /// The text around that token; empty where the model has no tokenizer.
     #[serde(default)]
     pub text: String,
-}
-
-/// NaN and infinity are null in JSON.
-fn or_nan<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
-    Ok(Option::deserialize(deserializer)?.unwrap_or(f64::NAN))
 }
 
 impl EvalRow {

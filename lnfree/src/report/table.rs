@@ -85,6 +85,17 @@ impl Table {
                 "On {name} the models were evaluated on different numbers of tokens: their losses do not compare."
             ));
         }
+        for (row, lost) in of_dataset().filter_map(|row| Some((row, row.details.not_finite?))) {
+            self.notes.push(format!(
+                "{} on {name}: {} of {} tokens have no finite loss, the first in sequence {} at position {}: \
+                 it has no mean.",
+                row.label.as_ref().unwrap_or(&row.model),
+                lost.n_tokens,
+                row.n_tokens.map_or("?".into(), |n| n.to_string()),
+                lost.sequence,
+                lost.position
+            ));
+        }
         let n_tokens =
             if same && counts.len() == of_dataset().count() { counts.first().copied() } else { None };
         self.columns.push(Column { dataset: name, n_tokens });

@@ -236,7 +236,8 @@ pub(crate) fn finished(
         && model.format.is_none_or(|format| row.format == format.to_string())
         && row.details.max_sequences == Some(limit as u64);
     let newer = changed.is_none_or(|changed| written >= changed);
-    (same && newer && row.sequences.is_some()).then_some(row)
+    // Losses that are not finite are kept, but they are no result.
+    (same && newer && row.mean.is_finite() && row.sequences.is_some()).then_some(row)
 }
 
 /// Where `eval --out` writes a result.

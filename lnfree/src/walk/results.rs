@@ -1,6 +1,5 @@
 //! The models of a walk, what they lose, and what was published.
 
-use crate::Result;
 use crate::checkpoint::locate_model;
 use crate::config::FloatType;
 use crate::console::say;
@@ -10,6 +9,7 @@ use crate::model::dataset_options;
 use crate::plot::{EvalRow, Reference};
 use crate::report::{Published, read_eval};
 use crate::suite::{Suite, SuiteModel, finished, newest};
+use crate::{Error, Result};
 
 use super::Walk;
 use tch::Device;
@@ -50,10 +50,11 @@ impl Walk {
     /// there and no older than its model is read instead: interrupted, it goes on with the next.
     ///
     /// # Errors
-    /// When a model or a data set cannot be had, or a result cannot be written.
+    /// When a model or a data set cannot be had, or a result cannot be written; after all others are done,
+    /// [`Error::NotFinite`] when there was no mean.
     pub fn evaluate(&self) -> Result<Vec<EvalRow>> {
         let (folder, options) = (self.eval_dir(), self.eval_options());
-        let mut rows = Vec::new();
+        let (mut rows, mut lost) = (Vec::new(), Vec::new());
         for model in self.models() {
             let changed = newest(&locate_model(&model.model)?);
             let mut loaded: Option<Evaluator> = None;
@@ -67,11 +68,17 @@ impl Walk {
                     Some(evaluator) => evaluator,
                     None => Evaluator::load(&model.label, &model.model, model.format, self.device)?,
                 };
-                rows.push(read_eval(evaluator.evaluate_into(&folder, dataset.name, options)?)?);
+                match evaluator.evaluate_into(&folder, dataset.name, options) {
+                    Err(Error::NotFinite(why)) => lost.push(why),
+                    result => rows.push(read_eval(result?)?),
+                }
                 loaded = Some(evaluator);
             }
         }
-        Ok(rows)
+        match lost.is_empty() {
+            true => Ok(rows),
+            false => Err(Error::NotFinite(lost.join("; "))),
+        }
     }
 
     /// The row of the paper's table that this size has there, whatever is walked with here.

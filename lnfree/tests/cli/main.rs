@@ -11,6 +11,8 @@ mod evaluations;
 mod faults;
 mod formats;
 mod generate;
+mod not_finite;
+mod outputs;
 mod resume;
 mod run_directory;
 mod signals;

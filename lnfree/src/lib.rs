@@ -25,6 +25,7 @@ pub mod generate;
 pub mod hook;
 pub mod hub;
 pub mod interrupt;
+mod json;
 pub mod loss;
 pub mod model;
 mod native;

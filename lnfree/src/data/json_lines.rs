@@ -7,6 +7,7 @@ use std::path::Path;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::{Map, Value};
 
+use super::long_line::{lift_text, unescaped};
 use super::rows::{Document, META, PILE_SET, Row, Rows, TEXT, stop_at_error};
 use super::sequences::INPUT_IDS;
 use super::side_columns;
@@ -15,6 +16,8 @@ use crate::{Error, Result, json};
 
 /// Longer lines give their memory back.
 const KEPT: usize = 1 << 20;
+/// In longer lines the text is not parsed, but taken out.
+const LONG: usize = 16 << 20;
 
 /// The rows of JSON lines: an object each, with `text` or `input_ids`. Blank lines are skipped, and so is a byte order mark at the
 /// start. Keys that are not read may hold `NaN`, halves of surrogate pairs and numbers of any size; half a pair in the text becomes
@@ -33,15 +36,24 @@ pub(super) fn json_rows(origin: &Path, mut lines: impl BufRead + Send + 'static)
                 Ok(_) => {}
                 Err(source) => return Some(Err(Error::io(&origin)(source))),
             }
+            // A long text leaves the line first, and with it the memory.
+            let lifted = if line.len() > LONG { lift_text(&mut line) } else { None };
             let content = if number == 1 { json::without_bom(&line) } else { &line };
             if !content.iter().all(u8::is_ascii_whitespace) {
-                return Some(json_row(&origin, number, content, &mut said));
+                return Some(json_row(&origin, number, content, lifted, &mut said));
             }
         }
     }))
 }
 
-fn json_row(origin: &Path, number: usize, line: &[u8], said: &mut bool) -> Result<Row> {
+/// The row of a line, out of which a long text may have been `lifted`, still escaped.
+fn json_row(
+    origin: &Path,
+    number: usize,
+    line: &[u8],
+    lifted: Option<Vec<u8>>,
+    said: &mut bool,
+) -> Result<Row> {
     let error = |message: String| Error::file(origin, format!("line {number}: {message}"));
     let mut repaired = false;
     let Wanted(mut object) = json::from_slice(line)
@@ -59,7 +71,14 @@ fn json_row(origin: &Path, number: usize, line: &[u8], said: &mut bool) -> Resul
             ids.truncate(side_columns::counted_in_json(&ids, &object).map_err(error)?);
             Document::Ids(ids)
         }
-        (None, Some(Value::String(text))) => Document::Text(text),
+        (None, Some(Value::String(text))) => match lifted.map(unescaped).transpose() {
+            Ok(None) => Document::Text(text),
+            Ok(Some((text, half))) => {
+                repaired |= half;
+                Document::Text(text)
+            }
+            Err(e) => return Err(error(format!("not JSON: `{TEXT}`: {e}"))),
+        },
         (None, Some(_)) => return Err(error(format!("`{TEXT}` is not a string"))),
         (None, None) => return Err(error(format!("no key `{TEXT}`"))),
     };
@@ -129,7 +148,7 @@ mod tests {
     use super::*;
 
     fn ids(line: &str) -> Result<Vec<u32>> {
-        match json_row(Path::new("x.jsonl"), 7, line.as_bytes(), &mut true)?.document {
+        match json_row(Path::new("x.jsonl"), 7, line.as_bytes(), None, &mut true)?.document {
             Document::Ids(ids) => Ok(ids),
             other => panic!("{other:?}"),
         }

@@ -10,6 +10,7 @@ mod from_hub;
 mod info;
 mod json_lines;
 pub(crate) mod loader;
+mod long_line;
 pub mod numpy_rng;
 mod openwebtext;
 pub mod order;

@@ -94,7 +94,7 @@ pub(super) fn applied(
     let mut sides = Vec::new();
     for (name, column) in columns {
         let Some(kind) = kind_of(name) else { continue };
-        sides.push((name.as_str(), kind, Side::new(path, first_row, name, column)?));
+        sides.push((name.as_str(), kind, Side::new(path, first_row, name, kind, column)?));
     }
     if sides.is_empty() {
         return Ok(ids);
@@ -125,9 +125,9 @@ enum Side {
 }
 
 impl Side {
-    fn new(path: &Path, first_row: usize, name: &str, column: &ArrayRef) -> Result<Self> {
+    fn new(path: &Path, first_row: usize, name: &str, kind: Kind, column: &ArrayRef) -> Result<Self> {
         let column = plain_numbers(column).map_err(|e| Error::file(path, format!("column `{name}`: {e}")))?;
-        if column.data_type().is_integer() {
+        if kind == Kind::Length && column.data_type().is_integer() {
             return Sequences::of_numbers(path, first_row, name, &column).map(Self::Numbers);
         }
         Sequences::named(path, first_row, name, &column).map(Self::Lists)

@@ -23,6 +23,9 @@ pub(super) use super::plain_text::utf8;
 /// What [`documents`] can read.
 const EXTENSIONS: &str = ".parquet, .arrow, .jsonl, .jsonl.zst, .jsonl.gz or .txt";
 
+/// Documents of a table that are decoded at a time: each may be long.
+const BATCH_ROWS: usize = 32;
+
 /// A stream of documents; after an error it ends.
 pub type Documents = Box<dyn Iterator<Item = Result<String>> + Send>;
 /// The same, long ones in parts.
@@ -164,7 +167,7 @@ fn parquet(path: &Path, file: File) -> Result<Rows> {
             return Err(Error::file(path, format!("no column `{TEXT}`; it has {}", columns.join(", "))));
         }
         let mask = ProjectionMask::columns(builder.parquet_schema(), [TEXT]);
-        builder.with_projection(mask).build().map_err(|e| damaged(path, e))
+        builder.with_projection(mask).with_batch_size(BATCH_ROWS).build().map_err(|e| damaged(path, e))
     })?;
     let path = path.to_path_buf();
     let mut first_row = 0;

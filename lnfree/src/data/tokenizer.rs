@@ -111,7 +111,10 @@ impl Tokenizer {
                 .map_err(|e| Error::file(origin, format!("not a tokenizer.json: {}", first_line(e))))?,
             (None, Some(vocab), Some(merges)) => assemble::from_vocab_and_merges(origin, vocab, merges)?,
             _ => {
-                return Err(Error::file(origin, format!("no {TOKENIZER}, and not both {VOCAB} and {MERGES}")));
+                return Err(Error::file(
+                    origin,
+                    format!("no {TOKENIZER}, and not both {VOCAB} and {MERGES}"),
+                ));
             }
         };
         // Some published tokenizers carry these settings; both would change what `encode` returns.

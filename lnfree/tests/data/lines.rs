@@ -171,3 +171,22 @@ fn zstd_windows_up_to_256_mib_are_read_and_larger_ones_explained() {
     let found = message(read(&vector_path("data/long31.jsonl.zst")));
     assert!(found.contains("long31.jsonl.zst: its zstd window is above 256 MiB; recompress it"), "{found}");
 }
+
+/// Above 16 MiB, a line's text is taken out of it instead of being parsed.
+#[test]
+fn very_long_lines_are_read_as_short_ones() {
+    let dir = Folder::new();
+    let text = "long \"text\" \\ \n é \u{1f642} ".repeat(1 << 20);
+    let row = serde_json::json!({"meta": {"text": "no"}, "text": text, "x": 1})
+        .to_string()
+        .replace("\"x\":1", "\"x\":NaN");
+    let lines = format!("{LINES}{row}\n{LINES}");
+    assert!(row.len() > 16 << 20);
+    let found = read(&dir.write("a.jsonl", lines.as_bytes())).unwrap();
+    assert!(found.len() == 5 && found[2] == text && found[3] == "one");
+    let half = format!("{{\"text\": \"{}\\ud83d\"}}", "x".repeat(17 << 20));
+    assert!(read(&dir.write("a.jsonl", half.as_bytes())).unwrap()[0].ends_with("x\u{fffd}"));
+    let bad = format!("{LINES}{{\"text\": \"{}\\q\"}}", "x".repeat(17 << 20));
+    let found = message(read(&dir.write("a.jsonl", bad.as_bytes())));
+    assert!(found.contains("a.jsonl: line 3: not JSON"), "{found}");
+}

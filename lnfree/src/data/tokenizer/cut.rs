@@ -13,6 +13,9 @@
 //! Added tokens are found before that. A cut leaves them alone where none begins, ends or runs across: those that strip white space or
 //! look at their neighbours see as much as before.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
+
 use tokenizers::models::ModelWrapper;
 use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 use tokenizers::{OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer, Tokenizer as HfTokenizer};
@@ -52,27 +55,37 @@ impl Cutter {
         self.longest + char::MAX.len_utf8()
     }
 
-    /// The last place up to `target` where `text` can be cut; 0 is none. The text goes on for [`Cutter::margin`] after
-    /// `target`, or ends there.
-    pub(super) fn last_cut(&self, text: &str, target: usize) -> Option<usize> {
+    /// The last place behind `after` and up to `target` where `text` can be cut. The text goes on for [`Cutter::margin`]
+    /// after `target`, or ends there.
+    pub(super) fn last_cut(&self, text: &str, after: usize, target: usize) -> Option<usize> {
+        let white = |next: char| if self.prefix_space { next == ' ' } else { next.is_whitespace() };
         // White space is the cheaper look, and nearly always there.
-        self.search(
-            text,
-            target,
-            |_, next| if self.prefix_space { next == ' ' } else { next.is_whitespace() },
-        )
-        .or_else(|| {
-            if self.prefix_space { None } else { self.search(text, target, |a, b| self.differ(a, b)) }
+        let found = self.search(text, after, target, |_, next| white(next));
+        if found.is_some() || self.prefix_space {
+            return found;
+        }
+        let known = RefCell::new(HashMap::new());
+        self.search(text, after, target, |last, next| {
+            *known.borrow_mut().entry((last, next)).or_insert_with(|| self.differ(last, next))
         })
     }
 
-    fn search(&self, text: &str, target: usize, cuts: impl Fn(char, char) -> bool) -> Option<usize> {
+    fn search(
+        &self,
+        text: &str,
+        after: usize,
+        target: usize,
+        cuts: impl Fn(char, char) -> bool,
+    ) -> Option<usize> {
         let mut at = target.min(text.len());
         while !text.is_char_boundary(at) {
             at -= 1;
         }
         let mut next = text[at..].chars().next()?;
         for (start, last) in text[..at].char_indices().rev() {
+            if at <= after {
+                return None;
+            }
             if !last.is_whitespace() && cuts(last, next) && !self.touches_added(text, at) {
                 return Some(at);
             }

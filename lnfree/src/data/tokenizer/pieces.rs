@@ -45,17 +45,17 @@ impl<'t> Pieces<'t> {
     /// If the text cannot be cut, and is too long to be encoded whole.
     pub(in super::super) fn next(&mut self, ended: bool) -> Result<Option<String>> {
         let rest = &self.text[self.start..];
-        let mut target = self.size;
+        let (mut after, mut target) = (0, self.size);
         while let Some(cutter) = self.cutter
             && rest.len() >= target + cutter.margin()
             && target <= LIMIT
         {
-            if let Some(at) = cutter.last_cut(rest, target) {
+            if let Some(at) = cutter.last_cut(rest, after, target) {
                 let piece = rest[..at].to_string();
                 self.start += at;
                 return Ok(Some(piece));
             }
-            target *= 2;
+            (after, target) = (target, 2 * target);
         }
         if rest.len() > LIMIT {
             return Err(Error::invalid(match self.cutter {

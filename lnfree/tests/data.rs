@@ -1,16 +1,24 @@
 //! Token files, texts, tokenizers, preparation and the order of training data.
 
+#[path = "data/codecs.rs"]
+mod codecs;
 #[allow(dead_code)]
 #[path = "hub/faults.rs"]
 mod faults;
+#[path = "data/folders.rs"]
+mod folders;
 #[path = "data/hub_sets.rs"]
 mod hub_sets;
 #[path = "data/hub_trouble.rs"]
 mod hub_trouble;
+#[path = "data/lines.rs"]
+mod lines;
 #[path = "data/loader.rs"]
 mod loader;
 #[path = "data/malformed.rs"]
 mod malformed;
+#[path = "data/masks.rs"]
+mod masks;
 #[path = "data/order.rs"]
 mod order;
 #[allow(dead_code)]
@@ -19,6 +27,8 @@ mod repo;
 #[allow(dead_code)]
 #[path = "hub/server.rs"]
 mod server;
+#[path = "data/settings.rs"]
+mod settings;
 #[path = "data/splits.rs"]
 mod splits;
 #[path = "data/texts.rs"]
@@ -50,10 +60,14 @@ fn nano() -> Tokenizer {
     Tokenizer::from_dir(data("nano")).unwrap()
 }
 
+/// A file of the vectors.
+fn vector_path(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors").join(name)
+}
+
 /// A JSON file of the vectors.
 fn vector(name: &str) -> serde_json::Value {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors").join(name);
-    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+    serde_json::from_slice(&std::fs::read(vector_path(name)).unwrap()).unwrap()
 }
 
 /// Something in the repository's `data/`.

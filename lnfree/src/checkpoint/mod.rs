@@ -24,15 +24,8 @@ use state::{TRAINER_FILE, read_state};
 
 const OPTIMIZER_FILE: &str = "optimizer.safetensors";
 
-/// Files of a model directory that are carried along unread.
-pub const TOKENIZER_FILES: [&str; 6] = [
-    "tokenizer.json",
-    "vocab.json",
-    "merges.txt",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "generation_config.json",
-];
+/// Files of a model directory that are carried along unread, beside its tokenizer's.
+const CARRIED: [&str; 1] = ["generation_config.json"];
 
 /// Writes `RUN/checkpoints/step-N` and points `latest` at it; older ones beyond `keep_checkpoints` go
 /// afterwards (0 keeps all), but for those of `keep_steps`. One of a later step, which a run resumed from an
@@ -78,7 +71,7 @@ pub fn save(
 /// # Errors
 /// When one of them cannot be copied.
 pub fn copy_tokenizer(from: &Path, to: &Path) -> Result<()> {
-    for name in TOKENIZER_FILES {
+    for name in crate::data::tokenizer::TOKENIZER_FILES.into_iter().chain(CARRIED) {
         let source = from.join(name);
         if source.is_file() {
             std::fs::copy(&source, to.join(name)).map_err(Error::io(&source))?;

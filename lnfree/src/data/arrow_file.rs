@@ -5,15 +5,18 @@ use std::path::Path;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
+use arrow::array::ArrayRef;
 use arrow::buffer::Buffer;
 use arrow::datatypes::Schema;
 use arrow::ipc::convert::try_fb_to_schema;
 use arrow::ipc::reader::{FileDecoder, StreamDecoder, read_footer_length};
 use arrow::ipc::{Block, root_as_footer};
+use arrow::record_batch::RecordBatch;
 use memmap2::Mmap;
 
 use super::first_line;
 use super::sequences::{INPUT_IDS, Sequences};
+use super::side_columns;
 use crate::{Error, Result};
 
 /// How the file format starts and ends; a stream has no mark.
@@ -28,14 +31,14 @@ pub(super) struct ArrowFile {
     pub batches: Vec<Sequences>,
     /// CRC-32C of all ids, in files that this crate wrote.
     pub checksum: Option<u32>,
-    /// Whether all ids are read in place, none copied.
+    /// Whether all ids are read in place, none copied; what was compressed (LZ4, zstd) is held in memory.
     pub mapped: bool,
 }
 
 /// Maps an Arrow IPC file or stream.
 ///
 /// # Errors
-/// If it is truncated, damaged, compressed, or has no `input_ids` lists.
+/// If it is truncated, damaged, or has no `input_ids` lists.
 pub(super) fn open(path: &Path, file: &File) -> Result<ArrowFile> {
     // SAFETY: sound as long as nobody changes the file while it is mapped. Token files are replaced by renaming,
     // never written in place; another program that truncates one ends this process, as for any mapped file.
@@ -66,8 +69,8 @@ fn file_format(path: &Path, buffer: &Buffer) -> Result<(Vec<Sequences>, Option<u
 
     let schema = footer.schema().ok_or_else(|| bad(&"no schema"))?;
     let schema = Arc::new(try_fb_to_schema(schema).map_err(|e| bad(&e))?);
-    let column = column_index(path, &schema)?;
-    let mut decoder = FileDecoder::new(schema, footer.version()).with_projection(vec![column]);
+    let columns = column_indices(path, &schema)?;
+    let mut decoder = FileDecoder::new(schema, footer.version()).with_projection(columns);
     for block in footer.dictionaries().iter().flatten() {
         decoder.read_dictionary(block, &slice(path, buffer, block)?).map_err(|e| bad(&e))?;
     }
@@ -76,7 +79,7 @@ fn file_format(path: &Path, buffer: &Buffer) -> Result<(Vec<Sequences>, Option<u
     for block in footer.recordBatches().iter().flatten() {
         let body = slice(path, buffer, block)?;
         let Some(batch) = decoder.read_record_batch(block, &body).map_err(|e| bad(&e))? else { continue };
-        batches.push(Sequences::from_column(path, rows, batch.column(0))?);
+        batches.push(sequences_of(path, rows, &batch)?);
         rows += batch.num_rows();
     }
     let mut pairs = footer.custom_metadata().into_iter().flatten();
@@ -108,20 +111,40 @@ fn stream_format(path: &Path, mut buffer: Buffer) -> Result<Vec<Sequences>> {
             None => not_tokens(path),
         })?;
         let Some(batch) = batch else { continue };
-        let column = column_index(path, &batch.schema())?;
-        batches.push(Sequences::from_column(path, rows, batch.column(column))?);
+        batches.push(sequences_of(path, rows, &batch)?);
         rows += batch.num_rows();
     }
     let schema = decoder.schema().ok_or_else(|| not_tokens(path))?;
     decoder.finish().map_err(|_| {
         Error::file(path, "the Arrow stream is truncated: its end is missing; write it again")
     })?;
-    column_index(path, &schema)?;
+    column_indices(path, &schema)?;
     Ok(batches)
 }
 
-fn column_index(path: &Path, schema: &Schema) -> Result<usize> {
-    schema.index_of(INPUT_IDS).map_err(|_| no_column(path, schema))
+/// Where the ids are, and what says something of them.
+///
+/// # Errors
+/// If there are no ids.
+pub(super) fn column_indices(path: &Path, schema: &Schema) -> Result<Vec<usize>> {
+    let mut indices = vec![schema.index_of(INPUT_IDS).map_err(|_| no_column(path, schema))?];
+    indices.extend(side_columns::names(schema).iter().filter_map(|name| schema.index_of(name).ok()));
+    indices.sort_unstable();
+    Ok(indices)
+}
+
+/// The ids of a batch, without those that its other columns leave out.
+///
+/// # Errors
+/// If there are none, or the columns do not fit them.
+pub(super) fn sequences_of(path: &Path, first_row: usize, batch: &RecordBatch) -> Result<Sequences> {
+    let schema = batch.schema();
+    let ids = batch.column_by_name(INPUT_IDS).ok_or_else(|| no_column(path, &schema))?;
+    let ids = Sequences::from_column(path, first_row, ids)?;
+    let sides = side_columns::names(&schema).into_iter();
+    let sides: Vec<(String, ArrayRef)> =
+        sides.filter_map(|name| batch.column_by_name(&name).cloned().map(|column| (name, column))).collect();
+    side_columns::applied(path, first_row, ids, &sides)
 }
 
 /// The error for a table without tokens.
@@ -138,12 +161,5 @@ fn not_tokens(path: &Path) -> Error {
 
 fn damaged(path: &Path, error: impl std::fmt::Display) -> Error {
     let error = first_line(error);
-    // What arrow says where it was built without compression: such a file could not be read in place anyway.
-    if error.contains("decompression requires") {
-        return Error::file(
-            path,
-            "the Arrow file is compressed; write it without compression, or as Parquet",
-        );
-    }
     Error::file(path, format!("the Arrow file is damaged or not readable: {error}"))
 }

@@ -4,14 +4,20 @@
 //! seeded order ([`order`]). [`resolve()`] turns the names of data sets into token files.
 
 mod arrow_file;
+mod chunker;
+mod folder;
 mod from_hub;
 mod info;
+mod json_lines;
 pub(crate) mod loader;
+mod long_line;
 pub mod numpy_rng;
 mod openwebtext;
 pub mod order;
 mod parquet_file;
 mod parts;
+mod plain;
+mod plain_text;
 pub mod prepare;
 mod prepared;
 mod progress;
@@ -22,9 +28,11 @@ mod resolve;
 mod rows;
 mod sequences;
 pub mod shuffles;
+mod side_columns;
 pub mod text;
 pub mod tokenizer;
 pub mod tokens;
+mod unpack;
 mod write;
 
 use std::path::Path;

@@ -134,7 +134,7 @@ fn unequal(file: &TokenFile) -> Result<Error> {
         if other != first {
             let message = format!(
                 "training needs equally long sequences, but sequence 0 has {first} tokens and sequence {i} has \
-                 {other}; cut them with `lnfree data prepare`"
+                 {other}; cut them with `lnfree data prepare FILE --out NEW`"
             );
             return Ok(Error::file(file.path(), message));
         }

@@ -5,14 +5,14 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use arrow::array::ArrayRef;
-use arrow::compute::concat;
+use arrow::compute::concat_batches;
+use arrow::record_batch::RecordBatch;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ParquetRecordBatchReaderBuilder};
 
-use super::arrow_file::no_column;
+use super::arrow_file::{column_indices, sequences_of};
 use super::sequences::{INPUT_IDS, Sequences};
-use super::{first_line, guarded};
+use super::{first_line, guarded, side_columns};
 use crate::{Error, Result};
 
 /// How a Parquet file starts.
@@ -41,9 +41,7 @@ impl ParquetFile {
     /// If the file is damaged or has no `input_ids` lists.
     pub(super) fn open(path: &Path, file: File, budget: usize) -> Result<Self> {
         let metadata = ArrowReaderMetadata::load(&file, Default::default()).map_err(|e| damaged(path, e))?;
-        if metadata.schema().index_of(INPUT_IDS).is_err() {
-            return Err(no_column(path, metadata.schema()));
-        }
+        column_indices(path, metadata.schema())?;
         let mut starts = vec![0];
         for group in metadata.metadata().row_groups() {
             let rows = usize::try_from(group.num_rows()).ok();
@@ -76,6 +74,11 @@ impl ParquetFile {
         ids.map_or(0, |column| column.num_values().unsigned_abs())
     }
 
+    /// Whether other columns may leave out ids, so that the metadata does not tell how many there are.
+    pub(super) fn has_side_columns(&self) -> bool {
+        !side_columns::names(self.metadata.schema()).is_empty()
+    }
+
     /// The sequences of a row group, decoded now or earlier.
     ///
     /// # Errors
@@ -98,27 +101,27 @@ impl ParquetFile {
         let bad = |e: &dyn std::fmt::Display| damaged(&self.path, e);
         let file = self.file.try_clone().map_err(Error::io(&self.path))?;
         let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.metadata.clone());
-        let column = self.metadata.schema().index_of(INPUT_IDS).map_err(|e| bad(&e))?;
-        let mask = ProjectionMask::roots(builder.parquet_schema(), [column]);
+        let columns = column_indices(&self.path, self.metadata.schema())?;
+        let mask = ProjectionMask::roots(builder.parquet_schema(), columns);
         let reader = builder
             .with_projection(mask)
             .with_row_groups(vec![group])
             .with_batch_size(BATCH_ROWS)
             .build()
             .map_err(|e| bad(&e))?;
-        let mut columns: Vec<ArrayRef> = Vec::new();
-        for batch in reader {
-            columns.push(batch.map_err(|e| bad(&e))?.column(0).clone());
-        }
-        let arrays: Vec<_> = columns.iter().map(|column| column.as_ref()).collect();
-        let column = match arrays.as_slice() {
-            [] => return Err(bad(&"a row group without rows")),
-            arrays => concat(arrays).map_err(|e| bad(&e))?,
+        let batches: Vec<RecordBatch> = reader.collect::<std::result::Result<_, _>>().map_err(|e| bad(&e))?;
+        let batch = match batches.first() {
+            None => return Err(bad(&"a row group without rows")),
+            Some(first) => concat_batches(&first.schema(), &batches).map_err(|e| bad(&e))?,
         };
-        if column.len() != self.rows_of(group) {
-            return Err(bad(&format!("{} rows where {} were promised", column.len(), self.rows_of(group))));
+        if batch.num_rows() != self.rows_of(group) {
+            return Err(bad(&format!(
+                "{} rows where {} were promised",
+                batch.num_rows(),
+                self.rows_of(group)
+            )));
         }
-        Sequences::from_column(&self.path, self.starts[group], &column)
+        sequences_of(&self.path, self.starts[group], &batch)
     }
 }
 

@@ -1,14 +1,20 @@
 //! The files that a set of token sequences is made of, and their batches or row groups.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use arrow::datatypes::Schema;
+use arrow::ipc::reader::{FileReader, StreamReader};
+use parquet::arrow::arrow_reader::ArrowReaderMetadata;
+
 use super::arrow_file::{self, ArrowFile};
-use super::files_in;
+use super::folder::data_files;
+use super::guarded;
 use super::parquet_file::{self, ParquetFile};
-use super::sequences::Sequences;
+use super::sequences::{INPUT_IDS, Sequences};
 use crate::{Error, Result};
 
 /// Arrow files with a checksum are checked when they are opened if their ids take at most this many bytes.
@@ -66,10 +72,11 @@ impl Chunk {
     }
 }
 
-/// The token files of a folder, as written by `datasets.save_to_disk` or downloaded from the hub.
+/// The token files of a folder, as written by `datasets.save_to_disk` or downloaded from the hub: see [`super::folder`].
 pub(super) fn token_files(folder: &Path) -> Result<Vec<PathBuf>> {
-    let mut files = files_in(folder)?;
-    files.retain(|file| file.extension().is_some_and(|e| e == "arrow" || e == "parquet"));
+    let table =
+        |file: &Path| file.extension().filter(|end| *end == "arrow" || *end == "parquet").map(Into::into);
+    let files = data_files::<OsString>(folder, INPUT_IDS, table)?;
     if !files.is_empty() {
         return Ok(files);
     }
@@ -84,6 +91,31 @@ pub(super) fn token_files(folder: &Path) -> Result<Vec<PathBuf>> {
         false => format!("; it has the folders {}: name one of them", folders.join(", ")),
     };
     Err(Error::file(folder, format!("no .arrow or .parquet file in it{hint}")))
+}
+
+/// Whether a file or a folder is of tables with a column of ids, whatever else is wrong with it.
+pub(super) fn holds_ids(path: &Path) -> bool {
+    let files = if path.is_dir() { token_files(path).unwrap_or_default() } else { vec![path.into()] };
+    files.first().is_some_and(|file| has_ids(file))
+}
+
+/// Whether a file is a table with a column of ids, whatever else is wrong with it.
+fn has_ids(path: &Path) -> bool {
+    let named = |schema: &Schema| schema.index_of(INPUT_IDS).is_ok();
+    let found = guarded(path, || {
+        let file = File::open(path).map_err(Error::io(path))?;
+        if let Ok(table) = ArrowReaderMetadata::load(&file, Default::default()) {
+            return Ok(named(table.schema()));
+        }
+        let again = || File::open(path).map(BufReader::new).map_err(Error::io(path));
+        if let Ok(table) = FileReader::try_new(again()?, None) {
+            return Ok(named(&table.schema()));
+        }
+        // A stream's first message begins so; what does not may be anything, of any length.
+        let marked = again()?.fill_buf().is_ok_and(|start| start.starts_with(&[0xff; 4]));
+        Ok(marked && StreamReader::try_new(again()?, None).is_ok_and(|table| named(&table.schema())))
+    });
+    found.unwrap_or(false)
 }
 
 /// Opens one file, by its content and not its name, and appends its chunks.
@@ -145,7 +177,8 @@ fn open_parquet(
     // Where the metadata is as it would be for equally long rows, it is believed until a row group is read.
     let promised =
         |group: usize, length: usize| file.n_values(group) == (length * file.rows_of(group)) as u64;
-    let uniform = sample.uniform_length().filter(|n| groups.iter().all(|group| promised(*group, *n)));
+    let told = !file.has_side_columns();
+    let uniform = sample.uniform_length().filter(|n| told && groups.iter().all(|group| promised(*group, *n)));
 
     for group in groups {
         let (first_row, rows) = (file.start_of(group), file.rows_of(group));

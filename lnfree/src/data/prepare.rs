@@ -1,18 +1,17 @@
 //! From text to token files.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::ops::Range;
 use std::path::Path;
 
-use super::Tokenizer;
+use super::chunker::Chunker;
+use super::parts::holds_ids;
+use super::progress::{Progress, Unit};
 use super::rows::Document;
-use super::text::documents;
+use super::text::{Meter, size_of, streamed};
 use super::write::{Layout, write_tokens};
+use super::{TokenFile, Tokenizer};
 use crate::{Error, Result};
-
-/// Documents that are tokenized at a time, on all cores.
-const DOCUMENTS_AT_A_TIME: usize = 512;
 
 /// How documents, each followed by end-of-text, are put together before they are cut into sequences.
 ///
@@ -39,7 +38,7 @@ impl ChunkScheme {
     }
 
     /// Whether a batch starts at a document, of `n_documents` in all.
-    fn starts_batch(&self, document: usize, n_documents: usize) -> bool {
+    pub(super) fn starts_batch(&self, document: usize, n_documents: usize) -> bool {
         let offset = match self.shards {
             1 => document,
             shards => {
@@ -83,9 +82,10 @@ impl fmt::Display for Prepared {
     }
 }
 
-/// Tokenizes the documents of `text` (see [`documents`]) into a token file of sequences of `block_size` tokens.
+/// Tokenizes the documents of `text` (see [`super::text::documents`]) into a token file of sequences of `block_size` tokens.
 ///
-/// Every document is followed by end-of-text; sequences run on from one document into the next.
+/// Every document is followed by end-of-text; sequences run on from one document into the next. Long documents are encoded in
+/// pieces, so that memory does not grow with them. A token file is cut anew, its rows as they are.
 ///
 /// # Errors
 /// If the text cannot be read, has no tokens to fill one sequence, or `out` cannot be written; `out` is then as it
@@ -97,15 +97,49 @@ pub fn prepare(
     out: &Path,
     scheme: ChunkScheme,
 ) -> Result<Prepared> {
+    if holds_ids(text) {
+        return prepare_ids(text, tokenizer, block_size, out, scheme);
+    }
     let n_documents = match scheme.shards {
         1 => 0,
-        _ => documents(text)?.try_fold(0, |n, document| document.map(|_| n + 1))?,
+        _ => streamed(text, &Meter::default())?
+            .try_fold(0, |n, part| part.map(|part| n + usize::from(!matches!(part, Document::Part(_)))))?,
     };
-    let documents = documents(text)?.map(|text| text.map(Document::Text));
-    let documents = Box::new(documents);
+    let meter = Meter::default();
+    let documents = Box::new(streamed(text, &meter)?);
     let source = Source { origin: text, documents, n_documents };
     let cut = Cut { block_size, scheme, max_sequences: None, vocab_size: tokenizer.vocab_size() };
-    cut_into(out, source, Some(tokenizer), cut, |_| {})
+    let size = size_of(text);
+    let mut progress = match size {
+        Some(size) => Progress::new(name_of(text), Unit::Bytes, Some(size)),
+        None => Progress::new(name_of(text), Unit::Sequences, None),
+    };
+    let done = |made: usize| if size.is_some() { meter.read() } else { made as u64 };
+    cut_into(out, source, Some(tokenizer), cut, |made| progress.set(done(made)))
+}
+
+/// Sequences of another length out of a token file's, which run on from one into the next as they are.
+fn prepare_ids(
+    tokens: &Path,
+    tokenizer: &Tokenizer,
+    block_size: usize,
+    out: &Path,
+    scheme: ChunkScheme,
+) -> Result<Prepared> {
+    let file = TokenFile::open(tokens)?;
+    file.check_vocab(tokenizer.vocab_size())?;
+    let n_documents = file.n_sequences();
+    let documents = (0..n_documents).map(|i| {
+        Ok(Document::Ids(file.row(i)?.into_iter().filter_map(|id| u32::try_from(id).ok()).collect()))
+    });
+    let source = Source { origin: tokens, documents: Box::new(documents), n_documents };
+    let cut = Cut { block_size, scheme, max_sequences: None, vocab_size: tokenizer.vocab_size() };
+    let mut progress = Progress::new(name_of(tokens), Unit::Sequences, None);
+    cut_into(out, source, None, cut, |made| progress.set(made as u64))
+}
+
+fn name_of(path: &Path) -> String {
+    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
 }
 
 /// Documents to be cut.
@@ -115,6 +149,16 @@ pub(super) struct Source<'a> {
     pub documents: Box<dyn Iterator<Item = Result<Document>> + 'a>,
     /// Needed only where there are several shards.
     pub n_documents: usize,
+}
+
+impl Source<'_> {
+    /// An error of the tokenizer, which does not know where its text is from.
+    pub(super) fn named(&self, error: Error) -> Error {
+        match error {
+            Error::Invalid(message) => Error::file(self.origin, message),
+            other => other,
+        }
+    }
 }
 
 /// How documents are cut.
@@ -138,115 +182,17 @@ pub(super) fn cut_into(
     cut: Cut,
     mut progress: impl FnMut(usize),
 ) -> Result<Prepared> {
-    let Cut { block_size, scheme, max_sequences, vocab_size } = cut;
+    let Cut { block_size, scheme, vocab_size, .. } = cut;
     if block_size == 0 || scheme.shards == 0 || scheme.documents_per_batch == Some(0) {
         return Err(Error::invalid("block size, shards and documents per batch have to be at least 1"));
     }
-    let mut chunker = Chunker {
-        source,
-        tokenizer,
-        block_size,
-        scheme,
-        left: max_sequences.unwrap_or(usize::MAX),
-        rest: Vec::new(),
-        rows: VecDeque::new(),
-        read: 0,
-        dropped: 0,
-        made: 0,
-    };
+    let mut chunker = Chunker::new(source, tokenizer, cut);
     let rows = std::iter::from_fn(|| {
         let row = chunker.next_row();
-        progress(chunker.made);
+        progress(chunker.made());
         row.transpose()
     });
     let written = write_tokens(out, rows, Layout::Fixed(block_size), vocab_size)?;
-    let Chunker { read: documents, dropped, .. } = chunker;
+    let (documents, dropped) = chunker.counts();
     Ok(Prepared { documents, sequences: written.sequences, tokens: written.tokens, dropped })
-}
-
-/// Cuts a stream of documents into sequences.
-struct Chunker<'a> {
-    source: Source<'a>,
-    tokenizer: Option<&'a Tokenizer>,
-    block_size: usize,
-    scheme: ChunkScheme,
-    /// Sequences that are still to come at most.
-    left: usize,
-    /// Tokens of the batch that do not fill a sequence yet.
-    rest: Vec<u32>,
-    /// Sequences not handed out yet.
-    rows: VecDeque<Vec<u32>>,
-    /// Documents read.
-    read: usize,
-    /// Tokens dropped at ends of batches, and beyond the last sequence.
-    dropped: u64,
-    /// Sequences handed out.
-    made: usize,
-}
-
-impl Chunker<'_> {
-    fn next_row(&mut self) -> Result<Option<Vec<u32>>> {
-        if self.left == 0 {
-            self.drop_rest();
-            self.dropped += (std::mem::take(&mut self.rows).len() * self.block_size) as u64;
-            return Ok(None);
-        }
-        while self.rows.is_empty() {
-            let next = self.source.documents.by_ref().take(DOCUMENTS_AT_A_TIME);
-            let documents = next.collect::<Result<Vec<Document>>>()?;
-            if documents.is_empty() {
-                self.drop_rest();
-                return if self.made > 0 { Ok(None) } else { Err(self.too_short()) };
-            }
-            for ids in self.ids(documents)? {
-                self.add(&ids);
-            }
-        }
-        self.left -= 1;
-        self.made += 1;
-        Ok(self.rows.pop_front())
-    }
-
-    /// The ids of documents, which are all text or all ids; end-of-text follows text.
-    fn ids(&self, documents: Vec<Document>) -> Result<Vec<Vec<u32>>> {
-        let (mut texts, mut all) = (Vec::new(), Vec::new());
-        for document in documents {
-            match document {
-                Document::Text(text) => texts.push(text),
-                Document::Ids(ids) => all.push(ids),
-            }
-        }
-        if texts.is_empty() {
-            return Ok(all);
-        }
-        let tokenizer = self.tokenizer.filter(|_| all.is_empty());
-        let tokenizer = tokenizer.ok_or_else(|| Error::file(self.source.origin, "text where ids are due"))?;
-        let mut all = tokenizer.encode_batch(&texts)?;
-        all.iter_mut().for_each(|ids| ids.push(tokenizer.eot_id()));
-        Ok(all)
-    }
-
-    fn add(&mut self, ids: &[u32]) {
-        if self.scheme.starts_batch(self.read, self.source.n_documents) {
-            self.drop_rest();
-        }
-        self.read += 1;
-        self.rest.extend_from_slice(ids);
-        let whole = self.rest.len() / self.block_size * self.block_size;
-        self.rows.extend(self.rest[..whole].chunks_exact(self.block_size).map(<[u32]>::to_vec));
-        self.rest.drain(..whole);
-    }
-
-    fn drop_rest(&mut self) {
-        self.dropped += self.rest.len() as u64;
-        self.rest.clear();
-    }
-
-    fn too_short(&self) -> Error {
-        let (n, tokens, size) = (self.read, self.dropped, self.block_size);
-        Error::file(
-            self.source.origin,
-            format!("{tokens} tokens in {n} documents do not fill one sequence of {size}"),
-        )
-    }
 }

@@ -9,12 +9,15 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::prepare::Prepared;
+use super::resolve::is_named;
 use super::{TokenFile, hex};
 use crate::console::say;
 use crate::{Error, Result, atomic};
 
 /// To be raised when the same source and tokenizer come to give another token file.
-const SCHEME_VERSION: u32 = 2;
+const SCHEME_VERSION: u32 = 3;
+/// Of the data sets with names, whose token files are what they were.
+const SCHEME_OF_NAMED: u32 = 2;
 
 /// What a prepared token file was made of, and what came out: the JSON beside it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,8 +67,9 @@ pub struct Request {
 impl Request {
     pub(super) fn new(dataset: &str, source: &str, block_size: usize, tokenizer: &str) -> Self {
         let (split, max_sequences) = (None, None);
+        let scheme = if is_named(dataset) { SCHEME_OF_NAMED } else { SCHEME_VERSION };
         let (dataset, source, tokenizer) = (dataset.into(), source.into(), tokenizer.into());
-        Self { dataset, source, split, max_sequences, block_size, tokenizer, scheme: SCHEME_VERSION }
+        Self { dataset, source, split, max_sequences, block_size, tokenizer, scheme }
     }
 
     /// Whether `other` asks for the same, the tokenizer's name apart.

@@ -8,8 +8,12 @@ use arrow::ipc::reader::{FileReader, StreamReader};
 use arrow::record_batch::RecordBatchReader;
 
 use super::arrow_file::MAGIC;
+use super::folder::{is_leftover, listed};
+use super::json_lines::json_rows;
 use super::remote_parquet::{RemoteParquet, unreadable};
-use super::rows::{Document, Row, Rows, flattened, json_rows, read_ahead, rows_of, stop_at_error};
+use super::rows::{Document, Row, Rows, flattened, read_ahead, rows_of, stop_at_error};
+use super::text::utf8;
+use super::unpack::unpacked;
 use super::{first_line, guarded};
 use crate::hub::DatasetRepo;
 use crate::{Error, Result};
@@ -47,12 +51,34 @@ pub(super) fn train_files(repo: &DatasetRepo) -> Result<Vec<String>> {
             files[0]
         )));
     }
-    Ok(files)
+    manifest(repo, &files)?.map_or(Ok(files), Ok)
+}
+
+/// What the `state.json` of `save_to_disk` lists, where one lies beside the files.
+fn manifest(repo: &DatasetRepo, files: &[String]) -> Result<Option<Vec<String>>> {
+    let beside = |name: &str| Path::new(&files[0]).with_file_name(name).to_string_lossy().into_owned();
+    let state = beside("state.json");
+    if !files[0].ends_with(".arrow") || !repo.files().contains(&state) {
+        return Ok(None);
+    }
+    let path = repo.download(&state)?;
+    let bytes = std::fs::read(&path).map_err(Error::io(&path))?;
+    let Some(names) = listed(&path, &bytes, None)? else { return Ok(None) };
+    let names: Vec<String> = names.iter().map(|name| beside(name)).collect();
+    match names.iter().find(|name| !repo.files().contains(name)) {
+        Some(missing) => {
+            Err(Error::file(&path, format!("`_data_files` lists {missing}, which is not there")))
+        }
+        None => Ok(Some(names)),
+    }
 }
 
 fn pick(files: &[String]) -> Vec<String> {
     for endings in FORMATS {
-        let hidden = |file: &str| file.split('/').any(|part| part.starts_with('.'));
+        let hidden = |file: &str| {
+            let mut parts = file.rsplit('/');
+            parts.next().is_some_and(is_leftover) || parts.any(|folder| folder.starts_with('.'))
+        };
         let there: Vec<&String> = files
             .iter()
             .filter(|file| !hidden(file) && endings.iter().any(|end| file.ends_with(end)))
@@ -117,25 +143,12 @@ fn file_rows(repo: &DatasetRepo, file: &str) -> Result<Rows> {
     let origin = PathBuf::from(remote.name());
     let mut stream = remote.stream(0).map_err(|e| unreadable(&origin, e))?;
     if file.ends_with(".txt") {
-        let mut text = String::new();
-        stream.read_to_string(&mut text).map_err(|e| unreadable(&origin, e))?;
-        let document = Document::Text(text);
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).map_err(|e| unreadable(&origin, e))?;
+        let document = Document::Text(utf8(&origin, bytes)?);
         return Ok(Box::new(std::iter::once(Ok(Row { document, pile_set: None }))));
     }
     Ok(json_rows(&origin, BufReader::new(unpacked(&origin, file, stream)?)))
-}
-
-/// A stream without its compression, which the end of its name tells.
-pub(super) fn unpacked(
-    origin: &Path,
-    name: &str,
-    stream: Box<dyn Read + Send>,
-) -> Result<Box<dyn Read + Send>> {
-    Ok(match name.rsplit('.').next() {
-        Some("zst") => Box::new(zstd::Decoder::new(stream).map_err(|e| unreadable(origin, e))?),
-        Some("gz") => Box::new(flate2::read::MultiGzDecoder::new(stream)),
-        _ => stream,
-    })
 }
 
 /// The rows of an Arrow file or stream.

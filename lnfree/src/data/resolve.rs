@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use super::from_hub::from_hub;
+use super::parts::holds_ids;
 use super::prepare::{ChunkScheme, prepare};
 use super::prepared::{MadeWith, Provenance, Request, find, lock};
 use super::recipes::recipe;
+use super::text::Meter;
 use super::{TokenFile, Tokenizer, hex, text};
 use crate::atomic::digest_file;
 use crate::hub;
@@ -29,6 +31,11 @@ const HUB: [&str; 7] = [
     "pile-10k",
     "pile-uncopyrighted",
 ];
+/// Whether a data set is one of those.
+pub(super) fn is_named(name: &str) -> bool {
+    HUB.contains(&name) || EMBEDDED.iter().any(|(embedded, _)| *embedded == name)
+}
+
 /// The folder of the embedded tokenizer, whose presence tells the data folder.
 const TOKENIZER: &str = "nano";
 /// The tokenizer of data sets on the hub.
@@ -118,15 +125,7 @@ fn find_or_make(name: &str, options: &DatasetOptions) -> Result<(PathBuf, TokenF
     }
     let path = Path::new(name);
     if path.exists() {
-        return match TokenFile::open(path) {
-            Ok(file) => Ok((path.into(), file)),
-            Err(_) if is_text(path) => {
-                let path = std::path::absolute(path).map_err(Error::io(path))?;
-                let name = path.file_name().map_or("text".into(), |name| name.to_string_lossy());
-                local_text(&name, &path, options.tokenizer.as_deref().unwrap_or(GPT2), options.block_size)
-            }
-            Err(error) => Err(error),
-        };
+        return local(path, options);
     }
     match recipe(name) {
         Some(recipe) => from_hub(name, &recipe, options),
@@ -156,8 +155,28 @@ pub fn data_dir() -> Result<PathBuf> {
         })
 }
 
+/// A token file, or text: by name where that tells, else by what is in it.
+fn local(path: &Path, options: &DatasetOptions) -> Result<(PathBuf, TokenFile)> {
+    if !text::is_named_text(path) {
+        match TokenFile::open(path) {
+            Ok(file) => return Ok((path.into(), file)),
+            // A table of ids that is refused is not read as text instead.
+            Err(error) if holds_ids(path) || !is_text(path) => return Err(error),
+            Err(_) => {}
+        }
+    }
+    let path = std::path::absolute(path).map_err(Error::io(path))?;
+    let name = path.file_name().map_or("text".into(), |name| name.to_string_lossy());
+    local_text(&name, &path, options.tokenizer.as_deref().unwrap_or(GPT2), options.block_size)
+}
+
 fn is_text(path: &Path) -> bool {
-    text::documents(path).is_ok_and(|mut documents| documents.next().is_some_and(|first| first.is_ok()))
+    match text::streamed(path, &Meter::default()) {
+        Err(_) => false,
+        // What is wrong inside is better told by reading it.
+        Ok(_) if path.is_dir() => true,
+        Ok(mut parts) => parts.next().is_some_and(|first| first.is_ok()),
+    }
 }
 
 /// A text on this machine, known by its content.

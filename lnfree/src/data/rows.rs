@@ -1,7 +1,6 @@
-//! Documents of a table or of JSON lines, as text or as ids, with the part of the Pile that they are from.
+//! Documents of a table, as text or as ids, with the part of the Pile that they are from.
 
 use std::collections::VecDeque;
-use std::io::BufRead;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -9,22 +8,26 @@ use std::thread::JoinHandle;
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::datatypes::{DataType, Schema};
 use arrow::record_batch::RecordBatch;
-use serde_json::Value;
 
-use super::sequences::{INPUT_IDS, Sequences};
+use super::arrow_file::sequences_of;
+use super::plain::plain;
+use super::sequences::INPUT_IDS;
+use super::side_columns;
 use crate::{Error, Result};
 
 /// The column, or the key of each JSON object, that holds a document's text.
 pub(super) const TEXT: &str = "text";
 /// Where the Pile keeps what a document is of; its part is under [`PILE_SET`].
-const META: &str = "meta";
-const PILE_SET: &str = "pile_set_name";
+pub(super) const META: &str = "meta";
+pub(super) const PILE_SET: &str = "pile_set_name";
 
 /// One document.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Document {
     /// Not tokenized; end-of-text is still to follow it.
     Text(String),
+    /// Text that the next document goes on with: of a file that is too long to be held.
+    Part(String),
     /// Tokenized by somebody else, taken as it is.
     Ids(Vec<u32>),
 }
@@ -40,7 +43,7 @@ pub(super) struct Row {
 /// Rows in the order of their file; after an error nothing that follows means anything.
 pub(super) type Rows = Box<dyn Iterator<Item = Result<Row>> + Send>;
 
-/// Columns to read of a table: its ids or else its text, and what says the part of the Pile.
+/// Columns to read of a table: its ids, with what says which of them count, or else its text; and what says the part of the Pile.
 ///
 /// # Errors
 /// If it has neither; the message names what it has.
@@ -51,7 +54,12 @@ pub(super) fn columns_of(origin: &Path, schema: &Schema) -> Result<Vec<String>> 
         let names = names.join(", ");
         return Err(Error::file(origin, format!("no column `{TEXT}` or `{INPUT_IDS}`; it has {names}")));
     };
-    Ok([document, META].into_iter().filter(|name| has(name)).map(String::from).collect())
+    let mut names: Vec<String> =
+        [document, META].into_iter().filter(|name| has(name)).map(String::from).collect();
+    if document == INPUT_IDS {
+        names.extend(side_columns::names(schema));
+    }
+    Ok(names)
 }
 
 /// The rows of a batch that has the columns of [`columns_of`]; `first_row` is for messages.
@@ -60,7 +68,7 @@ pub(super) fn columns_of(origin: &Path, schema: &Schema) -> Result<Vec<String>> 
 /// If the documents are neither strings nor lists of integers, or some are null.
 pub(super) fn rows_of(origin: &Path, first_row: usize, batch: &RecordBatch) -> Result<Vec<Row>> {
     let documents = match (batch.column_by_name(INPUT_IDS), batch.column_by_name(TEXT)) {
-        (Some(column), _) => ids(origin, first_row, column)?,
+        (Some(_), _) => ids(origin, first_row, batch)?,
         (None, Some(column)) => texts(origin, column)?,
         (None, None) => columns_of(origin, &batch.schema()).map(|_| Vec::new())?,
     };
@@ -75,8 +83,8 @@ pub(super) fn rows_of(origin: &Path, first_row: usize, batch: &RecordBatch) -> R
         .collect())
 }
 
-fn ids(origin: &Path, first_row: usize, column: &ArrayRef) -> Result<Vec<Document>> {
-    let sequences = Sequences::from_column(origin, first_row, column)?;
+fn ids(origin: &Path, first_row: usize, batch: &RecordBatch) -> Result<Vec<Document>> {
+    let sequences = sequences_of(origin, first_row, batch)?;
     let mut row = Vec::new();
     (0..sequences.len())
         .map(|i| {
@@ -90,7 +98,7 @@ fn ids(origin: &Path, first_row: usize, column: &ArrayRef) -> Result<Vec<Documen
 }
 
 fn texts(origin: &Path, column: &ArrayRef) -> Result<Vec<Document>> {
-    if column.null_count() > 0 {
+    if column.logical_null_count() > 0 {
         return Err(Error::file(origin, format!("column `{TEXT}` has nulls; remove those rows")));
     }
     strings(column).map(|texts| texts.into_iter().flatten().map(Document::Text).collect()).ok_or_else(|| {
@@ -101,6 +109,7 @@ fn texts(origin: &Path, column: &ArrayRef) -> Result<Vec<Document>> {
 /// The values of a column of strings, of whatever kind.
 fn strings(column: &ArrayRef) -> Option<Vec<Option<String>>> {
     let own = |text: Option<&str>| text.map(str::to_owned);
+    let column = plain(column).ok()?;
     Some(match column.data_type() {
         DataType::Utf8 => column.as_string::<i32>().iter().map(own).collect(),
         DataType::LargeUtf8 => column.as_string::<i64>().iter().map(own).collect(),
@@ -111,40 +120,6 @@ fn strings(column: &ArrayRef) -> Option<Vec<Option<String>>> {
 
 fn pile_sets(meta: &ArrayRef) -> Vec<Option<String>> {
     meta.as_struct_opt().and_then(|meta| meta.column_by_name(PILE_SET)).and_then(strings).unwrap_or_default()
-}
-
-/// The rows of JSON lines: an object each, with [`TEXT`] or `input_ids`; blank lines are skipped.
-pub(super) fn json_rows(origin: &Path, mut lines: impl BufRead + Send + 'static) -> Rows {
-    let origin = origin.to_path_buf();
-    let mut number = 0;
-    let mut line = Vec::new();
-    stop_at_error(std::iter::from_fn(move || {
-        loop {
-            line.clear();
-            number += 1;
-            match lines.read_until(b'\n', &mut line) {
-                Ok(0) => return None,
-                Ok(_) if line.iter().all(u8::is_ascii_whitespace) => {}
-                Ok(_) => return Some(json_row(&origin, number, &line)),
-                Err(source) => return Some(Err(Error::io(&origin)(source))),
-            }
-        }
-    }))
-}
-
-fn json_row(origin: &Path, number: usize, line: &[u8]) -> Result<Row> {
-    let error = |message: String| Error::file(origin, format!("line {number}: {message}"));
-    let value: Value = serde_json::from_slice(line).map_err(|e| error(format!("not JSON: {e}")))?;
-    let document = match (value.get(INPUT_IDS), value.get(TEXT)) {
-        (Some(ids), _) => serde_json::from_value(ids.clone())
-            .map(Document::Ids)
-            .map_err(|_| error(format!("`{INPUT_IDS}` is not a list of token ids")))?,
-        (None, Some(Value::String(text))) => Document::Text(text.clone()),
-        (None, Some(_)) => return Err(error(format!("`{TEXT}` is not a string"))),
-        (None, None) => return Err(error(format!("no key `{TEXT}`"))),
-    };
-    let pile_set = value[META][PILE_SET].as_str().map(String::from);
-    Ok(Row { document, pile_set })
 }
 
 /// The rows of groups, one after the other.

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::buffer::OffsetBuffer;
@@ -9,6 +10,7 @@ use arrow::datatypes::{
     DataType, Int8Type, Int16Type, Int32Type, Int64Type, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
 };
 
+use super::plain::plain;
 use crate::{Error, Result};
 
 /// The column that holds the tokens.
@@ -19,6 +21,8 @@ pub(super) const INPUT_IDS: &str = "input_ids";
 pub(super) struct Sequences {
     ids: ArrayRef,
     rows: Rows,
+    /// How many ids of each row count, where other columns leave some out.
+    lengths: Option<Arc<[usize]>>,
 }
 
 /// Where each row lies in the array of ids.
@@ -59,17 +63,21 @@ macro_rules! with_slice {
 }
 
 impl Sequences {
-    /// Takes over a column. `first_row` is the row of the file that this batch starts with, for messages.
+    /// Takes over the column of ids. `first_row` is the row of the file that this batch starts with, for messages.
     ///
     /// # Errors
     /// If it is not a list of integers, or holds nulls.
     pub(super) fn from_column(path: &Path, first_row: usize, column: &ArrayRef) -> Result<Self> {
-        let null_row = |i: usize| {
-            Error::file(path, format!("row {}: `{INPUT_IDS}` is null; remove that row", first_row + i))
-        };
-        if let Some(nulls) = column.nulls().filter(|nulls| nulls.null_count() > 0) {
-            return Err(null_row((0..nulls.len()).find(|i| nulls.is_null(*i)).unwrap_or(0)));
-        }
+        Self::named(path, first_row, INPUT_IDS, column)
+    }
+
+    /// [`Sequences::from_column`] of a column that messages call `name`.
+    ///
+    /// # Errors
+    /// As there.
+    pub(super) fn named(path: &Path, first_row: usize, name: &str, column: &ArrayRef) -> Result<Self> {
+        refuse_null_rows(path, first_row, name, column)?;
+        let column = plain(column).map_err(|e| Error::file(path, format!("column `{name}`: {e}")))?;
         let (ids, rows) = match column.data_type() {
             DataType::List(_) => {
                 let list = column.as_list::<i32>();
@@ -84,12 +92,12 @@ impl Sequences {
                 let length = usize::try_from(list.value_length()).unwrap_or(0);
                 (list.values().clone(), Rows::Fixed { count: list.len(), length })
             }
-            other => return Err(wrong_type(path, other)),
+            other => return Err(wrong_type(path, name, other)),
         };
         if !ids.data_type().is_integer() {
-            return Err(wrong_type(path, column.data_type()));
+            return Err(wrong_type(path, name, column.data_type()));
         }
-        let sequences = Self { ids, rows };
+        let sequences = Self { ids, rows, lengths: None };
         let used = sequences.range(0).start..sequences.end();
         if sequences.ids.len() < used.end {
             return Err(Error::file(path, "the file is damaged: rows point beyond the ids"));
@@ -98,9 +106,27 @@ impl Sequences {
             && let Some(null) = used.clone().find(|i| nulls.is_null(*i))
         {
             let (row, position) = sequences.place(null);
-            return Err(Error::file(path, format!("row {}, position {position}: null id", first_row + row)));
+            let what = if name == INPUT_IDS { "null id".into() } else { format!("null in `{name}`") };
+            return Err(Error::file(path, format!("row {}, position {position}: {what}", first_row + row)));
         }
         Ok(sequences)
+    }
+
+    /// A column of integers, each a row of its own.
+    ///
+    /// # Errors
+    /// If it holds nulls.
+    pub(super) fn of_numbers(path: &Path, first_row: usize, name: &str, column: &ArrayRef) -> Result<Self> {
+        refuse_null_rows(path, first_row, name, column)?;
+        let rows = Rows::Fixed { count: column.len(), length: 1 };
+        Ok(Self { ids: column.clone(), rows, lengths: None })
+    }
+
+    /// The same rows, of which the first `lengths` ids count.
+    pub(super) fn cut_to(mut self, lengths: Vec<usize>) -> Self {
+        let shorter = lengths.iter().enumerate().any(|(row, length)| *length < self.range(row).len());
+        self.lengths = shorter.then(|| lengths.into());
+        self
     }
 
     /// Number of rows.
@@ -114,20 +140,31 @@ impl Sequences {
 
     /// Number of ids in all rows.
     pub(super) fn n_tokens(&self) -> usize {
-        self.end() - self.range(0).start
+        match &self.lengths {
+            Some(lengths) => lengths.iter().sum(),
+            None => self.end() - self.range(0).start,
+        }
     }
 
     /// The length of every row, if all are equally long and there are any.
     pub(super) fn uniform_length(&self) -> Option<usize> {
         let mut lengths = (0..self.len()).map(|row| self.range(row).len());
         match &self.rows {
-            Rows::Fixed { length, .. } => (self.len() > 0).then_some(*length),
+            Rows::Fixed { length, .. } if self.lengths.is_none() => (self.len() > 0).then_some(*length),
             _ => lengths.next().filter(|first| lengths.all(|length| length == *first)),
         }
     }
 
     /// Where a row lies in the ids. A row that does not exist is an empty range.
     pub(super) fn range(&self, row: usize) -> Range<usize> {
+        let stored = self.stored(row);
+        match self.lengths.as_ref().and_then(|lengths| lengths.get(row)) {
+            Some(length) => stored.start..stored.start + length,
+            None => stored,
+        }
+    }
+
+    fn stored(&self, row: usize) -> Range<usize> {
         // Offsets are never negative: arrow checks them as it makes an `OffsetBuffer`.
         match &self.rows {
             Rows::Fixed { length, .. } => row * length..(row + 1) * length,
@@ -155,24 +192,38 @@ impl Sequences {
     #[allow(clippy::unnecessary_cast)] // needed for all types but one
     pub(super) fn copy(&self, row: usize, out: &mut Vec<i64>) -> std::result::Result<(), BadId> {
         let start = out.len();
-        let range = self.range(row);
-        with_slice!(self.ids, |ids| out.extend(ids[range].iter().map(|id| *id as i64)));
+        self.copy_any(row, out);
         match out[start..].iter().position(|id| *id < 0) {
             Some(position) => Err(BadId { row, position, id: out[start + position] }),
             None => Ok(()),
         }
     }
 
+    /// [`Sequences::copy`] of numbers that may be anything.
+    #[allow(clippy::unnecessary_cast)] // needed for all types but one
+    pub(super) fn copy_any(&self, row: usize, out: &mut Vec<i64>) {
+        let range = self.range(row);
+        with_slice!(self.ids, |ids| out.extend(ids[range].iter().map(|id| *id as i64)));
+    }
+
     /// The first id that is negative or not below `vocab_size`.
     #[allow(clippy::unnecessary_cast)] // needed for all types but one
     pub(super) fn find_outside(&self, vocab_size: usize) -> Option<BadId> {
         let limit = i64::try_from(vocab_size).unwrap_or(i64::MAX);
-        let used = self.range(0).start..self.end();
-        let start = used.start;
-        let found = with_slice!(self.ids, |ids| {
-            let outside = |id: i64| id < 0 || id >= limit;
-            ids[used].iter().position(|id| outside(*id as i64)).map(|i| (start + i, ids[start + i] as i64))
-        });
+        let find = |used: Range<usize>| {
+            let start = used.start;
+            with_slice!(self.ids, |ids| {
+                let outside = |id: i64| id < 0 || id >= limit;
+                ids[used]
+                    .iter()
+                    .position(|id| outside(*id as i64))
+                    .map(|i| (start + i, ids[start + i] as i64))
+            })
+        };
+        let found = match self.lengths {
+            Some(_) => (0..self.len()).find_map(|row| find(self.range(row))),
+            None => find(self.range(0).start..self.end()),
+        };
         found.map(|(index, id)| {
             let (row, position) = self.place(index);
             BadId { row, position, id }
@@ -181,9 +232,10 @@ impl Sequences {
 
     /// CRC-32C of the stored bytes of all rows' ids, carried on from `crc`.
     pub(super) fn crc32c(&self, crc: u32) -> u32 {
+        // All that is stored, whatever counts: no file with a checksum has columns beside.
         let bytes = self.bytes();
         let width = bytes.len() / self.ids.len().max(1);
-        crc32c::crc32c_append(crc, &bytes[self.range(0).start * width..self.end() * width])
+        crc32c::crc32c_append(crc, &bytes[self.stored(0).start * width..self.end() * width])
     }
 
     /// Bytes that the ids take.
@@ -206,6 +258,14 @@ impl Sequences {
     }
 }
 
-fn wrong_type(path: &Path, found: &DataType) -> Error {
-    Error::file(path, format!("column `{INPUT_IDS}` is {found}, not a list of integers"))
+fn refuse_null_rows(path: &Path, first_row: usize, name: &str, column: &ArrayRef) -> Result<()> {
+    let nulls = column.logical_nulls().filter(|nulls| nulls.null_count() > 0);
+    let Some(row) = nulls.and_then(|nulls| (0..nulls.len()).find(|i| nulls.is_null(*i))) else {
+        return Ok(());
+    };
+    Err(Error::file(path, format!("row {}: `{name}` is null; remove that row", first_row + row)))
+}
+
+fn wrong_type(path: &Path, name: &str, found: &DataType) -> Error {
+    Error::file(path, format!("column `{name}` is {found}, not a list of integers"))
 }

@@ -1,53 +1,119 @@
 //! Reading text documents from Parquet, Arrow, JSON lines and plain text.
 
 use std::fs::{self, File};
-use std::io::BufReader;
+use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
-use super::repository::{arrow_rows, unpacked};
-use super::rows::{Document, Rows, TEXT, flattened, json_rows, rows_of, stop_at_error};
+use super::folder::data_files;
+use super::json_lines::json_rows;
+use super::plain_text::parts;
+use super::repository::arrow_rows;
+use super::rows::{Document, Rows, TEXT, flattened, rows_of, stop_at_error};
+use super::unpack::unpacked;
 use super::{first_line, guarded};
 use crate::{Error, Result};
+
+pub(super) use super::plain_text::utf8;
 
 /// What [`documents`] can read.
 const EXTENSIONS: &str = ".parquet, .arrow, .jsonl, .jsonl.zst, .jsonl.gz or .txt";
 
+/// Documents of a table that are decoded at a time: each may be long.
+const BATCH_ROWS: usize = 32;
+
 /// A stream of documents; after an error it ends.
 pub type Documents = Box<dyn Iterator<Item = Result<String>> + Send>;
+/// The same, long ones in parts.
+pub(super) type Parts = Box<dyn Iterator<Item = Result<Document>> + Send>;
 
-/// The documents of a text file, or of all text files in a folder in name order, streamed.
+/// The documents of a text file, or of the text files in a folder in name order, streamed.
 ///
 /// - `.parquet`: the strings of column `text`, read one row group at a time; nulls are errors.
 /// - `.arrow`, files and streams: likewise, one batch at a time.
 /// - `.jsonl`, `.jsonl.zst`, `.jsonl.gz`: key `text` of the object on each line; blank lines are skipped.
 /// - `.txt`: the whole file is one document (a blank line inside prose does not end it). For several, use a folder.
+/// - A folder of `datasets.save_to_disk`: the files that its `state.json` lists. Any other has to be of one kind.
+///
+/// A byte order mark at the start of a file is no part of its text.
 ///
 /// # Errors
 /// At once if the path is missing, unreadable, of another kind, or a folder without such files; for content that
 /// cannot be read, as an item of the stream.
 pub fn documents(path: &Path) -> Result<Documents> {
-    let metadata = fs::metadata(path).map_err(Error::io(path))?;
-    if !metadata.is_dir() {
-        return documents_of_file(path);
-    }
-    let files = text_files(path)?;
-    if files.is_empty() {
-        return Err(Error::file(path, format!("the folder has no {EXTENSIONS} file")));
-    }
-    Ok(Box::new(files.into_iter().flat_map(|file| {
-        documents_of_file(&file).unwrap_or_else(|error| Box::new(std::iter::once(Err(error))))
+    let mut parts = streamed(path, &Meter::default())?;
+    Ok(Box::new(std::iter::from_fn(move || {
+        let mut whole = String::new();
+        loop {
+            match parts.next()? {
+                Ok(Document::Part(part)) => whole.push_str(&part),
+                Ok(Document::Text(text)) if whole.is_empty() => return Some(Ok(text)),
+                Ok(Document::Text(text)) => return Some(Ok(whole + &text)),
+                Ok(Document::Ids(_)) => return None,
+                Err(error) => return Some(Err(error)),
+            }
+        }
     })))
 }
 
-fn text_files(folder: &Path) -> Result<Vec<PathBuf>> {
-    let mut files = super::files_in(folder)?;
-    files.retain(|file| kind(file).is_some());
-    Ok(files)
+/// How many bytes of files have been read, and of how many.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Meter {
+    read: Arc<AtomicU64>,
 }
 
+impl Meter {
+    pub(super) fn read(&self) -> u64 {
+        self.read.load(Ordering::Relaxed)
+    }
+}
+
+/// A file whose reading is counted.
+struct Metered(File, Meter);
+
+impl Read for Metered {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let n = self.0.read(buffer)?;
+        self.1.read.fetch_add(n as u64, Ordering::Relaxed);
+        Ok(n)
+    }
+}
+
+/// [`documents`], with plain text in parts, and counted.
+///
+/// # Errors
+/// As there.
+pub(super) fn streamed(path: &Path, meter: &Meter) -> Result<Parts> {
+    if !fs::metadata(path).map_err(Error::io(path))?.is_dir() {
+        return documents_of_file(path, meter);
+    }
+    let files = text_files(path)?;
+    let meter = meter.clone();
+    Ok(stop_at_error(files.into_iter().flat_map(move |file| {
+        documents_of_file(&file, &meter).unwrap_or_else(|error| Box::new(std::iter::once(Err(error))))
+    })))
+}
+
+/// Bytes of the files of a text, where reading them can be counted.
+pub(super) fn size_of(path: &Path) -> Option<u64> {
+    let files = if path.is_dir() { text_files(path).ok()? } else { vec![path.to_path_buf()] };
+    let counted = |file: &PathBuf| matches!(kind(file), Some(Kind::JsonLines | Kind::Plain));
+    files.iter().map(|file| file.metadata().ok().filter(|_| counted(file)).map(|m| m.len())).sum()
+}
+
+fn text_files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let files = data_files(folder, TEXT, kind)?;
+    match files.is_empty() {
+        true => Err(Error::file(folder, format!("the folder has no {EXTENSIONS} file"))),
+        false => Ok(files),
+    }
+}
+
+#[derive(PartialEq)]
 enum Kind {
     Parquet,
     Arrow,
@@ -68,7 +134,12 @@ fn kind(path: &Path) -> Option<Kind> {
     }
 }
 
-fn documents_of_file(path: &Path) -> Result<Documents> {
+/// Whether a file's name says that it is text and no table.
+pub(super) fn is_named_text(path: &Path) -> bool {
+    matches!(kind(path), Some(Kind::JsonLines | Kind::Plain))
+}
+
+fn documents_of_file(path: &Path, meter: &Meter) -> Result<Parts> {
     let kind =
         kind(path).ok_or_else(|| Error::file(path, format!("not a text file: expected {EXTENSIONS}")))?;
     let file = File::open(path).map_err(Error::io(path))?;
@@ -76,19 +147,15 @@ fn documents_of_file(path: &Path) -> Result<Documents> {
         Kind::Parquet => parquet(path, file)?,
         Kind::Arrow => arrow_rows(path)?,
         Kind::JsonLines => {
-            let name = path.to_string_lossy();
-            json_rows(path, BufReader::new(unpacked(path, &name, Box::new(file))?))
+            let (name, file) = (path.to_string_lossy(), Box::new(Metered(file, meter.clone())));
+            json_rows(path, BufReader::new(unpacked(path, &name, file)?))
         }
-        Kind::Plain => {
-            let bytes = fs::read(path).map_err(Error::io(path))?;
-            let text = String::from_utf8(bytes).map_err(|_| Error::file(path, "the text is not UTF-8"))?;
-            return Ok(Box::new(std::iter::once(Ok(text))));
-        }
+        Kind::Plain => return Ok(parts(path, Metered(file, meter.clone()))),
     };
     let path = path.to_path_buf();
     Ok(stop_at_error(rows.map(move |row| match row?.document {
-        Document::Text(text) => Ok(text),
         Document::Ids(_) => Err(Error::file(&path, "holds token ids and no text")),
+        text => Ok(text),
     })))
 }
 
@@ -100,7 +167,7 @@ fn parquet(path: &Path, file: File) -> Result<Rows> {
             return Err(Error::file(path, format!("no column `{TEXT}`; it has {}", columns.join(", "))));
         }
         let mask = ProjectionMask::columns(builder.parquet_schema(), [TEXT]);
-        builder.with_projection(mask).build().map_err(|e| damaged(path, e))
+        builder.with_projection(mask).with_batch_size(BATCH_ROWS).build().map_err(|e| damaged(path, e))
     })?;
     let path = path.to_path_buf();
     let mut first_row = 0;

@@ -1,31 +1,41 @@
 //! GPT-2 style byte-level BPE tokenizers: loading, training, saving.
 //!
-//! Files are those of Hugging Face GPT-2 tokenizers, so that `AutoTokenizer.from_pretrained` loads a saved folder.
+//! Files are those of Hugging Face GPT-2 tokenizers, so that `AutoTokenizer.from_pretrained` loads a saved folder. What lies beside a
+//! vocabulary and changes ids (added tokens and their flags, special tokens, the space or the token in front of a text) is honoured
+//! as transformers' fast tokenizer does, or refused by name.
+
+mod assemble;
+mod cut;
+mod pieces;
+mod settings;
+mod train;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use tokenizers::models::bpe::{BPE, BpeTrainer, Vocab};
-use tokenizers::models::{ModelWrapper, TrainerWrapper};
-use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{AddedToken, Tokenizer as HfTokenizer};
 
+use self::cut::Cutter;
+use self::settings::Settings;
 use super::{first_line, guarded};
 use crate::{Error, Result};
 
+pub(super) use self::pieces::{Pieces, batch_bytes};
+pub use self::train::train_bpe;
+
 /// The token that ends every document, and that GPT-2 also uses as its begin-of-text token.
 pub const END_OF_TEXT: &str = "<|endoftext|>";
+/// The files of a tokenizer, any of which may be missing: what is loaded, fetched from the hub, and copied beside models.
+pub const TOKENIZER_FILES: [&str; 6] = [TOKENIZER, VOCAB, MERGES, CONFIG, SPECIAL_MAP, ADDED];
 
-/// The smallest vocabulary: 256 bytes and end-of-text.
-const MIN_VOCAB_SIZE: usize = 257;
 const TOKENIZER: &str = "tokenizer.json";
 const VOCAB: &str = "vocab.json";
 const MERGES: &str = "merges.txt";
-/// Files that travel with a tokenizer and say nothing about how text becomes ids.
-const SETTINGS: [&str; 2] = ["tokenizer_config.json", "special_tokens_map.json"];
+const CONFIG: &str = "tokenizer_config.json";
+const SPECIAL_MAP: &str = "special_tokens_map.json";
+const ADDED: &str = "added_tokens.json";
 
 /// One file of a tokenizer, kept in memory so that it can be written beside an exported model.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,18 +51,27 @@ pub struct TokenizerFile {
 pub struct Tokenizer {
     inner: HfTokenizer,
     eot_id: u32,
+    /// Ids that go before and after every text.
+    around: (Vec<u32>, Vec<u32>),
+    /// Bytes of texts that the vocabulary lacks.
+    missing: Vec<u8>,
+    /// Where texts may be cut; none where the pre-tokenizer is not known.
+    cutter: Option<Cutter>,
     files: Vec<TokenizerFile>,
+    /// What other files than the vocabulary's change.
+    changes: Option<String>,
 }
 
 impl Tokenizer {
-    /// Loads a folder with `tokenizer.json`, or with `vocab.json` and `merges.txt`.
+    /// Loads a folder with `tokenizer.json`, or with `vocab.json` and `merges.txt`, and the files beside them that change ids
+    /// ([`TOKENIZER_FILES`]).
     ///
     /// # Errors
-    /// If neither is there, a file is malformed, or there is no `<|endoftext|>` token.
+    /// If neither is there, a file is malformed or asks for what is not supported, or there is no `<|endoftext|>` token.
     pub fn from_dir(dir: impl AsRef<Path>) -> Result<Self> {
         let dir = dir.as_ref();
         let mut files = Vec::new();
-        for name in [TOKENIZER, VOCAB, MERGES].into_iter().chain(SETTINGS) {
+        for name in TOKENIZER_FILES {
             let path = dir.join(name);
             if path.is_file() {
                 files.push(TokenizerFile { name: name.into(), bytes: read(&path)? });
@@ -61,7 +80,7 @@ impl Tokenizer {
         Self::from_files(dir, files)
     }
 
-    /// Loads a `tokenizer.json`, or the folder if `path` is one.
+    /// Loads a `tokenizer.json` as it is, or the folder if `path` is one.
     ///
     /// # Errors
     /// As [`Tokenizer::from_dir`].
@@ -70,34 +89,62 @@ impl Tokenizer {
         if path.is_dir() {
             return Self::from_dir(path);
         }
-        Self::from_files(path, vec![TokenizerFile { name: TOKENIZER.into(), bytes: read(path)? }])
+        let files = vec![TokenizerFile { name: TOKENIZER.into(), bytes: read(path)? }];
+        guarded(path, || Self::assembled(path, files, None))
     }
 
     /// `origin` is the file or folder that messages name.
     fn from_files(origin: &Path, files: Vec<TokenizerFile>) -> Result<Self> {
+        guarded(origin, || {
+            let whole = files.iter().any(|file| file.name == TOKENIZER);
+            let settings = Settings::read(origin, &files, whole)?;
+            Self::assembled(origin, files, Some(settings))
+        })
+    }
+
+    /// A `tokenizer.json` without settings beside it is taken as it is.
+    fn assembled(origin: &Path, files: Vec<TokenizerFile>, settings: Option<Settings>) -> Result<Self> {
         let bytes_of = |name: &str| files.iter().find(|f| f.name == name).map(|f| f.bytes.as_slice());
-        let mut inner = guarded(origin, || match (bytes_of(TOKENIZER), bytes_of(VOCAB), bytes_of(MERGES)) {
+        let whole = bytes_of(TOKENIZER).is_some();
+        let mut inner = match (bytes_of(TOKENIZER), bytes_of(VOCAB), bytes_of(MERGES)) {
             (Some(json), ..) => HfTokenizer::from_bytes(crate::json::without_bom(json))
-                .map_err(|e| Error::file(origin, format!("not a tokenizer.json: {}", first_line(e)))),
-            (None, Some(vocab), Some(merges)) => from_vocab_and_merges(origin, vocab, merges),
-            _ => Err(Error::file(origin, format!("no {TOKENIZER}, and not both {VOCAB} and {MERGES}"))),
-        })?;
+                .map_err(|e| Error::file(origin, format!("not a tokenizer.json: {}", first_line(e))))?,
+            (None, Some(vocab), Some(merges)) => assemble::from_vocab_and_merges(origin, vocab, merges)?,
+            _ => {
+                return Err(Error::file(
+                    origin,
+                    format!("no {TOKENIZER}, and not both {VOCAB} and {MERGES}"),
+                ));
+            }
+        };
         // Some published tokenizers carry these settings; both would change what `encode` returns.
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|e| Error::file(origin, e))?;
-        let eot_id = inner
-            .token_to_id(END_OF_TEXT)
+        let before = behaviour(&inner, whole);
+        if let Some(settings) = &settings {
+            assemble::apply(origin, &mut inner, settings, whole)?;
+        }
+        let settings = settings.unwrap_or_default();
+        let around = assemble::surroundings(origin, &inner, &settings, whole)?;
+        let after = behaviour(&inner, whole);
+        let neutral = before == after && around.0.is_empty() && around.1.is_empty();
+        let eot_id = assemble::end_token(&inner, &settings)
             .ok_or_else(|| Error::file(origin, format!("the tokenizer has no {END_OF_TEXT} token")))?;
-        Ok(Self { inner, eot_id, files })
+        let (missing, cutter) = (assemble::missing_bytes(&inner), Cutter::of(&inner));
+        let changes = (!neutral).then(|| format!("{after} {around:?}"));
+        Ok(Self { inner, eot_id, around, missing, cutter, files, changes })
     }
 
-    /// The ids of a text. No token is added; `<|endoftext|>` in the text becomes that token, as in the peer's data.
+    /// The ids of a text. `<|endoftext|>` in the text becomes that token, as in the peer's data. No token is added, unless
+    /// the tokenizer says so (`add_bos_token`, or a post-processor). A long text is encoded in pieces, on all cores.
     ///
     /// # Errors
-    /// If the tokenizer refuses the text.
+    /// If the tokenizer refuses the text, or the vocabulary lacks a byte of it; if it is long and cannot be cut.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        let encoding = self.inner.encode_fast(text, false).map_err(refused)?;
-        Ok(encoding.get_ids().to_vec())
+        if text.len() > pieces::WHOLE {
+            return Ok(pieces::encode_all(self, [text])?.swap_remove(0));
+        }
+        Ok(self.surrounded(self.encode_piece(text)?))
     }
 
     /// [`Tokenizer::encode`] of each text, on all cores.
@@ -105,9 +152,44 @@ impl Tokenizer {
     /// # Errors
     /// As [`Tokenizer::encode`].
     pub fn encode_batch(&self, texts: &[String]) -> Result<Vec<Vec<u32>>> {
-        let texts = texts.iter().map(String::as_str).collect();
-        let encodings = self.inner.encode_batch_fast(texts, false).map_err(refused)?;
+        pieces::encode_all(self, texts.iter().map(String::as_str))
+    }
+
+    /// The ids of a piece, with nothing around.
+    fn encode_piece(&self, text: &str) -> Result<Vec<u32>> {
+        self.refuse_missing(text)?;
+        Ok(self.inner.encode_fast(text, false).map_err(refused)?.get_ids().to_vec())
+    }
+
+    /// [`Tokenizer::encode_piece`] of each, on all cores.
+    pub(super) fn encode_pieces(&self, pieces: &[String]) -> Result<Vec<Vec<u32>>> {
+        pieces.iter().try_for_each(|piece| self.refuse_missing(piece))?;
+        let pieces = pieces.iter().map(String::as_str).collect();
+        let encodings = self.inner.encode_batch_fast(pieces, false).map_err(refused)?;
         Ok(encodings.iter().map(|encoding| encoding.get_ids().to_vec()).collect())
+    }
+
+    fn refuse_missing(&self, text: &str) -> Result<()> {
+        if self.missing.is_empty() {
+            return Ok(());
+        }
+        match text.bytes().find(|byte| self.missing.contains(byte)) {
+            Some(byte) => Err(Error::invalid(format!(
+                "the tokenizer's vocabulary has no token for byte 0x{byte:02x}, which the text has, and no unknown token"
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    /// Ids of a text between those that go before and after every text.
+    fn surrounded(&self, ids: Vec<u32>) -> Vec<u32> {
+        let (before, after) = self.around();
+        if before.is_empty() && after.is_empty() { ids } else { [before, &ids, after].concat() }
+    }
+
+    /// Ids that go before every text, and after it.
+    pub(super) fn around(&self) -> (&[u32], &[u32]) {
+        (&self.around.0, &self.around.1)
     }
 
     /// The text of some ids, special tokens included; bytes that are not UTF-8 become U+FFFD.
@@ -122,7 +204,7 @@ impl Tokenizer {
         self.inner.decode(ids, false).map_err(refused)
     }
 
-    /// The id of `<|endoftext|>`.
+    /// The id of `<|endoftext|>`; of the tokenizer's `eos_token` where it has no such token.
     pub fn eot_id(&self) -> u32 {
         self.eot_id
     }
@@ -153,6 +235,10 @@ impl Tokenizer {
                 hash.update(&file.bytes);
             }
         }
+        // Settings that change nothing leave the hash what it was before they were looked at.
+        if let Some(changes) = &self.changes {
+            hash.update(changes);
+        }
         super::hex(&hash.finalize())
     }
 
@@ -170,116 +256,16 @@ impl Tokenizer {
     }
 }
 
-/// Trains a byte-level BPE with GPT-2's pre-tokenizer on the texts.
-///
-/// Ids are laid out as in GPT-2: 256 bytes, then merges in the order they were found, then `<|endoftext|>`. Fewer than
-/// `vocab_size` ids result if the texts run out of pairs. The same texts give the same files, byte for byte.
-///
-/// # Errors
-/// If `vocab_size` is below 257, or the texts yield an error.
-pub fn train_bpe(texts: impl Iterator<Item = Result<String>> + Send, vocab_size: usize) -> Result<Tokenizer> {
-    if vocab_size < MIN_VOCAB_SIZE {
-        return Err(Error::invalid(format!(
-            "vocab_size: {vocab_size} is too small: 256 bytes and {END_OF_TEXT} take {MIN_VOCAB_SIZE}"
-        )));
+/// What settings can change of a tokenizer. A vocabulary without `tokenizer.json` has end-of-text added in any case.
+fn behaviour(inner: &HfTokenizer, whole: bool) -> String {
+    let mut added: BTreeMap<u32, AddedToken> = inner.get_added_tokens_decoder().into_iter().collect();
+    if !whole {
+        let plain =
+            |token: &AddedToken| *token == AddedToken::from(END_OF_TEXT, true).normalized(token.normalized);
+        added.retain(|_, token| !plain(token));
     }
-    let bytes = ByteLevel::alphabet().into_iter().collect();
-    let trainer =
-        BpeTrainer::builder().vocab_size(vocab_size - 1).initial_alphabet(bytes).show_progress(false).build();
-    let mut tokenizer = HfTokenizer::new(BPE::default());
-    tokenizer.with_pre_tokenizer(Some(byte_level()));
-
-    let mut failed = None;
-    let texts = texts.map_while(|text| text.map_err(|error| failed = Some(error)).ok());
-    let trained = tokenizer.train(&mut TrainerWrapper::from(trainer), texts).map(drop).map_err(refused);
-    if let Some(error) = failed {
-        return Err(error);
-    }
-    trained?;
-    let ModelWrapper::BPE(model) = tokenizer.get_model() else {
-        return Err(Error::invalid("the tokenizer trainer did not make a BPE model"));
-    };
-    Tokenizer::from_files(Path::new("the trained tokenizer"), files_of(model)?)
-}
-
-/// What `tokenizer.json` holds of a BPE model.
-#[derive(Serialize, Deserialize)]
-struct BpeParts {
-    vocab: BTreeMap<String, u32>,
-    merges: Vec<(String, String)>,
-}
-
-/// Appends end-of-text to a trained model and writes it out in all forms that Hugging Face reads.
-fn files_of(model: &BPE) -> Result<Vec<TokenizerFile>> {
-    let value = serde_json::to_value(model).map_err(refused)?;
-    let mut parts: BpeParts = serde_json::from_value(value).map_err(refused)?;
-    let eot_id = parts.vocab.len() as u32;
-    parts.vocab.insert(END_OF_TEXT.into(), eot_id);
-    let inner = assemble(parts.vocab.clone(), parts.merges.clone()).map_err(refused)?;
-
-    // Written by hand because maps in memory have no order of ids.
-    let mut tokens: Vec<(&String, &u32)> = parts.vocab.iter().collect();
-    tokens.sort_unstable_by_key(|(_, id)| **id);
-    let mut vocab = String::from("{");
-    for (token, id) in tokens {
-        let comma = if *id == 0 { "" } else { "," };
-        vocab += &format!("{comma}{}:{id}", serde_json::Value::from(token.as_str()));
-    }
-    vocab += "}";
-    let mut merges = String::from("#version: 0.2\n");
-    for (left, right) in &parts.merges {
-        merges += &format!("{left} {right}\n");
-    }
-    let special = serde_json::json!({
-        "bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT, "unk_token": END_OF_TEXT,
-    });
-    let config = serde_json::json!({
-        "add_bos_token": false, "add_prefix_space": false, "bos_token": END_OF_TEXT,
-        "clean_up_tokenization_spaces": false, "eos_token": END_OF_TEXT,
-        "tokenizer_class": "GPT2Tokenizer", "unk_token": END_OF_TEXT,
-    });
-    let file = |name: &str, content: String| TokenizerFile { name: name.into(), bytes: content.into_bytes() };
-    Ok(vec![
-        file(TOKENIZER, inner.to_string(true).map_err(refused)? + "\n"),
-        file(VOCAB, vocab + "\n"),
-        file(MERGES, merges),
-        file(SETTINGS[0], format!("{config:#}\n")),
-        file(SETTINGS[1], format!("{special:#}\n")),
-    ])
-}
-
-fn from_vocab_and_merges(origin: &Path, vocab: &[u8], merges: &[u8]) -> Result<HfTokenizer> {
-    let vocab: BTreeMap<String, u32> = crate::json::from_slice(vocab)
-        .map_err(|e| Error::file(origin.join(VOCAB), format!("not a map from token to id: {e}")))?;
-    let path = origin.join(MERGES);
-    let merges = std::str::from_utf8(merges).map_err(|_| Error::file(&path, "the text is not UTF-8"))?;
-    let mut pairs = Vec::new();
-    for (number, line) in merges.lines().enumerate() {
-        if line.is_empty() || line.starts_with("#version") {
-            continue;
-        }
-        let pair = line.split_once(' ').filter(|(_, right)| !right.contains(' '));
-        let (left, right) = pair.ok_or_else(|| {
-            Error::file(&path, format!("line {}: expected two tokens and a space between", number + 1))
-        })?;
-        pairs.push((left.to_owned(), right.to_owned()));
-    }
-    assemble(vocab, pairs).map_err(|e| Error::file(&path, format!("does not fit {VOCAB}: {e}")))
-}
-
-/// A GPT-2 tokenizer around a vocabulary and its merges, in order of rank.
-fn assemble(vocab: BTreeMap<String, u32>, merges: Vec<(String, String)>) -> tokenizers::Result<HfTokenizer> {
-    let model = BPE::builder().vocab_and_merges(vocab.into_iter().collect::<Vocab>(), merges).build()?;
-    let mut tokenizer = HfTokenizer::new(model);
-    tokenizer.with_pre_tokenizer(Some(byte_level()));
-    tokenizer.with_post_processor(Some(byte_level().trim_offsets(false)));
-    tokenizer.with_decoder(Some(byte_level()));
-    tokenizer.add_special_tokens([AddedToken::from(END_OF_TEXT, true).normalized(false)])?;
-    Ok(tokenizer)
-}
-
-fn byte_level() -> ByteLevel {
-    ByteLevel::new(false, true, true)
+    let pre = inner.get_pre_tokenizer().and_then(|pre| serde_json::to_string(pre).ok());
+    format!("{added:?} {pre:?} {}", inner.get_encode_special_tokens())
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {

@@ -26,8 +26,7 @@ pub(super) const WEIGHTS: [&str; 4] = [
     "pytorch_model.bin.index.json",
 ];
 /// The files of a tokenizer; any may be missing.
-pub(super) const TOKENIZER: [&str; 5] =
-    ["tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json"];
+pub(super) use crate::data::tokenizer::TOKENIZER_FILES as TOKENIZER;
 /// The file without which there is no model.
 pub(super) const CONFIG: &str = "config.json";
 /// More than any index needs.

@@ -44,7 +44,7 @@ fn every_type_reads_the_same_from_every_format() {
     let mut fingerprints = Vec::new();
     for ids in integers() {
         for column in in_all_lists(&ids) {
-            let mask: ArrayRef = Arc::new(Int8Array::from(vec![1, 1, 1]));
+            let mask = lists(&vec![vec![1; 4]; 3]);
             let batch = table(vec![("attention_mask", mask), ("input_ids", column)]);
             let path = |name: &str| dir.path().join(name);
             write_arrow(&path("file"), std::slice::from_ref(&batch));
@@ -188,7 +188,7 @@ fn rows_that_only_look_equally_long_are_found_out() {
 fn a_folder_is_one_set_in_name_order() {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
-    write_parquet(&at("b.parquet"), &table(vec![("input_ids", lists(&[vec![3, 3]]))]), 9);
+    write_stream(&at("b.arrow"), &[table(vec![("input_ids", lists(&[vec![3, 3]]))])]);
     write_stream(&at("a.arrow"), &[table(vec![("input_ids", lists(&[vec![1, 1], vec![2, 2]]))])]);
     write_arrow(&at("c.arrow"), &[table(vec![("input_ids", lists(&[vec![4, 4, 4], vec![-5]]))])]);
     std::fs::write(at("state.json"), "{}").unwrap();

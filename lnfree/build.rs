@@ -32,11 +32,13 @@ fn compile_native(lib: &Path) {
             [
                 "attention",
                 "cross_entropy",
+                "dispatch",
                 "fake_norm",
                 "fold",
                 "gelu",
                 "linear",
                 "matmul",
+                "reads",
                 "residual",
                 "sigma",
                 "tiles",

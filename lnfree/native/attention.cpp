@@ -1,6 +1,7 @@
 // Causal attention, z = softmax(q k^T / sqrt(d)) v, by tiles of queries and keys, so that no [pos, pos] matrix is ever in memory; its gradients
 // come from the same tiles made again, and the logarithm of each query's sum of exponentials, as in FlashAttention-2 (arXiv 2307.08691, algorithms 1 and 2).
 // libtorch has the same on a CPU, but multiplies its tiles in float32 whatever the type, by a library that is slow on some processors.
+#include "dispatch.hpp"
 #include "lanes.hpp"
 #include "parallel.hpp"
 #include "result.hpp"
@@ -280,7 +281,7 @@ struct Attention : torch::autograd::Function<Attention> {
 bool is_fast(const at::Tensor &q) {
 #if defined(__x86_64__) && defined(__GNUC__)
     static const bool avx512 = __builtin_cpu_supports("avx512f"), bf16 = __builtin_cpu_supports("avx512bf16");
-    if (!q.is_cpu() || q.size(3) % STEP != 0 || q.numel() == 0) return false;
+    if (!for_cpu_kernels(q) || q.size(3) % STEP != 0 || q.numel() == 0) return false;
     return (q.scalar_type() == at::kFloat && avx512) || (q.scalar_type() == at::kBFloat16 && bf16);
 #else
     return false;

@@ -1,5 +1,6 @@
 // GPT-2's GELU, x/2 (1 + tanh u) with u = sqrt(2/pi) (x + 0.044715 x^3), which is x / (1 + e^(-2u)). On a CPU libtorch takes
 // its time over the tanh.
+#include "dispatch.hpp"
 #include "lanes.hpp"
 #include "parallel.hpp"
 #include "result.hpp"
@@ -51,7 +52,7 @@ CLONES void backward_float32(const float *x, const float *dy, float *dx, int64_t
 CLONES void backward_bfloat16(const uint16_t *x, const uint16_t *dy, uint16_t *dx, int64_t n) { backward(x, dy, dx, n); }
 
 bool is_ours(const at::Tensor &x) {
-    return x.is_cpu() && (x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16);
+    return for_cpu_kernels(x) && (x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16);
 }
 
 // Calls work(begin, count) for parts of 0..n.

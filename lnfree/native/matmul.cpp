@@ -1,5 +1,6 @@
 #include "matmul.hpp"
 
+#include "dispatch.hpp"
 #include "parallel.hpp"
 #include "result.hpp"
 
@@ -35,7 +36,7 @@ bool onednn_is_faster() {
 
 bool by_onednn(const at::Tensor &a, int64_t m, int64_t k, int64_t n) {
     const bool known = a.scalar_type() == at::kFloat || a.scalar_type() == at::kBFloat16;
-    return onednn_is_faster() && known && a.is_cpu() && m > 1 && m * k * n >= SMALLEST;
+    return onednn_is_faster() && known && for_cpu_kernels(a) && m > 1 && m * k * n >= SMALLEST;
 }
 
 // oneDNN may refuse a product, and does where memory is short, before it has written anything: then libtorch does it, or says what is wrong.
@@ -70,7 +71,7 @@ CLONES void add_bfloat16(float *into, const uint16_t *from, int64_t n) {
 
 // libtorch would first make a float32 copy of `from`.
 void add(at::Tensor into, const at::Tensor &from) {
-    const bool widens = into.scalar_type() == at::kFloat && from.scalar_type() == at::kBFloat16 && into.is_cpu();
+    const bool widens = into.scalar_type() == at::kFloat && from.scalar_type() == at::kBFloat16 && for_cpu_kernels(into);
     if (!widens || !into.is_contiguous() || !from.is_contiguous()) {
         into.add_(from);
         return;

@@ -1,4 +1,5 @@
 // sigma = sqrt(var(x) + eps) over the last axis, which libtorch has no single operation for: its own would read and write x several times.
+#include "dispatch.hpp"
 #include "moments.hpp"
 #include "parallel.hpp"
 #include "result.hpp"
@@ -30,7 +31,7 @@ struct Sigma : torch::autograd::Function<Sigma> {
     static at::Tensor forward(AutogradContext *context, const at::Tensor &input, double eps) {
         const at::Tensor x = input.contiguous();
         at::Tensor sigma;
-        if (x.is_cpu() && x.scalar_type() == at::kFloat) {
+        if (lnfree::for_cpu_kernels(x) && x.scalar_type() == at::kFloat) {
             const int64_t n = x.size(-1);
             sigma = at::empty(x.sizes().slice(0, x.dim() - 1), x.options());
             const float *from = x.const_data_ptr<float>();
@@ -50,7 +51,7 @@ struct Sigma : torch::autograd::Function<Sigma> {
         const at::Tensor &x = saved[0], &sigma = saved[1];
         const int64_t n = x.size(-1);
         const at::Tensor grad = grads[0].contiguous();
-        if (!x.is_cpu() || x.scalar_type() != at::kFloat) {
+        if (!lnfree::for_cpu_kernels(x) || x.scalar_type() != at::kFloat) {
             const at::Tensor scale = grad.div(sigma).div_(static_cast<double>(n)).unsqueeze_(-1);
             return {x.sub(x.mean(-1, true)).mul_(scale), at::Tensor()};
         }

@@ -7,6 +7,7 @@
 
 mod cuda;
 mod driver;
+mod kernels;
 mod system;
 mod usage;
 
@@ -18,7 +19,10 @@ use tch::Device;
 pub(crate) use cuda::version_in;
 pub use cuda::{cuda_devices, load_cuda};
 pub use driver::{Driver, Gpu, driver};
+pub(crate) use kernels::{for_cpu_kernels, has_cpu_kernels};
+pub use kernels::{KERNELS_VARIABLE, Kernels, KernelsGuard};
 pub use system::{Memory, disk_free, memory};
+pub(crate) use usage::release_cached_memory;
 pub use usage::{available_memory, device_name, peak_memory, reset_peak_memory};
 
 /// The libtorch that this crate is made for.

@@ -1,9 +1,13 @@
 //! The functions of `native/`, made safe.
 
+mod devices;
 mod norms;
+mod reads;
 mod tensors;
 
+pub(crate) use devices::*;
 pub(crate) use norms::*;
+pub(crate) use reads::*;
 pub(crate) use tensors::*;
 
 use std::ffi::c_void;
@@ -54,11 +58,21 @@ unsafe extern "C" {
         targets: *const i64,
         sums: *mut TokenSums,
     );
+    fn lnfree_kernels() -> i32;
+    fn lnfree_set_kernels(level: i32) -> i32;
     fn lnfree_parallel(n: i64, work: extern "C" fn(*mut c_void, i64, i64), context: *mut c_void) -> i32;
-    fn lnfree_allow_tf32(allow: bool) -> i32;
-    fn lnfree_cuda_free_memory(device: i32) -> i64;
-    fn lnfree_cuda_peak_memory(device: i32) -> i64;
-    fn lnfree_reset_cuda_peak_memory(device: i32) -> i32;
+}
+
+/// The level of our kernels on this thread, see [`crate::device::Kernels`]; -1 where the environment has a word that is none.
+pub(crate) fn kernels() -> i32 {
+    // SAFETY: reads two numbers.
+    unsafe { lnfree_kernels() }
+}
+
+/// Sets it, -1 for that of the process; returns what it was set to.
+pub(crate) fn set_kernels(level: i32) -> i32 {
+    // SAFETY: sets a number of this thread.
+    unsafe { lnfree_set_kernels(level) }
 }
 
 /// Adds the logits of the tokens from `first` on to the sums of `n` positions, on libtorch's threads.
@@ -109,37 +123,5 @@ extern "C" fn add_rows(context: *mut c_void, begin: i64, end: i64) {
         let &Block { kind, logits, n_cols, stride, first, targets, sums } = &*context.cast::<Block>();
         let (n, targets, sums) = (end - begin, targets.add(begin as usize), sums.add(begin as usize));
         lnfree_add_logits(kind == Kind::BFloat16, logits, begin, n, n_cols, stride, first, targets, sums);
-    }
-}
-
-/// Lets float32 matrix products on a GPU round their factors to TF32, or forbids it.
-///
-/// # Errors
-/// When libtorch refuses.
-pub(crate) fn allow_tf32(allow: bool) -> Result<()> {
-    // SAFETY: sets one flag, and catches what libtorch may throw.
-    match unsafe { lnfree_allow_tf32(allow) } {
-        0 => Ok(()),
-        _ => Err(Error::Torch("TF32 cannot be set".into())),
-    }
-}
-
-/// Bytes of a CUDA device that nobody holds.
-pub(crate) fn cuda_free_memory(device: usize) -> Option<u64> {
-    // SAFETY: reads counters, and catches what libtorch may throw.
-    u64::try_from(unsafe { lnfree_cuda_free_memory(i32::try_from(device).ok()?) }).ok()
-}
-
-/// The most bytes of a CUDA device that tensors held at once since [`reset_cuda_peak_memory`].
-pub(crate) fn cuda_peak_memory(device: usize) -> Option<u64> {
-    // SAFETY: as above.
-    u64::try_from(unsafe { lnfree_cuda_peak_memory(i32::try_from(device).ok()?) }).ok()
-}
-
-/// Starts the count of [`cuda_peak_memory`] anew.
-pub(crate) fn reset_cuda_peak_memory(device: usize) {
-    if let Ok(device) = i32::try_from(device) {
-        // SAFETY: as above. A count that cannot be reset only goes on.
-        let _ = unsafe { lnfree_reset_cuda_peak_memory(device) };
     }
 }

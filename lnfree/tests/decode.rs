@@ -295,3 +295,8 @@ fn texts_made_together_are_those_made_alone() {
         assert!(generator.generate_many(&[], options, |_, _| true).unwrap().is_empty());
     }
 }
+
+#[test]
+fn all_of_this_on_the_path_of_a_gpu() {
+    common::again_with_kernels("plain", "all_of_this_on_the_path_of_a_gpu");
+}

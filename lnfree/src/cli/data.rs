@@ -120,6 +120,7 @@ pub(super) fn report(args: ReportArgs) -> anyhow::Result<()> {
 pub(super) fn doctor() -> anyhow::Result<()> {
     let checks = lnfree::doctor::report();
     println!("{}", lnfree::doctor::table(&checks));
+    println!("{}", lnfree::doctor::LAST_WORD);
     anyhow::ensure!(lnfree::doctor::healthy(&checks), "something that lnfree needs is missing, see above");
     Ok(())
 }

@@ -74,6 +74,20 @@ impl Loader {
     /// # Errors
     /// If a sequence cannot be read; the position is then as it was before.
     pub fn next_batch(&mut self, batch_size: usize) -> Result<Tensor> {
+        Ok(send(&self.next_on_host(batch_size)?, self.device))
+    }
+
+    /// The same on this side, and on the device: what is counted of the ids is counted here, without waiting for a GPU.
+    ///
+    /// # Errors
+    /// As [`Loader::next_batch`].
+    pub fn next_on_both_sides(&mut self, batch_size: usize) -> Result<(Tensor, Tensor)> {
+        let ids = self.next_on_host(batch_size)?;
+        let sent = send(&ids, self.device);
+        Ok((ids, sent))
+    }
+
+    fn next_on_host(&mut self, batch_size: usize) -> Result<Tensor> {
         let reader = match self.reader.take() {
             Some(reader) if reader.batch_size == batch_size => reader,
             other => {
@@ -85,7 +99,7 @@ impl Loader {
             Ok(Ok(ids)) => {
                 self.reader = Some(reader);
                 self.batches.seek(self.batches.position() + batch_size as u64);
-                Ok(send(&ids, self.device))
+                Ok(ids)
             }
             Ok(Err(error)) => {
                 reader.stop();

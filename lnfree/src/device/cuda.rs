@@ -1,12 +1,15 @@
 //! CUDA's part of libtorch: loaded when it is there, and the reason why not when it is not.
 
-use super::{LIBTORCH_VERSION, driver, libtorch_folder, system};
+use super::{Driver, LIBTORCH_VERSION, driver, libtorch_folder, system};
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Once, OnceLock};
 
 const CUDA_PART: &str = "libtorch_cuda.so";
+/// Where users set up libtorch's allocator of GPU memory.
+const ALLOCATOR_VARIABLES: [&str; 2] = ["PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"];
+const GROWING_SEGMENTS: &str = "expandable_segments:True";
 
 /// Loads CUDA's part of libtorch, once; later calls return what the first one found. It is looked for beside the loaded
 /// libtorch, then in `$LIBTORCH/lib` if that is the same version.
@@ -83,6 +86,7 @@ pub fn cuda_devices() -> Result<usize, String> {
     }
     // Before libtorch is asked anything: it settles at the first question.
     load_cuda()?;
+    prefer_growing_segments(&driver);
     match device_count()? {
         0 => Err(format!(
             "the driver sees {} GPU(s) and libtorch none: it may have been used before CUDA was loaded, so ask for the \
@@ -91,6 +95,23 @@ pub fn cuda_devices() -> Result<usize, String> {
         )),
         count => Ok(count),
     }
+}
+
+/// Lets libtorch's allocator of GPU memory grow its segments instead of taking new ones, unless the user has set it up, or a GPU cannot do
+/// that: what a step frees then serves larger tensors too, where sizes change from forward to evaluation, and from one micro-batch to half of it.
+fn prefer_growing_segments(driver: &Driver) {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let set_up = ALLOCATOR_VARIABLES.iter().any(|name| std::env::var_os(name).is_some());
+        if wants_growing_segments(set_up, driver) {
+            // What it does not take leaves it as it was, which only wastes memory.
+            let _ = crate::native::set_allocator(GROWING_SEGMENTS);
+        }
+    });
+}
+
+fn wants_growing_segments(set_up: bool, driver: &Driver) -> bool {
+    !set_up && driver.gpus.iter().all(|gpu| gpu.virtual_memory)
 }
 
 fn no_gpu(visible: Option<&str>) -> String {
@@ -128,6 +149,7 @@ fn device_count() -> Result<usize, String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Gpu;
     use super::*;
 
     #[test]
@@ -152,6 +174,18 @@ mod tests {
         assert_eq!(version_in(folder.path()).as_deref(), Some("2.6.0"));
         std::fs::write(folder.path().join("build-version"), "\n").unwrap();
         assert_eq!(version_in(folder.path()), None);
+    }
+
+    #[test]
+    fn segments_grow_where_nobody_says_otherwise_and_every_gpu_can() {
+        let gpu = |virtual_memory| Gpu { name: "GPU".into(), memory: 1, capability: (9, 0), virtual_memory };
+        let driver = |gpus: &[bool]| Driver { cuda: (13, 0), gpus: gpus.iter().map(|&can| gpu(can)).collect() };
+        assert!(wants_growing_segments(false, &driver(&[true, true])));
+        assert!(!wants_growing_segments(true, &driver(&[true])));
+        assert!(!wants_growing_segments(false, &driver(&[true, false])));
+        // In words that this libtorch knows.
+        crate::native::set_allocator(GROWING_SEGMENTS).unwrap();
+        assert_eq!(crate::native::allocator_settings(), GROWING_SEGMENTS);
     }
 
     #[test]

@@ -206,7 +206,7 @@ mod tests {
 
     #[test]
     fn gpus_are_listed_by_the_name_a_user_types() {
-        let gpu = |name: &str| device::Gpu { name: name.into(), memory: 150_754_820_096, capability: (9, 0) };
+        let gpu = |name: &str| device::Gpu { name: name.into(), memory: 150_754_820_096, capability: (9, 0), virtual_memory: true };
         let driver = device::Driver { cuda: (13, 2), gpus: vec![gpu("NVIDIA H200"), gpu("NVIDIA A40")] };
         let text = describe(&driver);
         assert!(text.starts_with("cuda:0 NVIDIA H200, 151 GB, capability 9.0; cuda:1 NVIDIA A40"), "{text}");

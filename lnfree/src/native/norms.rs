@@ -1,10 +1,11 @@
 //! The kernels of fake LNs, on a CPU; for other devices, and to compare with, the same in libtorch's operations.
 
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 use torch_sys::C_tensor;
 
 use super::tensors::{check, must, tensor};
 use crate::Result;
+use crate::device::for_cpu_kernels;
 
 unsafe extern "C" {
     fn lnfree_fold(
@@ -111,7 +112,7 @@ impl Affine {
 /// Whether the kernels of matrices take it.
 fn is_ours(matrix: &Tensor) -> bool {
     let known = matches!(matrix.kind(), Kind::Float | Kind::BFloat16);
-    known && matrix.device() == Device::Cpu && matrix.stride()[1] == 1
+    known && for_cpu_kernels(matrix) && matrix.stride()[1] == 1
 }
 
 /// (x − mean(x)) / std ⊙ γ + β of `x` `[batch, pos, n]`, in `kind`; differentiable, but for `std`, which is 0-dim, `[1, pos, 1]`,
@@ -119,7 +120,7 @@ fn is_ours(matrix: &Tensor) -> bool {
 pub(crate) fn fake_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, std: &Tensor, kind: Kind) -> Tensor {
     let one_per_row = std.numel() == 1 || std.size().last() == Some(&1);
     let known = x.kind() == Kind::Float && matches!(kind, Kind::Float | Kind::BFloat16);
-    if !(known && x.device() == Device::Cpu && one_per_row && x.numel() > 0) {
+    if !(known && for_cpu_kernels(x) && one_per_row && x.numel() > 0) {
         return fake_norm_plainly(x, weight, bias, std).to_kind(kind);
     }
     // SAFETY: types, device and shapes are what the kernel takes; the tensors live through the call, which takes its own references.

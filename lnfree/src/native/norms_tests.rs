@@ -2,6 +2,7 @@
 
 use super::super::backward_from;
 use super::*;
+use tch::Device;
 
 /// Numbers without a pattern, about as large as one, in float64.
 fn noise(shape: &[i64], frequency: f64) -> Tensor {

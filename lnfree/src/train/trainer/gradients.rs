@@ -6,6 +6,7 @@ use tch::{Kind, Tensor};
 
 use super::Trainer;
 use crate::console::say;
+use crate::device::release_cached_memory;
 use crate::loss::targets;
 use crate::model::{Compute, StepModel};
 use crate::train::split::{Part, aux_target, catching_lack_of_memory, parts, smaller};
@@ -30,6 +31,8 @@ impl Trainer {
             match catching_lack_of_memory(|| self.accumulate()) {
                 Err(Error::OutOfMemory) => {
                     self.optimizer.clear_gradients();
+                    // What a GPU's allocator keeps is in pieces for the larger parts.
+                    release_cached_memory(self.model.device());
                     self.batches.seek(position);
                     self.ln = ln.copy();
                 }
@@ -52,9 +55,10 @@ impl Trainer {
         let tokens = self.config.tokens_per_step();
         let step = StepModel::new(&self.model, &self.ln, self.compute(0, 0), tokens)?;
         for micro in 0..accumulation {
-            let ids = self.batches.next_batch(batch_size)?;
-            let targets = targets(&ids, ignore);
-            let (losses, observed) = self.batch(&step, &ids, &targets, micro)?;
+            let (on_host, ids) = self.batches.next_on_both_sides(batch_size)?;
+            let whole = self.ln.follows_within_a_forward();
+            let parts = parts(&targets(&on_host, ignore), if whole { batch_size } else { self.micro_batch } as i64)?;
+            let (losses, observed) = self.batch(&step, &ids, &targets(&ids, ignore), &parts, micro)?;
             self.sums += losses / accumulation as f64;
             if let Some(observed) = observed {
                 self.ln.observe(&observed);
@@ -70,13 +74,12 @@ impl Trainer {
         step: &StepModel,
         ids: &Tensor,
         targets: &Tensor,
+        parts: &[Part],
         micro: usize,
     ) -> Result<(Tensor, Option<Tensor>)> {
         let train = &self.config.train;
-        let whole = self.ln.follows_within_a_forward();
-        let parts = parts(targets, if whole { train.batch_size } else { self.micro_batch } as i64)?;
         let target = match parts.len() > 1 && train.aux_loss_weight != 0.0 {
-            true => Some(aux_target(step, &self.ln, ids, &parts, |part| self.compute(micro, part))?),
+            true => Some(aux_target(step, &self.ln, ids, parts, |part| self.compute(micro, part))?),
             false => None,
         };
         let mut sums = Tensor::zeros([3], (Kind::Float, ids.device()));
@@ -127,3 +130,7 @@ impl Trainer {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "gradients_tests.rs"]
+mod tests;

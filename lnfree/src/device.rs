@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tch::Device;
 
-pub(crate) use cuda::version_in;
+pub(crate) use cuda::{cuda_part, version_in};
 pub use cuda::{cuda_devices, load_cuda};
 pub use driver::{Driver, Gpu, driver};
 pub(crate) use kernels::{for_cpu_kernels, has_cpu_kernels};

@@ -25,20 +25,19 @@ fn load() -> Result<(), String> {
     if system::loaded_library(CUDA_PART).is_some() {
         return Ok(());
     }
-    let beside = libtorch_folder();
-    let Some(library) = beside
-        .iter()
-        .cloned()
-        .chain(folder_of_libtorch_variable())
-        .map(|d| d.join(CUDA_PART))
-        .find(|f| f.is_file())
-    else {
-        let place = beside.map_or(String::new(), |d| format!(" in {}", d.display()));
+    let Some(library) = cuda_part() else {
+        let place = libtorch_folder().map_or(String::new(), |d| format!(" in {}", d.display()));
         return Err(format!("the libtorch{place} is the CPU kind: ./scripts/setup.sh --cuda gets the other"));
     };
     open(&library).map_err(|why| {
         format!("{} cannot be loaded ({why}): ./scripts/setup.sh --cuda gets a whole one", library.display())
     })
+}
+
+/// CUDA's part of libtorch, where it is found first; None for a libtorch for CPUs.
+pub(crate) fn cuda_part() -> Option<PathBuf> {
+    let folders = libtorch_folder().into_iter().chain(folder_of_libtorch_variable());
+    folders.map(|folder| folder.join(CUDA_PART)).find(|file| file.is_file())
 }
 
 /// `$LIBTORCH/lib`, if it is of our version: parts of two versions do not go together.

@@ -61,7 +61,18 @@ pub(super) fn cuda() -> Check {
             Some((what, to_do)) => Check::warn(NAME, format!("not used: {what}"), to_do),
             None => Check::warn(NAME, format!("not used: {why}"), "./scripts/setup.sh --cuda"),
         },
-        Err(_) => Check::ok(NAME, "no NVIDIA GPU on this machine: the CPU is used"),
+        Err(_) => {
+            const NONE: &str = "no NVIDIA GPU on this machine: the CPU is used";
+            match device::cuda_part().map(|part| (part, device::load_cuda())) {
+                None => Check::ok(NAME, NONE),
+                Some((_, Ok(()))) => Check::ok(NAME, format!("{NONE}; CUDA's part of libtorch is there and loads")),
+                Some((part, Err(_))) => Check::warn(
+                    NAME,
+                    format!("{NONE}; {} would not load where there is one", part.display()),
+                    "./scripts/setup.sh --cuda gets a whole one",
+                ),
+            }
+        }
     }
 }
 

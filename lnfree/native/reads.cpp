@@ -19,7 +19,8 @@ constexpr const char *ADAMW = "aten::_fused_adamw_";
 
 std::mutex mutex;
 std::vector<std::string> seen;
-thread_local int within_adamw = 0;
+// Operations in progress whose own calls do not count.
+thread_local int within = 0;
 thread_local at::CallbackHandle handle = at::INVALID_CALLBACK_HANDLE;
 
 struct Within : at::ObserverContext {};
@@ -47,27 +48,29 @@ bool reads(const at::RecordFunction &call) {
     return false;
 }
 
-bool copies_from_device(const at::RecordFunction &call) {
+// A copy from a device, or to one that the host waits for.
+bool copies_and_waits(const at::RecordFunction &call) {
     if (std::strcmp(call.name(), "aten::copy_") != 0) return false;
     const auto inputs = call.inputs();
-    if (inputs.size() < 2 || !inputs[0].isTensor() || !inputs[1].isTensor()) return false;
-    return inputs[0].toTensor().is_cpu() && !inputs[1].toTensor().is_cpu();
+    if (inputs.size() < 3 || !inputs[0].isTensor() || !inputs[1].isTensor()) return false;
+    const bool from = !inputs[1].toTensor().is_cpu(), to = !inputs[0].toTensor().is_cpu();
+    return from != to && (from || !inputs[2].toBool());
 }
 
 std::unique_ptr<at::ObserverContext> begins(const at::RecordFunction &call) {
-    if (std::strcmp(call.name(), ADAMW) == 0) {
-        within_adamw++;
-        return std::make_unique<Within>();
-    }
-    if (within_adamw == 0 && (reads(call) || copies_from_device(call))) {
+    if (within > 0) return nullptr;
+    const bool counts = reads(call) || copies_and_waits(call);
+    if (!counts && std::strcmp(call.name(), ADAMW) != 0) return nullptr;
+    if (counts) {
         const std::lock_guard<std::mutex> lock(mutex);
         seen.emplace_back(call.name());
     }
-    return nullptr;
+    within++;
+    return std::make_unique<Within>();
 }
 
 void ends(const at::RecordFunction &, at::ObserverContext *context) {
-    if (context != nullptr) within_adamw--;
+    if (context != nullptr) within--;
 }
 
 } // namespace

@@ -6,6 +6,7 @@
 #include <ATen/TensorIterator.h>
 #include <ATen/ops/_fused_adamw.h>
 #include <ATen/ops/arange.h>
+#include <ATen/ops/pin_memory.h>
 #include <c10/core/AllocatorConfig.h>
 #include <c10/core/CachingDeviceAllocator.h>
 #include <c10/core/GradMode.h>
@@ -85,6 +86,11 @@ extern "C" int lnfree_reset_cuda_peak_memory(int device) {
     } catch (...) {
         return 1;
     }
+}
+
+// A copy of a CPU's tensor in memory that a GPU reads by itself. tch would name a device, of which libtorch says that it is deprecated.
+extern "C" at::Tensor *lnfree_pinned(const at::Tensor *x) {
+    return lnfree::guarded_tensor([&] { return x->pin_memory(); });
 }
 
 namespace lnfree {

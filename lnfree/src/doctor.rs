@@ -94,7 +94,8 @@ pub fn table(checks: &[Check]) -> String {
 }
 
 /// What `lnfree doctor` says at last: it looks at what there is, not at what that computes.
-pub const LAST_WORD: &str = "`lnfree selftest` compares what is computed here with numbers that are known, in a minute or so.";
+pub const LAST_WORD: &str =
+    "`lnfree selftest` compares what is computed here with numbers that are known, in a minute or so.";
 
 /// Whether everything that is needed is there: no [`Status::Fail`].
 pub fn healthy(checks: &[Check]) -> bool {

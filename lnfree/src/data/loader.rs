@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use tch::{Device, Tensor};
 
 use super::{Batches, TokenFile};
-use crate::{Error, Result};
+use crate::{Error, Result, native};
 
 /// Batches that may wait for the computation.
 const AHEAD: usize = 4;
@@ -32,7 +32,11 @@ pub(crate) fn feed<T>(items: impl IntoIterator<Item = Result<T>>, sender: &Sende
 
 /// `tensor` in memory that a GPU can read by itself, if it is to go to one.
 pub(crate) fn pin(tensor: Tensor, device: Device) -> Tensor {
-    if device.is_cuda() { tensor.pin_memory(device) } else { tensor }
+    if !device.is_cuda() {
+        return tensor;
+    }
+    // Where there is none left, the host waits for the copy.
+    native::pinned(&tensor).unwrap_or(tensor)
 }
 
 /// A tensor from [`pin`] on `device`; to a GPU without waiting.

@@ -178,7 +178,8 @@ mod tests {
     #[test]
     fn segments_grow_where_nobody_says_otherwise_and_every_gpu_can() {
         let gpu = |virtual_memory| Gpu { name: "GPU".into(), memory: 1, capability: (9, 0), virtual_memory };
-        let driver = |gpus: &[bool]| Driver { cuda: (13, 0), gpus: gpus.iter().map(|&can| gpu(can)).collect() };
+        let driver =
+            |gpus: &[bool]| Driver { cuda: (13, 0), gpus: gpus.iter().map(|&can| gpu(can)).collect() };
         assert!(wants_growing_segments(false, &driver(&[true, true])));
         assert!(!wants_growing_segments(true, &driver(&[true])));
         assert!(!wants_growing_segments(false, &driver(&[true, false])));

@@ -28,14 +28,8 @@ pub enum Kernels {
 
 impl Kernels {
     /// Every level, the lowest first.
-    pub const ALL: [Kernels; 6] = [
-        Kernels::Plain,
-        Kernels::Baseline,
-        Kernels::Avx2,
-        Kernels::Avx512,
-        Kernels::Bf16,
-        Kernels::Auto,
-    ];
+    pub const ALL: [Kernels; 6] =
+        [Kernels::Plain, Kernels::Baseline, Kernels::Avx2, Kernels::Avx512, Kernels::Bf16, Kernels::Auto];
 
     /// The word for it in `LNFREE_KERNELS`.
     pub fn name(self) -> &'static str {

@@ -2,7 +2,10 @@
 
 use std::ffi::{CStr, CString, c_char};
 
-use super::tensors::check;
+use tch::Tensor;
+use torch_sys::C_tensor;
+
+use super::tensors::{check, tensor};
 use crate::{Error, Result};
 
 unsafe extern "C" {
@@ -11,6 +14,7 @@ unsafe extern "C" {
     fn lnfree_set_allocator(settings: *const c_char) -> i32;
     fn lnfree_allocator_settings() -> *const c_char;
     fn lnfree_empty_cuda_cache() -> i32;
+    fn lnfree_pinned(x: *const C_tensor) -> *mut C_tensor;
     fn lnfree_cuda_free_memory(device: i32) -> i64;
     fn lnfree_cuda_peak_memory(device: i32) -> i64;
     fn lnfree_reset_cuda_peak_memory(device: i32) -> i32;
@@ -55,6 +59,15 @@ pub(crate) fn allocator_settings() -> String {
 pub(crate) fn empty_cuda_cache() {
     // SAFETY: as above. What cannot be given back stays.
     let _ = unsafe { lnfree_empty_cuda_cache() };
+}
+
+/// A copy of a tensor of the CPU in memory that a GPU reads by itself, while the host does something else.
+///
+/// # Errors
+/// When such memory ends, or there is no GPU.
+pub(crate) fn pinned(x: &Tensor) -> Result<Tensor> {
+    // SAFETY: the tensor lives through the call.
+    tensor(unsafe { lnfree_pinned(x.as_ptr()) })
 }
 
 /// Bytes of a CUDA device that nobody holds.

@@ -27,7 +27,8 @@ pub(super) fn all(recorder: &mut Recorder, vectors: &Vectors) {
     recorder.compare("eval", "entropy and accuracy", MODEL, |recorder| statistics(recorder, vectors));
     recorder.measure("generate", "kept keys and values", MODEL, |recorder| decoding(recorder, vectors));
     let exact = Tolerance { float32: 0.0, tf32: 0.0, bfloat16: 0.0 };
-    recorder.measure("generate", "texts, one and several at once", exact, |recorder| texts(recorder, vectors));
+    recorder
+        .measure("generate", "texts, one and several at once", exact, |recorder| texts(recorder, vectors));
 }
 
 fn load(recorder: &Recorder, vectors: &Vectors) -> Result<LoadedModel> {
@@ -36,7 +37,8 @@ fn load(recorder: &Recorder, vectors: &Vectors) -> Result<LoadedModel> {
 
 /// `ln1qk` takes the kind out of all blocks, `ln1qk_0` out of block 0 alone.
 fn remove(ln: &mut LnState, event: &str) -> Result<()> {
-    let (name, layer) = event.split_once('_').map_or((event, None), |(name, layer)| (name, layer.parse().ok()));
+    let (name, layer) =
+        event.split_once('_').map_or((event, None), |(name, layer)| (name, layer.parse().ok()));
     let kind = RemovalKind::from_name(name).ok_or_else(|| Error::invalid(format!("no removal {event}")))?;
     ln.remove(kind, layer);
     Ok(())

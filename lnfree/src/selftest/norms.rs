@@ -80,7 +80,8 @@ fn plain(x: &Tensor, weight: &Tensor, bias: &Tensor, std: &Tensor) -> Tensor {
 
 fn fake_norm(recorder: &Recorder, std: &[i64]) -> Result<Pairs> {
     let shape: &[i64] = &[3, 21, 96];
-    let inputs = [noise(shape, 0.31), noise(&[96], 0.57) + 1.0, noise(&[96], 0.73), noise(std, 0.19).abs() + 0.5];
+    let inputs =
+        [noise(shape, 0.31), noise(&[96], 0.57) + 1.0, noise(&[96], 0.73), noise(std, 0.19).abs() + 0.5];
     let inputs = inputs.map(|x| recorder.both_wide(x));
     let (above, wide_above) = recorder.both(noise(shape, 0.91));
     let run = |[x, weight, bias, std]: [&Tensor; 4], above: &Tensor, ours: bool| {

@@ -190,7 +190,12 @@ fn logits_to_gradient(recorder: &Recorder) -> Result<Pairs> {
 
 fn adamw(recorder: &Recorder) -> Result<Pairs> {
     let shape: &[i64] = &[70, 131];
-    let noises = [noise(shape, 0.31), noise(shape, 0.57), noise(shape, 0.13) * 0.1, noise(shape, 0.71).square() * 0.01];
+    let noises = [
+        noise(shape, 0.31),
+        noise(shape, 0.57),
+        noise(shape, 0.13) * 0.1,
+        noise(shape, 0.71).square() * 0.01,
+    ];
     let [(p, wide_p), (g, wide_g), (m, wide_m), (v, wide_v)] = noises.map(|x| recorder.both_wide(x));
     let (lr, (b1, b2), decay, eps) = (3e-3, (0.9, 0.999), 0.1, 1e-8);
     let constants = AdamWStep { lr, betas: (b1, b2), weight_decay: decay, eps };

@@ -37,7 +37,11 @@ pub(super) struct Recorder<'a> {
 }
 
 impl<'a> Recorder<'a> {
-    pub(super) fn new(device: Device, fault: Option<String>, seen: impl FnMut(&Comparison) + 'a) -> Recorder<'a> {
+    pub(super) fn new(
+        device: Device,
+        fault: Option<String>,
+        seen: impl FnMut(&Comparison) + 'a,
+    ) -> Recorder<'a> {
         let dtype = FloatType::Float32;
         Recorder { device, dtype, fault, comparisons: Vec::new(), seen: Box::new(seen) }
     }
@@ -159,7 +163,8 @@ fn caught<T>(work: impl FnOnce() -> Result<T>) -> Result<T, String> {
 
 /// The largest difference as a share of the largest number that is right, in float64 on the CPU; not a number where shapes differ.
 pub(super) fn difference(found: &Tensor, right: &Tensor) -> f64 {
-    let [found, right] = [found, right].map(|x| x.detach().to_device(Device::Cpu).to_kind(Kind::Double).reshape([-1]));
+    let [found, right] =
+        [found, right].map(|x| x.detach().to_device(Device::Cpu).to_kind(Kind::Double).reshape([-1]));
     if found.numel() != right.numel() || right.numel() == 0 {
         return f64::NAN;
     }

@@ -96,7 +96,10 @@ mod tests {
     #[test]
     fn a_line_has_the_verdict_first_and_what_went_wrong_last() {
         let line = comparison(1.25e-7, None).line();
-        assert!(line.starts_with("ok       operation  gelu ") && line.ends_with("1.2e-7       2e-6"), "{line}");
+        assert!(
+            line.starts_with("ok       operation  gelu ") && line.ends_with("1.2e-7       2e-6"),
+            "{line}"
+        );
         let failed = comparison(f64::NAN, Some("no such kernel")).line();
         assert!(failed.starts_with("FAILED   operation") && failed.ends_with("no such kernel"), "{failed}");
         assert_eq!(Comparison::HEAD.find("dtype"), line.find("float32"));

@@ -41,7 +41,11 @@ fn a_falsified_number_is_found() {
         let test = run(Some(fault));
         let failed: Vec<&Comparison> = test.comparisons.iter().filter(|c| !c.passed).collect();
         assert!(!failed.is_empty() && failed.iter().all(|c| c.name.contains(fault)), "{fault}: {failed:?}");
-        assert_eq!(test.failed(), test.comparisons.iter().filter(|c| c.name.contains(fault)).count(), "{fault}");
+        assert_eq!(
+            test.failed(),
+            test.comparisons.iter().filter(|c| c.name.contains(fault)).count(),
+            "{fault}"
+        );
         assert!(test.verdict().contains("FAILED"));
     }
 }

@@ -32,9 +32,15 @@ pub(super) fn all(recorder: &mut Recorder, vectors: &Vectors, quick: bool) {
     steps(recorder, vectors, ("with LN", &runs.with_ln, Mode::WithLn, whole), quick);
     steps(recorder, vectors, ("LN removed", &runs.without_ln, Mode::WithoutLn, whole), quick);
     // A batch in parts, blocks computed again: the same numbers.
-    steps(recorder, vectors, ("LN removed, in parts", &runs.without_ln, Mode::WithoutLn, parted), quick || !is_exact(recorder));
+    steps(
+        recorder,
+        vectors,
+        ("LN removed, in parts", &runs.without_ln, Mode::WithoutLn, parted),
+        quick || !is_exact(recorder),
+    );
     let exact = Tolerance { float32: 0.0, tf32: 0.0, bfloat16: 0.0 };
-    recorder.measure("training", "waits for the device in a step", exact, |recorder| waits(recorder, vectors));
+    recorder
+        .measure("training", "waits for the device in a step", exact, |recorder| waits(recorder, vectors));
 }
 
 fn is_exact(recorder: &Recorder) -> bool {
@@ -69,7 +75,8 @@ fn steps(
     let [_, gradient, weights] = worst;
     recorder.measure("training", &format!("{name}: norms of gradients"), GRADIENT, |_| Ok(gradient));
     if n == run.loss.len() {
-        recorder.measure("training", &format!("{name}: norms of weights at the end"), WEIGHTS, |_| Ok(weights));
+        recorder
+            .measure("training", &format!("{name}: norms of weights at the end"), WEIGHTS, |_| Ok(weights));
     }
 }
 

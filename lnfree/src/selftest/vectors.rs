@@ -85,7 +85,8 @@ impl Vectors {
             let path = folder.path().join(name);
             std::fs::write(&path, bytes).map_err(Error::io(&path))?;
         }
-        let damaged = |why: serde_json::Error| Error::invalid(format!("the embedded numbers are damaged: {why}"));
+        let damaged =
+            |why: serde_json::Error| Error::invalid(format!("the embedded numbers are damaged: {why}"));
         let Numbers { columns, forward, train } = serde_json::from_str(NUMBERS).map_err(damaged)?;
         let stds: StdDict = serde_json::from_str(STDS).map_err(damaged)?;
         Ok(Vectors { columns, forward, train, initial: stds.initial(3)?, folder })
@@ -121,7 +122,9 @@ impl Vectors {
 }
 
 fn tensor(bytes: &[u8], name: &str) -> Result<Tensor> {
-    let damaged = |why: &dyn std::fmt::Display| Error::invalid(format!("the embedded numbers are damaged: {name}: {why}"));
+    let damaged = |why: &dyn std::fmt::Display| {
+        Error::invalid(format!("the embedded numbers are damaged: {name}: {why}"))
+    };
     let file = SafeTensors::deserialize(bytes).map_err(|e| damaged(&e))?;
     let view = file.tensor(name).map_err(|e| damaged(&e))?;
     let kind = match view.dtype() {
@@ -162,7 +165,8 @@ mod tests {
                 for call in &state.recorded {
                     let name = format!("forward.{}.{}.{call}", group.name, state.name);
                     let theirs = of_the_tests(&file);
-                    let keys = [format!("logits.{}.call{call}", state.name), format!("logits.{}", state.name)];
+                    let keys =
+                        [format!("logits.{}.call{call}", state.name), format!("logits.{}", state.name)];
                     let key = keys.iter().find(|key| tensor(&theirs, key).is_ok()).unwrap();
                     same(&name, &file, key, vectors.columns);
                 }
@@ -171,9 +175,10 @@ mod tests {
         same("train.tokens", "train_tokens.safetensors", "tokens", 1);
         same("eval.tokens", "eval_tokens.safetensors", "tokens", 1);
         same("eval.losses", "eval_losses.safetensors", "losses.tiny", 1);
-        for (run, file) in
-            [(&vectors.train.with_ln, "train_a_with_ln.json"), (&vectors.train.without_ln, "train_c_aux.json")]
-        {
+        for (run, file) in [
+            (&vectors.train.with_ln, "train_a_with_ln.json"),
+            (&vectors.train.without_ln, "train_c_aux.json"),
+        ] {
             let recorded: serde_json::Value = serde_json::from_slice(&of_the_tests(file)).unwrap();
             let numbers = |key: &str| -> Vec<f64> {
                 let values = recorded["steps"][key].as_array().unwrap();

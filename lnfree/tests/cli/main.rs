@@ -10,6 +10,7 @@ mod disk;
 mod evaluations;
 mod resume;
 mod run_directory;
+mod selftest;
 mod signals;
 
 use std::path::{Path, PathBuf};

@@ -117,7 +117,11 @@ pub fn again_with_kernels(level: &str, this: &str) {
         return;
     }
     let again = std::env::current_exe().unwrap();
-    let run = std::process::Command::new(again).args(["--skip", this]).env(KERNELS_VARIABLE, level).output().unwrap();
+    let run = std::process::Command::new(again)
+        .args(["--skip", this])
+        .env(KERNELS_VARIABLE, level)
+        .output()
+        .unwrap();
     let said = format!("{}{}", String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
     assert!(run.status.success() && !said.contains(" 0 passed"), "with {KERNELS_VARIABLE}={level}:\n{said}");
 }

@@ -57,7 +57,8 @@ impl Trainer {
         for micro in 0..accumulation {
             let (on_host, ids) = self.batches.next_on_both_sides(batch_size)?;
             let whole = self.ln.follows_within_a_forward();
-            let parts = parts(&targets(&on_host, ignore), if whole { batch_size } else { self.micro_batch } as i64)?;
+            let parts =
+                parts(&targets(&on_host, ignore), if whole { batch_size } else { self.micro_batch } as i64)?;
             let (losses, observed) = self.batch(&step, &ids, &targets(&ids, ignore), &parts, micro)?;
             self.sums += losses / accumulation as f64;
             if let Some(observed) = observed {

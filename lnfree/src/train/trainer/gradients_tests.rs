@@ -45,7 +45,9 @@ fn reads(trainer: &mut Trainer) -> (Vec<String>, Vec<String>) {
 fn the_host_reads_back_once_a_step_on_the_path_of_a_gpu() {
     let _plain = Kernels::Plain.on_this_thread();
     for ln in [BenchLn::Real, BenchLn::Half, BenchLn::Fake] {
-        for (dtype, checkpointing) in [(FloatType::Float32, false), (FloatType::Bfloat16, false), (FloatType::Bfloat16, true)] {
+        for (dtype, checkpointing) in
+            [(FloatType::Float32, false), (FloatType::Bfloat16, false), (FloatType::Bfloat16, true)]
+        {
             let (_folder, mut trainer) = trainer(ln, dtype, checkpointing);
             for step in 0..3 {
                 let what = format!("{ln:?} {dtype:?} checkpointing {checkpointing} step {step}");

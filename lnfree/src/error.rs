@@ -96,15 +96,18 @@ impl Error {
     }
 }
 
-/// What says that memory has ended, in the words of libtorch 2.11 and of the libraries behind it (in small letters). Where an exception has a type
-/// for it, [`Error::OutOfMemory`] goes by that; this is for what arrives as a text.
+/// What says that memory has ended, in the words of libtorch 2.11 and of the libraries behind it (in small
+/// letters). Where an exception has a type for it, [`Error::OutOfMemory`] goes by that; this is for what
+/// arrives as a text.
 const LACK_OF_MEMORY: [&str; 12] = [
-    // libtorch's allocator of GPU memory, CUDA itself ("CUDA error: out of memory", also of the driver) and oneDNN's status.
+    // libtorch's allocator of GPU memory, CUDA itself ("CUDA error: out of memory", also of the driver) and
+    // oneDNN's status.
     "out of memory",
     "out_of_memory",
     "cudaerrormemoryallocation",
     "cuda_error_out_of_memory",
-    // "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling …", "cuDNN error: CUDNN_STATUS_ALLOC_FAILED" and the like.
+    // "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling …", "cuDNN error: CUDNN_STATUS_ALLOC_FAILED" and
+    // the like.
     "_status_alloc_failed",
     // cuDNN 9: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED, and _HOST_.
     "_allocation_failed",

@@ -11,8 +11,8 @@ const CUDA_PART: &str = "libtorch_cuda.so";
 const ALLOCATOR_VARIABLES: [&str; 2] = ["PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"];
 const GROWING_SEGMENTS: &str = "expandable_segments:True";
 
-/// Loads CUDA's part of libtorch, once; later calls return what the first one found. It is looked for beside the loaded
-/// libtorch, then in `$LIBTORCH/lib` if that is the same version.
+/// Loads CUDA's part of libtorch, once; later calls return what the first one found. It is looked for beside
+/// the loaded libtorch, then in `$LIBTORCH/lib` if that is the same version.
 ///
 /// # Errors
 /// One line that says why it cannot be loaded and what to do.
@@ -46,8 +46,8 @@ fn folder_of_libtorch_variable() -> Option<PathBuf> {
     (version_in(&root)? == LIBTORCH_VERSION).then(|| root.join("lib"))
 }
 
-/// The version that libtorch folder `root` gives itself, without its `+cpu` or `+cu130`: in `build-version`, or in the
-/// `version.py` of a PyTorch package.
+/// The version that libtorch folder `root` gives itself, without its `+cpu` or `+cu130`: in `build-version`,
+/// or in the `version.py` of a PyTorch package.
 pub(crate) fn version_in(root: &Path) -> Option<String> {
     let text = std::fs::read_to_string(root.join("build-version")).ok().or_else(|| {
         let python = std::fs::read_to_string(root.join("version.py")).ok()?;
@@ -62,7 +62,8 @@ pub(crate) fn version_in(root: &Path) -> Option<String> {
 fn open(library: &Path) -> Result<(), String> {
     let path =
         CString::new(library.as_os_str().as_bytes()).map_err(|_| "its path holds a zero byte".to_string())?;
-    // SAFETY: `path` is a C string that outlives the call; loading runs the library's constructors, which is the purpose.
+    // SAFETY: `path` is a C string that outlives the call; loading runs the library's constructors, which is
+    // the purpose.
     let handle = unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL) };
     if handle.is_null() { Err(system::loader_error()) } else { Ok(()) }
 }
@@ -70,8 +71,8 @@ fn open(library: &Path) -> Result<(), String> {
 /// How many CUDA devices libtorch can use, at least 1.
 ///
 /// # Errors
-/// One line that says why there is none and what to do: the first of no driver, no GPU, a driver too old, no CUDA part of
-/// libtorch, and libtorch's own refusal.
+/// One line that says why there is none and what to do: the first of no driver, no GPU, a driver too old, no
+/// CUDA part of libtorch, and libtorch's own refusal.
 pub fn cuda_devices() -> Result<usize, String> {
     let driver = driver()?;
     if driver.gpus.is_empty() {
@@ -96,8 +97,9 @@ pub fn cuda_devices() -> Result<usize, String> {
     }
 }
 
-/// Lets libtorch's allocator of GPU memory grow its segments instead of taking new ones, unless the user has set it up, or a GPU cannot do
-/// that: what a step frees then serves larger tensors too, where sizes change from forward to evaluation, and from one micro-batch to half of it.
+/// Lets libtorch's allocator of GPU memory grow its segments instead of taking new ones, unless the user has
+/// set it up, or a GPU cannot do that: what a step frees then serves larger tensors too, where sizes change
+/// from forward to evaluation, and from one micro-batch to half of it.
 fn prefer_growing_segments(driver: &Driver) {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {

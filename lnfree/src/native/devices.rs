@@ -20,8 +20,9 @@ unsafe extern "C" {
     fn lnfree_reset_cuda_peak_memory(device: i32) -> i32;
 }
 
-/// How exact matrix products on a GPU are, for the whole process: float32 ones round their factors to TF32 with `tf32`, else they do not; bfloat16
-/// ones always add up in float32, which libtorch leaves to cuBLAS otherwise.
+/// How exact matrix products on a GPU are, for the whole process: float32 ones round their factors to TF32
+/// with `tf32`, else they do not; bfloat16 ones always add up in float32, which libtorch leaves to cuBLAS
+/// otherwise.
 ///
 /// # Errors
 /// When libtorch refuses.

@@ -16,8 +16,9 @@ unsafe extern "C" {
 /// One thread is watched at a time.
 static WATCHED: Mutex<()> = Mutex::new(());
 
-/// A watch over this thread, and the backwards that it starts, for operations of libtorch that read numbers of a device, until it is dropped.
-/// Where all is on a CPU it goes by what the operations are called with, see native/reads.cpp.
+/// A watch over this thread, and the backwards that it starts, for operations of libtorch that read numbers
+/// of a device, until it is dropped. Where all is on a CPU it goes by what the operations are called with,
+/// see native/reads.cpp.
 pub(crate) struct ReadWatch {
     _alone: MutexGuard<'static, ()>,
     stays_here: PhantomData<*const ()>,

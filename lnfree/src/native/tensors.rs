@@ -261,7 +261,10 @@ mod tests {
         assert!(matches!(fail(0), Error::OutOfMemory), "that of a device's allocator");
         assert!(matches!(fail(1), Error::OutOfMemory), "that of C++");
         let other = fail(2);
-        assert!(matches!(&other, Error::Torch(text) if text == "no words that anybody knows"), "{other:?}");
+        assert!(
+            matches!(&other, Error::Torch(text) if text.ends_with("no words that anybody knows")),
+            "{other:?}"
+        );
         // One failure says nothing about the next.
         assert!(matches!(fail(0), Error::OutOfMemory) && matches!(fail(2), Error::Torch(_)));
     }

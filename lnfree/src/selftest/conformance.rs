@@ -1,4 +1,5 @@
-//! Forwards, folding, evaluation and generation of the embedded model against the numbers of the paper's code.
+//! Forwards, folding, evaluation and generation of the embedded model against the numbers of the paper's
+//! code.
 
 use tch::{Kind, Tensor};
 
@@ -75,7 +76,8 @@ fn larger(a: f64, b: f64) -> f64 {
     if a.is_nan() || a > b { a } else { b }
 }
 
-/// Every LN fake, folded as for an export and as for inference, against the logits that were recorded unfolded.
+/// Every LN fake, folded as for an export and as for inference, against the logits that were recorded
+/// unfolded.
 fn folded(recorder: &Recorder, vectors: &Vectors) -> Result<Pairs> {
     let _guard = tch::no_grad_guard();
     let LoadedModel { model, .. } = load(recorder, vectors)?;

@@ -1,7 +1,8 @@
 //! Whether this build computes what it has to on this machine: `lnfree selftest`.
 //!
-//! Part of the numbers that the paper's own code made (see [`vectors`](self)) is in the binary, and every operation of ours is set against its
-//! plain formula in float64. Nothing is read but the program itself, so it says the same on a machine that has nothing else.
+//! Part of the numbers that the paper's own code made (see [`vectors`](self)) is in the binary, and every
+//! operation of ours is set against its plain formula in float64. Nothing is read but the program itself, so
+//! it says the same on a machine that has nothing else.
 
 mod conformance;
 mod norms;
@@ -27,15 +28,16 @@ use recorder::Recorder;
 pub struct SelfTestOptions {
     /// Leave out what takes long on a CPU: training steps after the first few.
     pub quick: bool,
-    /// Falsify one number of every comparison whose name has this in it, so that it is seen whether that is found.
+    /// Falsify one number of every comparison whose name has this in it, so that it is seen whether that is
+    /// found.
     pub fault: Option<String>,
 }
 
 /// Compares everything on `device`; `seen` is told each comparison as it is made. It takes seconds.
 ///
 /// # Errors
-/// When the embedded numbers cannot be unpacked into a temporary folder, or an impossible `LNFREE_KERNELS`. What goes wrong within a comparison
-/// is one that fails.
+/// When the embedded numbers cannot be unpacked into a temporary folder, or an impossible `LNFREE_KERNELS`.
+/// What goes wrong within a comparison is one that fails.
 pub fn selftest(
     device: Device,
     options: &SelfTestOptions,

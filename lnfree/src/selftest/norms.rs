@@ -1,4 +1,5 @@
-//! LNs, real and fake, wherever they are computed: alone, in the matrix that reads them, with the sum that they read.
+//! LNs, real and fake, wherever they are computed: alone, in the matrix that reads them, with the sum that
+//! they read.
 
 use tch::{Device, Kind, Tensor};
 

@@ -62,7 +62,8 @@ impl<'a> Recorder<'a> {
         self.dtype.kind()
     }
 
-    /// `x` float64 as the device has it in the type of products, and the same numbers again in float64 for the formula.
+    /// `x` float64 as the device has it in the type of products, and the same numbers again in float64 for
+    /// the formula.
     pub(super) fn both(&self, x: Tensor) -> (Tensor, Tensor) {
         let ours = x.to_kind(self.kind());
         (ours.to_device(self.device), ours.to_kind(Kind::Double))
@@ -74,7 +75,8 @@ impl<'a> Recorder<'a> {
         (ours.to_device(self.device), ours.to_kind(Kind::Double))
     }
 
-    /// One comparison for each of what `work` returns: a name, what was found and what is right. Where it fails, one that says so.
+    /// One comparison for each of what `work` returns: a name, what was found and what is right. Where it
+    /// fails, one that says so.
     pub(super) fn compare(
         &mut self,
         group: &'static str,
@@ -161,7 +163,8 @@ fn caught<T>(work: impl FnOnce() -> Result<T>) -> Result<T, String> {
     Err(text.lines().find(|line| !line.trim().is_empty()).unwrap_or("it failed").trim().to_string())
 }
 
-/// The largest difference as a share of the largest number that is right, in float64 on the CPU; not a number where shapes differ.
+/// The largest difference as a share of the largest number that is right, in float64 on the CPU; not a
+/// number where shapes differ.
 pub(super) fn difference(found: &Tensor, right: &Tensor) -> f64 {
     let [found, right] =
         [found, right].map(|x| x.detach().to_device(Device::Cpu).to_kind(Kind::Double).reshape([-1]));
@@ -172,8 +175,8 @@ pub(super) fn difference(found: &Tensor, right: &Tensor) -> f64 {
     (found - right).abs().max().double_value(&[]) / largest.max(f64::MIN_POSITIVE)
 }
 
-/// Numbers without a pattern, about as large as one, float64 on the CPU; another `frequency` gives others. libtorch's random generator would give
-/// another device others.
+/// Numbers without a pattern, about as large as one, float64 on the CPU; another `frequency` gives others.
+/// libtorch's random generator would give another device others.
 pub(super) fn noise(shape: &[i64], frequency: f64) -> Tensor {
     let n: i64 = shape.iter().product();
     let steps = (Tensor::arange(n, (Kind::Double, Device::Cpu)) + 1.0) * frequency;

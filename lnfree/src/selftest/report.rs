@@ -11,7 +11,8 @@ pub struct Comparison {
     pub name: String,
     /// What matrix products were computed in.
     pub dtype: &'static str,
-    /// The largest difference as a share of the largest number; of a count, the difference. Null in JSON where it is not a number.
+    /// The largest difference as a share of the largest number; of a count, the difference. Null in JSON
+    /// where it is not a number.
     pub difference: f64,
     /// How much it may be.
     pub tolerance: f64,

@@ -34,7 +34,8 @@ fn everything_passes_on_the_path_of_a_gpu() {
     passes(&run(None));
 }
 
-/// One number that is a tenth off is found, in an operation, its gradient, a forward, a step, an evaluation and a text.
+/// One number that is a tenth off is found, in an operation, its gradient, a forward, a step, an evaluation
+/// and a text.
 #[test]
 fn a_falsified_number_is_found() {
     for fault in ["gelu, gradient", "correct bos", "norms of gradients", "losses", "texts"] {

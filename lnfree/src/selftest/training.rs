@@ -1,4 +1,5 @@
-//! Optimizer steps of the embedded model against those of the paper's code, and that a step does not wait for the device.
+//! Optimizer steps of the embedded model against those of the paper's code, and that a step does not wait
+//! for the device.
 
 use tch::Kind;
 
@@ -80,7 +81,8 @@ fn steps(
     }
 }
 
-/// How far the norm of a parameter is off at most. The keys' bias has no gradient but rounding, which Adam blows up.
+/// How far the norm of a parameter is off at most. The keys' bias has no gradient but rounding, which Adam
+/// blows up.
 fn weights(trainer: &Trainer, run: &TrainingRun) -> f64 {
     let parameters = trainer.model.named_parameters().into_iter();
     let shares = parameters.filter(|(name, _)| !name.ends_with("attn.c_attn.bias")).map(|(name, tensor)| {
@@ -132,8 +134,8 @@ fn trainer(
     Trainer::new(config, start)
 }
 
-/// How often the host waits for the device in a step before its one read-back, and how often too much there. Our kernels for CPUs read the host's
-/// memory, so there is nothing to wait for.
+/// How often the host waits for the device in a step before its one read-back, and how often too much there.
+/// Our kernels for CPUs read the host's memory, so there is nothing to wait for.
 fn waits(recorder: &Recorder, vectors: &Vectors) -> Result<f64> {
     if has_cpu_kernels(recorder.device) {
         return Ok(0.0);

@@ -1,4 +1,5 @@
-//! The numbers in the binary, made of those of the tests by scripts/tests/selftest_vectors.py, and a folder to load them from.
+//! The numbers in the binary, made of those of the tests by scripts/tests/selftest_vectors.py, and a folder
+//! to load them from.
 
 use std::path::{Path, PathBuf};
 

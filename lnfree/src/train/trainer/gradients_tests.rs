@@ -82,7 +82,8 @@ fn dropout_and_statistics_that_fake_lns_follow_read_nothing_back() {
     }
 }
 
-/// Our kernels for CPUs ask tensors for numbers, which costs nothing there: so the watch does see what it is there for.
+/// Our kernels for CPUs ask tensors for numbers, which costs nothing there: so the watch does see what it is
+/// there for.
 #[test]
 fn the_watch_sees_reads_within_a_step() {
     if Kernels::in_force().unwrap() == Kernels::Plain {

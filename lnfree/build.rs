@@ -13,7 +13,7 @@ fn main() {
 }
 
 /// Operations on tensors, files of `native/`.
-const OPERATIONS: [&str; 14] = [
+const OPERATIONS: [&str; 15] = [
     "attention",
     "cross_entropy",
     "dispatch",
@@ -23,6 +23,7 @@ const OPERATIONS: [&str; 14] = [
     "linear",
     "loops",
     "matmul",
+    "reads",
     "residual",
     "sigma",
     "tiles",

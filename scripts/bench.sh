@@ -19,6 +19,8 @@
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
+# shellcheck source=scripts/bench/pythons.sh
+. "$(dirname "$0")/bench/pythons.sh"
 
 PEER=$ROOT/scripts/bench/peer.py
 SHORTEST=5 # seconds: nothing is started that has fewer
@@ -69,11 +71,11 @@ check_arguments() {
 find_programs() {
     local why
     build
-    starts "$LNFREE" || take_pythons_libtorch || die "$LNFREE does not start: $(first_error "$LNFREE" --version)"
+    starts "$LNFREE" || take_pythons_libtorch "${python:-python3}" || die "$LNFREE does not start: $(first_error "$LNFREE" --version)"
     if [ "$device" = auto ] && ! sees_gpu; then device=cpu; fi
     if [ "$device" != cpu ] && ! uses_gpu; then
         why=$(first_error "$LNFREE" "${SMALLEST[@]}")
-        if ! { take_pythons_libtorch && uses_gpu; }; then
+        if ! { take_pythons_libtorch "${python:-python3}" && uses_gpu; }; then
             [ "$device" = auto ] || die "$why"
             say "there is a GPU that lnfree cannot use ($why): the CPU is measured"
             device=cpu
@@ -85,23 +87,7 @@ find_programs() {
 
 sees_gpu() { case $(have nvidia-smi && nvidia-smi -L 2>/dev/null) in *GPU*) ;; *) return 1 ;; esac; }
 
-starts() { "$1" --version >/dev/null 2>&1; }
-
 uses_gpu() { "$LNFREE" "${SMALLEST[@]}" >/dev/null 2>&1; }
-
-# What a command that fails says for itself.
-first_error() { { "$@" 2>&1 >/dev/null || true; } | sed -n '/[^ ]/{p;q;}' | cut -c 1-300; }
-
-# Lets the binary load the libtorch that Python has.
-take_pythons_libtorch() {
-    local torch
-    torch=$("${python:-python3}" -c 'import torch; print(torch.__path__[0])' 2>/dev/null) || return 1
-    if LD_LIBRARY_PATH=$torch/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} starts "$LNFREE"; then
-        export LD_LIBRARY_PATH=$torch/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
-    else
-        return 1
-    fi
-}
 
 find_peer() {
     [ -n "$python" ] || return 0
@@ -194,7 +180,7 @@ last_words() { { grep -E '[A-Za-z](Error|Exception)\b' "$1" || grep -v '^ *$' "$
 reason() {
     if [ "$1" -eq 124 ] || [ "$3" -ge "$4" ]; then
         echo 'too slow'
-    elif grep -qiE 'out of memory|not enough memory|allocate memory' "$2"; then
+    elif grep -qiE 'out of memory|not enough memory|allocate memory|alloc(ation)?_failed' "$2"; then
         echo 'out of memory'
     elif [ "$1" -eq 137 ]; then
         # The system ends what takes too much.

@@ -29,6 +29,9 @@ step 'the benchmark script'
 cargo build --locked --quiet
 LNFREE=$ROOT/target/debug/lnfree ./scripts/tests/bench_test.sh
 
+step 'the script for a GPU'
+LNFREE=$ROOT/target/debug/lnfree ./scripts/tests/gpu_check_test.sh
+
 step cargo fmt
 cargo fmt --all --check
 

@@ -6,21 +6,51 @@
 #include <ATen/TensorIterator.h>
 #include <ATen/ops/_fused_adamw.h>
 #include <ATen/ops/arange.h>
+#include <ATen/ops/pin_memory.h>
+#include <c10/core/AllocatorConfig.h>
 #include <c10/core/CachingDeviceAllocator.h>
 #include <c10/core/GradMode.h>
 #include <torch/csrc/autograd/autograd.h>
 
 #include <cstdint>
+#include <new>
+#include <string>
 #include <vector>
 
-// Lets float32 matrix products on a GPU round their factors to TF32. Returns 0 if it worked.
-extern "C" int lnfree_allow_tf32(bool allow) {
-    try {
-        at::globalContext().setAllowTF32CuBLAS(allow);
-        return 0;
-    } catch (...) {
-        return 1;
-    }
+// How exact matrix products on a GPU are. float32 ones may round their factors to TF32 or may not. bfloat16 ones add up in float32 also where
+// cuBLAS splits a sum: by default libtorch lets it add the parts in bfloat16, which loses digits in the longest sums, those of gradients over
+// all tokens. Returns 0 if it worked.
+extern "C" int lnfree_set_product_precision(bool tf32) {
+    return lnfree::guarded([&] {
+        at::globalContext().setAllowTF32CuBLAS(tf32);
+        at::globalContext().setAllowBF16ReductionCuBLAS(/*allow_reduced_precision=*/false, /*allow_splitk=*/true);
+    });
+}
+
+// Whether bfloat16 products may add up in bfloat16; -1 where that is not known.
+extern "C" int lnfree_adds_up_in_bfloat16() {
+    int found = -1;
+    lnfree::guarded([&] {
+        found = at::globalContext().allowBF16ReductionCuBLAS() == at::CuBLASReductionOption::AllowReducedPrecisionWithSplitK;
+    });
+    return found;
+}
+
+// Settings of the allocators of devices, as PYTORCH_ALLOC_CONF has them. Returns 0 if it worked.
+extern "C" int lnfree_set_allocator(const char *settings) {
+    return lnfree::guarded([&] { c10::CachingAllocator::setAllocatorSettings(settings); });
+}
+
+// The settings that were made last; valid until the next call of this thread.
+extern "C" const char *lnfree_allocator_settings() {
+    thread_local std::string text;
+    lnfree::guarded([&] { text = c10::CachingAllocator::getAllocatorSettings(); });
+    return text.c_str();
+}
+
+// Gives what libtorch keeps of freed memory of CUDA devices back to the driver. Returns 0 if it worked.
+extern "C" int lnfree_empty_cuda_cache() {
+    return lnfree::guarded([&] { c10::getDeviceAllocator(c10::DeviceType::CUDA)->emptyCache(); });
 }
 
 // The bytes of a CUDA device that nobody holds, those in libtorch's own cache counted in; -1 where that is not known.
@@ -58,6 +88,11 @@ extern "C" int lnfree_reset_cuda_peak_memory(int device) {
     }
 }
 
+// A copy of a CPU's tensor in memory that a GPU reads by itself. tch would name a device, of which libtorch says that it is deprecated.
+extern "C" at::Tensor *lnfree_pinned(const at::Tensor *x) {
+    return lnfree::guarded_tensor([&] { return x->pin_memory(); });
+}
+
 namespace lnfree {
 
 void parallel(int64_t n, const std::function<void(int64_t, int64_t)> &work) {
@@ -75,7 +110,20 @@ void parallel(int64_t n, const std::function<void(int64_t, int64_t)> &work) {
 } // namespace lnfree
 
 // What the last function of this thread that failed says about it; valid until the next one fails.
-extern "C" const char *lnfree_last_error() { return lnfree::last_error().c_str(); }
+extern "C" const char *lnfree_last_error() { return lnfree::last_failure().text.c_str(); }
+
+// Whether that was lack of memory.
+extern "C" bool lnfree_last_error_is_memory() { return lnfree::last_failure().memory; }
+
+// Fails with an exception of each type that a lack of memory, or something else, has; for tests. 0: a device's allocator, 1: the C++ one,
+// 2: an error of libtorch of no particular type.
+extern "C" int lnfree_fail(int type) {
+    return lnfree::guarded([&] {
+        if (type == 0) TORCH_CHECK_WITH(OutOfMemoryError, false, "no words that anybody knows");
+        if (type == 1) throw std::bad_alloc();
+        TORCH_CHECK(false, "no words that anybody knows");
+    });
+}
 
 // Makes `grad` the gradient of a leaf.
 extern "C" int lnfree_set_grad(const at::Tensor *parameter, const at::Tensor *grad) {

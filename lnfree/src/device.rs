@@ -17,13 +17,14 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tch::Device;
 
-pub(crate) use cuda::version_in;
 pub use cuda::{cuda_devices, load_cuda};
+pub(crate) use cuda::{cuda_part, version_in};
 pub use driver::{Driver, Gpu, driver};
-pub(crate) use kernels::for_cpu_kernels;
 pub use kernels::{KERNELS_VARIABLE, Kernels, KernelsGuard};
+pub(crate) use kernels::{for_cpu_kernels, has_cpu_kernels};
 pub use products::{Products, products};
 pub use system::{Memory, disk_free, memory};
+pub(crate) use usage::release_cached_memory;
 pub use usage::{available_memory, device_name, peak_memory, reset_peak_memory};
 
 /// The libtorch that this crate is made for.

@@ -93,6 +93,10 @@ pub fn table(checks: &[Check]) -> String {
     lines.join("\n")
 }
 
+/// What `lnfree doctor` says at last: it looks at what there is, not at what that computes.
+pub const LAST_WORD: &str =
+    "`lnfree selftest` compares what is computed here with numbers that are known, in a minute or so.";
+
 /// Whether everything that is needed is there: no [`Status::Fail`].
 pub fn healthy(checks: &[Check]) -> bool {
     checks.iter().all(|c| c.status != Status::Fail)

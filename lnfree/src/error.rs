@@ -112,11 +112,41 @@ impl Error {
     }
 }
 
-/// Whether `text` says that memory has ended. libtorch says on a CPU "not enough memory: you tried to allocate" or "can't allocate memory", on a
-/// GPU "CUDA out of memory"; buffers of our own kernels say "std::bad_alloc".
+/// What says that memory has ended, in the words of libtorch 2.11 and of the libraries behind it (in small
+/// letters). Where an exception has a type for it, [`Error::OutOfMemory`] goes by that; this is for what
+/// arrives as a text.
+const LACK_OF_MEMORY: [&str; 12] = [
+    // libtorch's allocator of GPU memory, CUDA itself ("CUDA error: out of memory", also of the driver) and
+    // oneDNN's status.
+    "out of memory",
+    "out_of_memory",
+    "cudaerrormemoryallocation",
+    "cuda_error_out_of_memory",
+    // "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling …", "cuDNN error: CUDNN_STATUS_ALLOC_FAILED" and
+    // the like.
+    "_status_alloc_failed",
+    // cuDNN 9: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED, and _HOST_.
+    "_allocation_failed",
+    "memory allocation failed",
+    // libtorch's allocator of a CPU's memory: "DefaultCPUAllocator: …".
+    "can't allocate memory",
+    "not enough memory",
+    // oneDNN has no other words where a tensor of its own finds no room.
+    "could not create a memory",
+    "could not allocate memory",
+    // Buffers of our own kernels.
+    "bad_alloc",
+];
+
+/// What only sounds like it: failures of a computation that fewer numbers at a time would not mend.
+const NO_LACK_OF_MEMORY: [&str; 4] =
+    ["illegal memory access", "device-side assert", "nccl", "could not create a memory descriptor"];
+
+/// Whether `text` says that memory has ended, a GPU's or a CPU's.
 pub fn is_lack_of_memory(text: &str) -> bool {
-    let words = ["out of memory", "can't allocate memory", "not enough memory", "bad_alloc"];
-    words.iter().any(|words| text.contains(words))
+    let text = text.to_lowercase();
+    let says = |words: &[&str]| words.iter().any(|words| text.contains(words));
+    says(&LACK_OF_MEMORY) && !says(&NO_LACK_OF_MEMORY)
 }
 
 /// How a run that has saved itself goes on.
@@ -134,5 +164,64 @@ impl From<tch::TchError> for Error {
         let text = text.split("Exception raised from").next().unwrap_or_default();
         let line = text.lines().find(|l| !l.trim().is_empty()).unwrap_or("unknown error");
         Error::Torch(line.trim().to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// From the binaries of libtorch 2.11.0+cu130, cuBLAS 13, cuDNN 9 and glibc, with what they fill in.
+    #[test]
+    fn every_librarys_words_for_lack_of_memory_are_known() {
+        for text in [
+            "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.11 GiB of which 1.20 GiB is free.",
+            "CUDA out of memory. Tried to allocate more than 1EB memory.",
+            "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported at some other API call",
+            "CUDA driver error: out of memory",
+            "CUDA error: cudaErrorMemoryAllocation",
+            "CUDA_ERROR_OUT_OF_MEMORY",
+            "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+            "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasGemmEx( handle, opa, opb, m, n, k, &falpha, a, CUDA_R_16BF, lda)`",
+            "CUDA error: CUSOLVER_STATUS_ALLOC_FAILED when calling `cusolverDnCreate(handle)`",
+            "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+            "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+            "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED",
+            "cuDNN Frontend error: GPU memory allocation failed for persistent buffer",
+            "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 4398046511104 \
+             bytes. Error code 12 (Cannot allocate memory)",
+            "DefaultCPUAllocator: not enough memory: you tried to allocate 1024 bytes.",
+            "could not create a memory object",
+            "could not create a memory",
+            "Could not allocate memory for Tensor SizesAndStrides!",
+            "dnnl_out_of_memory",
+            "std::bad_alloc",
+            "c10 Out of Memory. Trying to allocate 12 bytes",
+            "libtorch: CUDA out of memory. Tried to allocate 20.00 MiB",
+            &Error::OutOfMemory.to_string(),
+        ] {
+            assert!(is_lack_of_memory(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn other_failures_are_not_taken_for_lack_of_memory() {
+        for text in [
+            "CUDA error: an illegal memory access was encountered",
+            "CUDA error: device-side assert triggered",
+            "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`",
+            "CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm( handle, opa, opb, m, n, k, &alpha, a, lda, b, ldb)`",
+            "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR",
+            "cuDNN error: CUDNN_STATUS_NOT_SUPPORTED",
+            "CUDA error: unspecified launch failure",
+            "CUDA error: misaligned address",
+            "NCCL error: unhandled cuda error (out of memory)",
+            "could not create a memory descriptor from blob",
+            "could not create a primitive",
+            "mat1 and mat2 shapes cannot be multiplied (2x3 and 4x5)",
+            "tokens.arrow: cannot be memory mapped",
+        ] {
+            assert!(!is_lack_of_memory(text), "{text}");
+        }
     }
 }

@@ -11,6 +11,7 @@ use self::candidates::Candidates;
 pub use self::options::SampleOptions;
 use crate::config::FloatType;
 use crate::data::Tokenizer;
+use crate::device::has_cpu_kernels;
 use crate::model::{Gpt2, KvCache, LoadedModel};
 use crate::norm::LnState;
 use crate::{Error, Result};
@@ -70,7 +71,7 @@ impl<'a> Generator<'a> {
         let _guard = tch::no_grad_guard();
         dtype.prepare(model.device())?;
         let mut model = model.for_inference(ln, dtype.kind())?;
-        if model.device() == Device::Cpu && dtype.kind() == Kind::Float {
+        if has_cpu_kernels(model.device()) && dtype.kind() == Kind::Float {
             // A single float32 row times [n_embd, vocab_size] takes two thirds of the time that it takes times [vocab_size, n_embd].
             let head = model.unembedding().transpose(0, 1).contiguous().transpose(0, 1);
             model.lm_head = Some(head);

@@ -2,7 +2,7 @@
 //!
 //! Data flows one way:
 //! [`config`] → [`data`] · [`hub`] → ([`norm`], [`hook`]) → [`model`] → ([`schedule`], [`loss`], [`optim`]) → [`checkpoint`] →
-//! [`train`] → [`eval`] · [`export`] · [`generate`] → [`plot`] · [`report`] → [`suite`] → [`walk`] · the command line.
+//! [`train`] → [`eval`] · [`export`] · [`generate`] → [`plot`] · [`report`] → [`suite`] → [`walk`] · [`selftest`] · the command line.
 //!
 //! The method is that of "Transformers Don't Need LayerNorm at Inference Time" (arXiv 2507.02559).
 
@@ -37,6 +37,7 @@ pub mod plot;
 pub mod prelude;
 pub mod report;
 pub mod schedule;
+pub mod selftest;
 pub mod stds;
 pub mod suite;
 pub mod train;

@@ -1,11 +1,15 @@
 //! The functions of `native/`, made safe.
 
+mod devices;
 #[cfg(test)]
 mod nonfinite_tests;
 mod norms;
+mod reads;
 mod tensors;
 
+pub(crate) use devices::*;
 pub(crate) use norms::*;
+pub(crate) use reads::*;
 pub(crate) use tensors::*;
 
 use tch::{Device, Kind, Tensor};
@@ -56,10 +60,6 @@ unsafe extern "C" {
     fn lnfree_set_kernels(level: i32) -> i32;
     fn lnfree_time_products(n: i64, seconds: *mut f64) -> i32;
     fn lnfree_choose_products(onednn: bool, bfloat16: bool);
-    fn lnfree_allow_tf32(allow: bool) -> i32;
-    fn lnfree_cuda_free_memory(device: i32) -> i64;
-    fn lnfree_cuda_peak_memory(device: i32) -> i64;
-    fn lnfree_reset_cuda_peak_memory(device: i32) -> i32;
 }
 
 /// Adds the logits of the tokens from `first` on to the sums of `n` positions, on libtorch's threads.
@@ -113,36 +113,4 @@ pub(crate) fn time_products(n: i64) -> Result<[f64; 3]> {
 pub(crate) fn choose_products(onednn: bool, bfloat16: bool) {
     // SAFETY: sets two flags.
     unsafe { lnfree_choose_products(onednn, bfloat16) }
-}
-
-/// Lets float32 matrix products on a GPU round their factors to TF32, or forbids it.
-///
-/// # Errors
-/// When libtorch refuses.
-pub(crate) fn allow_tf32(allow: bool) -> Result<()> {
-    // SAFETY: sets one flag, and catches what libtorch may throw.
-    match unsafe { lnfree_allow_tf32(allow) } {
-        0 => Ok(()),
-        _ => Err(Error::Torch("TF32 cannot be set".into())),
-    }
-}
-
-/// Bytes of a CUDA device that nobody holds.
-pub(crate) fn cuda_free_memory(device: usize) -> Option<u64> {
-    // SAFETY: reads counters, and catches what libtorch may throw.
-    u64::try_from(unsafe { lnfree_cuda_free_memory(i32::try_from(device).ok()?) }).ok()
-}
-
-/// The most bytes of a CUDA device that tensors held at once since [`reset_cuda_peak_memory`].
-pub(crate) fn cuda_peak_memory(device: usize) -> Option<u64> {
-    // SAFETY: as above.
-    u64::try_from(unsafe { lnfree_cuda_peak_memory(i32::try_from(device).ok()?) }).ok()
-}
-
-/// Starts the count of [`cuda_peak_memory`] anew.
-pub(crate) fn reset_cuda_peak_memory(device: usize) {
-    if let Ok(device) = i32::try_from(device) {
-        // SAFETY: as above. A count that cannot be reset only goes on.
-        let _ = unsafe { lnfree_reset_cuda_peak_memory(device) };
-    }
 }

@@ -183,3 +183,8 @@ fn evaluations() {
     let first = Tensor::from_slice(&found.losses[..1260]);
     assert!(max_abs(&first, &losses["losses.tiny"].view(-1)) < 2e-5);
 }
+
+#[test]
+fn all_of_this_on_the_path_of_a_gpu() {
+    common::again_with_kernels("plain", "all_of_this_on_the_path_of_a_gpu");
+}

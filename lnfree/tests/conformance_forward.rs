@@ -119,3 +119,8 @@ fn follow_always() {
 fn follow_always_with_special_std() {
     check_group("correct_bos_recompute_both");
 }
+
+#[test]
+fn all_of_this_on_the_path_of_a_gpu() {
+    common::again_with_kernels("plain", "all_of_this_on_the_path_of_a_gpu");
+}

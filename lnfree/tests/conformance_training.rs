@@ -221,3 +221,8 @@ fn a_checkpoint_of_the_paper_trained_on() {
     close(record.grad_norm, recorded("grad_norm"), 1e-4, "grad_norm");
     check_ln(&trainer.ln, &run["ln_end"], 30, "end");
 }
+
+#[test]
+fn all_of_this_on_the_path_of_a_gpu() {
+    common::again_with_kernels("plain", "all_of_this_on_the_path_of_a_gpu");
+}

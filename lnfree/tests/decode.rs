@@ -314,3 +314,8 @@ fn each_end_token_ends_a_text() {
     let generator = generator.ending_at(&[i64::from(early)]);
     assert_eq!(generator.generate(&prompt, greedy(30), |_| true).unwrap(), whole[..at(&early)]);
 }
+
+#[test]
+fn all_of_this_on_the_path_of_a_gpu() {
+    common::again_with_kernels("plain", "all_of_this_on_the_path_of_a_gpu");
+}

@@ -1,5 +1,7 @@
 //! Evaluation: equal to the plain formula whatever the chunks, batches and types, and nothing changed by it.
 
+mod common;
+
 use lnfree::data::{Layout, TokenFile, write_tokens};
 use lnfree::eval::{EvalOptions, Evaluation, Summary, evaluate};
 use lnfree::hook::NoHook;
@@ -168,4 +170,9 @@ fn what_cannot_be_evaluated_is_said() {
     assert!(error(&[49], EvalOptions::default()).contains("49 tokens do not fit the model's 48 positions"));
     let tf32 = EvalOptions { dtype: FloatType::Tf32, ..EvalOptions::default() };
     assert!(error(&[48], tf32).contains("tf32 needs a CUDA device"));
+}
+
+#[test]
+fn all_of_this_on_the_path_of_a_gpu() {
+    common::again_with_kernels("plain", "all_of_this_on_the_path_of_a_gpu");
 }

@@ -140,6 +140,7 @@ pub(super) fn report(args: ReportArgs) -> anyhow::Result<()> {
 pub(super) fn doctor() -> anyhow::Result<()> {
     let checks = lnfree::doctor::report();
     outln!("{}", lnfree::doctor::table(&checks));
+    outln!("{}", lnfree::doctor::LAST_WORD);
     anyhow::ensure!(lnfree::doctor::healthy(&checks), "something that lnfree needs is missing, see above");
     Ok(())
 }

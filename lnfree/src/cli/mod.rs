@@ -8,6 +8,7 @@ mod export;
 mod generate;
 pub mod out;
 mod push;
+mod selftest;
 mod suite;
 mod train;
 
@@ -69,6 +70,8 @@ enum Command {
     Report(ReportArgs),
     /// Say what this machine has, and what to do about what it lacks.
     Doctor,
+    /// Compare what this machine computes with numbers of the paper's code and with plain formulas; fails if anything is off.
+    Selftest(selftest::SelfTestArgs),
     /// Time training or evaluation of a model's shape with random weights; prints one JSON object.
     Bench(BenchArgs),
 }
@@ -92,6 +95,8 @@ struct DeviceArgs {
 
 /// Carries out one command line.
 pub fn run(cli: Cli) -> anyhow::Result<()> {
+    // A word that is no level would be taken for all kernels without a sign.
+    lnfree::device::Kernels::in_force()?;
     match cli.command {
         Command::Config(command) => configs::config(command),
         Command::Schedule(args) => configs::schedule(args),
@@ -106,6 +111,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Data(command) => data::data(command),
         Command::Report(args) => data::report(args),
         Command::Doctor => data::doctor(),
+        Command::Selftest(args) => selftest::run(args),
         Command::Bench(args) => bench::run(args),
     }
 }

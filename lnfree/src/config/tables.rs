@@ -67,7 +67,7 @@ impl FloatType {
                 "dtype tf32 needs a CUDA device; on a CPU take float32 or bfloat16",
             )),
             (_, false) => Ok(()),
-            (float, true) => crate::native::allow_tf32(float == FloatType::Tf32),
+            (float, true) => crate::native::set_product_precision(float == FloatType::Tf32),
         }
     }
 }

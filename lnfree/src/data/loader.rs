@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use tch::{Device, Tensor};
 
 use super::{Batches, TokenFile};
-use crate::{Error, Result};
+use crate::{Error, Result, native};
 
 /// Batches that may wait for the computation.
 const AHEAD: usize = 4;
@@ -32,7 +32,11 @@ pub(crate) fn feed<T>(items: impl IntoIterator<Item = Result<T>>, sender: &Sende
 
 /// `tensor` in memory that a GPU can read by itself, if it is to go to one.
 pub(crate) fn pin(tensor: Tensor, device: Device) -> Tensor {
-    if device.is_cuda() { tensor.pin_memory(device) } else { tensor }
+    if !device.is_cuda() {
+        return tensor;
+    }
+    // Where there is none left, the host waits for the copy.
+    native::pinned(&tensor).unwrap_or(tensor)
 }
 
 /// A tensor from [`pin`] on `device`; to a GPU without waiting.
@@ -74,6 +78,20 @@ impl Loader {
     /// # Errors
     /// If a sequence cannot be read; the position is then as it was before.
     pub fn next_batch(&mut self, batch_size: usize) -> Result<Tensor> {
+        Ok(send(&self.next_on_host(batch_size)?, self.device))
+    }
+
+    /// The same on this side, and on the device: what is counted of the ids is counted here, without waiting for a GPU.
+    ///
+    /// # Errors
+    /// As [`Loader::next_batch`].
+    pub fn next_on_both_sides(&mut self, batch_size: usize) -> Result<(Tensor, Tensor)> {
+        let ids = self.next_on_host(batch_size)?;
+        let sent = send(&ids, self.device);
+        Ok((ids, sent))
+    }
+
+    fn next_on_host(&mut self, batch_size: usize) -> Result<Tensor> {
         let reader = match self.reader.take() {
             Some(reader) if reader.batch_size == batch_size => reader,
             other => {
@@ -85,7 +103,7 @@ impl Loader {
             Ok(Ok(ids)) => {
                 self.reader = Some(reader);
                 self.batches.seek(self.batches.position() + batch_size as u64);
-                Ok(send(&ids, self.device))
+                Ok(ids)
             }
             Ok(Err(error)) => {
                 reader.stop();

@@ -1,15 +1,18 @@
 //! CUDA's part of libtorch: loaded when it is there, and the reason why not when it is not.
 
-use super::{LIBTORCH_VERSION, driver, libtorch_folder, system};
+use super::{Driver, LIBTORCH_VERSION, driver, libtorch_folder, system};
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Once, OnceLock};
 
 const CUDA_PART: &str = "libtorch_cuda.so";
+/// Where users set up libtorch's allocator of GPU memory.
+const ALLOCATOR_VARIABLES: [&str; 2] = ["PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"];
+const GROWING_SEGMENTS: &str = "expandable_segments:True";
 
-/// Loads CUDA's part of libtorch, once; later calls return what the first one found. It is looked for beside the loaded
-/// libtorch, then in `$LIBTORCH/lib` if that is the same version.
+/// Loads CUDA's part of libtorch, once; later calls return what the first one found. It is looked for beside
+/// the loaded libtorch, then in `$LIBTORCH/lib` if that is the same version.
 ///
 /// # Errors
 /// One line that says why it cannot be loaded and what to do.
@@ -22,20 +25,19 @@ fn load() -> Result<(), String> {
     if system::loaded_library(CUDA_PART).is_some() {
         return Ok(());
     }
-    let beside = libtorch_folder();
-    let Some(library) = beside
-        .iter()
-        .cloned()
-        .chain(folder_of_libtorch_variable())
-        .map(|d| d.join(CUDA_PART))
-        .find(|f| f.is_file())
-    else {
-        let place = beside.map_or(String::new(), |d| format!(" in {}", d.display()));
+    let Some(library) = cuda_part() else {
+        let place = libtorch_folder().map_or(String::new(), |d| format!(" in {}", d.display()));
         return Err(format!("the libtorch{place} is the CPU kind: ./scripts/setup.sh --cuda gets the other"));
     };
     open(&library).map_err(|why| {
         format!("{} cannot be loaded ({why}): ./scripts/setup.sh --cuda gets a whole one", library.display())
     })
+}
+
+/// CUDA's part of libtorch, where it is found first; None for a libtorch for CPUs.
+pub(crate) fn cuda_part() -> Option<PathBuf> {
+    let folders = libtorch_folder().into_iter().chain(folder_of_libtorch_variable());
+    folders.map(|folder| folder.join(CUDA_PART)).find(|file| file.is_file())
 }
 
 /// `$LIBTORCH/lib`, if it is of our version: parts of two versions do not go together.
@@ -44,8 +46,8 @@ fn folder_of_libtorch_variable() -> Option<PathBuf> {
     (version_in(&root)? == LIBTORCH_VERSION).then(|| root.join("lib"))
 }
 
-/// The version that libtorch folder `root` gives itself, without its `+cpu` or `+cu130`: in `build-version`, or in the
-/// `version.py` of a PyTorch package.
+/// The version that libtorch folder `root` gives itself, without its `+cpu` or `+cu130`: in `build-version`,
+/// or in the `version.py` of a PyTorch package.
 pub(crate) fn version_in(root: &Path) -> Option<String> {
     let text = std::fs::read_to_string(root.join("build-version")).ok().or_else(|| {
         let python = std::fs::read_to_string(root.join("version.py")).ok()?;
@@ -60,7 +62,8 @@ pub(crate) fn version_in(root: &Path) -> Option<String> {
 fn open(library: &Path) -> Result<(), String> {
     let path =
         CString::new(library.as_os_str().as_bytes()).map_err(|_| "its path holds a zero byte".to_string())?;
-    // SAFETY: `path` is a C string that outlives the call; loading runs the library's constructors, which is the purpose.
+    // SAFETY: `path` is a C string that outlives the call; loading runs the library's constructors, which is
+    // the purpose.
     let handle = unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL) };
     if handle.is_null() { Err(system::loader_error()) } else { Ok(()) }
 }
@@ -68,8 +71,8 @@ fn open(library: &Path) -> Result<(), String> {
 /// How many CUDA devices libtorch can use, at least 1.
 ///
 /// # Errors
-/// One line that says why there is none and what to do: the first of no driver, no GPU, a driver too old, no CUDA part of
-/// libtorch, and libtorch's own refusal.
+/// One line that says why there is none and what to do: the first of no driver, no GPU, a driver too old, no
+/// CUDA part of libtorch, and libtorch's own refusal.
 pub fn cuda_devices() -> Result<usize, String> {
     let driver = driver()?;
     if driver.gpus.is_empty() {
@@ -83,6 +86,7 @@ pub fn cuda_devices() -> Result<usize, String> {
     }
     // Before libtorch is asked anything: it settles at the first question.
     load_cuda()?;
+    prefer_growing_segments(&driver);
     match device_count()? {
         0 => Err(format!(
             "the driver sees {} GPU(s) and libtorch none: it may have been used before CUDA was loaded, so ask for the \
@@ -91,6 +95,24 @@ pub fn cuda_devices() -> Result<usize, String> {
         )),
         count => Ok(count),
     }
+}
+
+/// Lets libtorch's allocator of GPU memory grow its segments instead of taking new ones, unless the user has
+/// set it up, or a GPU cannot do that: what a step frees then serves larger tensors too, where sizes change
+/// from forward to evaluation, and from one micro-batch to half of it.
+fn prefer_growing_segments(driver: &Driver) {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let set_up = ALLOCATOR_VARIABLES.iter().any(|name| std::env::var_os(name).is_some());
+        if wants_growing_segments(set_up, driver) {
+            // What it does not take leaves it as it was, which only wastes memory.
+            let _ = crate::native::set_allocator(GROWING_SEGMENTS);
+        }
+    });
+}
+
+fn wants_growing_segments(set_up: bool, driver: &Driver) -> bool {
+    !set_up && driver.gpus.iter().all(|gpu| gpu.virtual_memory)
 }
 
 fn no_gpu(visible: Option<&str>) -> String {
@@ -128,6 +150,7 @@ fn device_count() -> Result<usize, String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Gpu;
     use super::*;
 
     #[test]
@@ -152,6 +175,19 @@ mod tests {
         assert_eq!(version_in(folder.path()).as_deref(), Some("2.6.0"));
         std::fs::write(folder.path().join("build-version"), "\n").unwrap();
         assert_eq!(version_in(folder.path()), None);
+    }
+
+    #[test]
+    fn segments_grow_where_nobody_says_otherwise_and_every_gpu_can() {
+        let gpu = |virtual_memory| Gpu { name: "GPU".into(), memory: 1, capability: (9, 0), virtual_memory };
+        let driver =
+            |gpus: &[bool]| Driver { cuda: (13, 0), gpus: gpus.iter().map(|&can| gpu(can)).collect() };
+        assert!(wants_growing_segments(false, &driver(&[true, true])));
+        assert!(!wants_growing_segments(true, &driver(&[true])));
+        assert!(!wants_growing_segments(false, &driver(&[true, false])));
+        // In words that this libtorch knows.
+        crate::native::set_allocator(GROWING_SEGMENTS).unwrap();
+        assert_eq!(crate::native::allocator_settings(), GROWING_SEGMENTS);
     }
 
     #[test]

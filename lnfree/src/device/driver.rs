@@ -12,6 +12,8 @@ pub struct Gpu {
     pub memory: u64,
     /// Compute capability, major and minor; bf16 is fast from 8.0 on.
     pub capability: (i32, i32),
+    /// Whether its memory can be mapped piece by piece, which some virtual GPUs cannot.
+    pub virtual_memory: bool,
 }
 
 /// The NVIDIA driver of this machine.
@@ -28,6 +30,7 @@ type Status = c_int;
 const NO_DEVICE: Status = 100;
 const CAPABILITY_MAJOR: c_int = 75;
 const CAPABILITY_MINOR: c_int = 76;
+const VIRTUAL_MEMORY: c_int = 102;
 
 /// Asks the driver.
 ///
@@ -76,15 +79,17 @@ fn gpus(library: *mut c_void) -> Result<Vec<Gpu>, String> {
         check(library, count_of(&mut count))?;
         (0..count)
             .map(|index| {
-                let (mut device, mut memory, mut major, mut minor) = (0, 0, 0, 0);
+                let (mut device, mut memory, mut major, mut minor, mut mapped) = (0, 0, 0, 0, 0);
                 let mut name: [c_char; 256] = [0; 256];
                 check(library, device_of(&mut device, index))?;
                 check(library, name_of(name.as_mut_ptr(), 255, device))?;
                 check(library, memory_of(&mut memory, device))?;
                 check(library, attribute(&mut major, CAPABILITY_MAJOR, device))?;
                 check(library, attribute(&mut minor, CAPABILITY_MINOR, device))?;
+                check(library, attribute(&mut mapped, VIRTUAL_MEMORY, device))?;
                 let name = CStr::from_ptr(name.as_ptr()).to_string_lossy().into_owned();
-                Ok(Gpu { name, memory: memory as u64, capability: (major, minor) })
+                let virtual_memory = mapped != 0;
+                Ok(Gpu { name, memory: memory as u64, capability: (major, minor), virtual_memory })
             })
             .collect()
     }

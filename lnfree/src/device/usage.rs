@@ -34,6 +34,13 @@ pub fn reset_peak_memory(device: Device) {
     }
 }
 
+/// Gives memory that was freed on a GPU, and that libtorch keeps for later, back to the driver; nothing to do elsewhere.
+pub(crate) fn release_cached_memory(device: Device) {
+    if device.is_cuda() {
+        native::empty_cuda_cache();
+    }
+}
+
 /// The device in words: the GPU's name, or the processor's with the number of threads in use.
 pub fn device_name(device: Device) -> String {
     match device {

@@ -61,7 +61,20 @@ pub(super) fn cuda() -> Check {
             Some((what, to_do)) => Check::warn(NAME, format!("not used: {what}"), to_do),
             None => Check::warn(NAME, format!("not used: {why}"), "./scripts/setup.sh --cuda"),
         },
-        Err(_) => Check::ok(NAME, "no NVIDIA GPU on this machine: the CPU is used"),
+        Err(_) => {
+            const NONE: &str = "no NVIDIA GPU on this machine: the CPU is used";
+            match device::cuda_part().map(|part| (part, device::load_cuda())) {
+                None => Check::ok(NAME, NONE),
+                Some((_, Ok(()))) => {
+                    Check::ok(NAME, format!("{NONE}; CUDA's part of libtorch is there and loads"))
+                }
+                Some((part, Err(_))) => Check::warn(
+                    NAME,
+                    format!("{NONE}; {} would not load where there is one", part.display()),
+                    "./scripts/setup.sh --cuda gets a whole one",
+                ),
+            }
+        }
     }
 }
 
@@ -206,7 +219,12 @@ mod tests {
 
     #[test]
     fn gpus_are_listed_by_the_name_a_user_types() {
-        let gpu = |name: &str| device::Gpu { name: name.into(), memory: 150_754_820_096, capability: (9, 0) };
+        let gpu = |name: &str| device::Gpu {
+            name: name.into(),
+            memory: 150_754_820_096,
+            capability: (9, 0),
+            virtual_memory: true,
+        };
         let driver = device::Driver { cuda: (13, 2), gpus: vec![gpu("NVIDIA H200"), gpu("NVIDIA A40")] };
         let text = describe(&driver);
         assert!(text.starts_with("cuda:0 NVIDIA H200, 151 GB, capability 9.0; cuda:1 NVIDIA A40"), "{text}");

@@ -3,7 +3,7 @@
 use tch::Device;
 
 use crate::config::FloatType;
-use crate::device::available_memory;
+use crate::device::{available_memory, has_cpu_kernels};
 use crate::model::Gpt2Config;
 
 /// Logits that are made at a time.
@@ -28,7 +28,7 @@ const LIVE_PER_EMBD: u64 = 16;
 
 /// Logits that are made at a time.
 pub(super) fn chunk(config: &Gpt2Config, device: Device) -> Chunk {
-    if device == Device::Cpu {
+    if has_cpu_kernels(device) {
         return CPU_CHUNK;
     }
     let row = 4 * config.vocab_size.max(1) as u64;

@@ -3,6 +3,7 @@
 use tch::{Device, Kind, Tensor};
 
 use super::memory::Chunk;
+use crate::device::for_cpu_kernels;
 use crate::model::padded;
 use crate::native::{TokenSums, add_logits, product};
 use crate::{Error, Result};
@@ -31,7 +32,7 @@ impl Stats {
 /// When a target is not in the vocabulary.
 pub(super) fn token_stats(last: &Tensor, head: &Tensor, targets: &Tensor, chunk: Chunk) -> Result<Stats> {
     let pieces = pieces(last.size()[0], chunk.rows);
-    if last.device() == Device::Cpu {
+    if for_cpu_kernels(last) {
         let ids = Vec::<i64>::try_from(targets)?;
         let mut out = Vec::with_capacity(4 * ids.len());
         for (start, len) in pieces {

@@ -3,10 +3,11 @@
 //! Some rows of logits are made, read, and replaced by their gradient p − onehot(target); from that come the gradients of what was
 //! unembedded and of the unembedding, before the next rows are made.
 
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 use super::IGNORE;
 use crate::Result;
+use crate::device::for_cpu_kernels;
 use crate::model::{ROWS, padded};
 use crate::native::{add_product, logits_to_gradient, product};
 
@@ -35,7 +36,7 @@ pub fn linear_cross_entropy(
     let _guard = tch::no_grad_guard();
     let (n, vocab_size) = (last.size()[0], head_grad.size()[0]);
     let n_counted = targets.not_equal(IGNORE).sum(Kind::Float);
-    let on_cpu = last.device() == Device::Cpu;
+    let on_cpu = for_cpu_kernels(last);
     let coefficient = if on_cpu { scale / n_counted.double_value(&[]).max(1.0) } else { scale };
     // Positions without a target are as good as any.
     let (last, targets) = match on_cpu {
@@ -106,6 +107,8 @@ fn pieces(n: i64, at_a_time: i64) -> impl Iterator<Item = (i64, i64)> {
 
 #[cfg(test)]
 mod tests {
+    use tch::Device;
+
     use super::*;
 
     /// What GPUs do against the kernel for CPUs, on the same logits.

@@ -8,13 +8,14 @@
 //!
 //! That takes as long for one token as for a million. In steps of few tokens fake LNs stay outside, and are made with the sums that they read.
 
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 use super::inference::centred_head;
 use super::layer_norm::FoldedFaces;
 use super::padding::padded;
 use super::{Attention, Block, Compute, Conv1d, Gpt2, LayerNorm, Mlp};
 use crate::Result;
+use crate::device::for_cpu_kernels;
 use crate::native::{Affine, Gradients, must, set_grad};
 use crate::norm::{LnSite, LnState};
 
@@ -71,7 +72,7 @@ impl<'a> StepModel<'a> {
         };
         let head = centred_head(parameters.unembedding(), compute.dtype);
         // In float32 a CPU gains less by padding than a copy costs.
-        let head = match head.device() == Device::Cpu && compute.dtype == Kind::Float {
+        let head = match for_cpu_kernels(&head) && compute.dtype == Kind::Float {
             true => head,
             false => padded(&head, 0.0),
         };
@@ -133,7 +134,7 @@ fn fold_block<'a>(
 /// something else are for CPUs.
 fn pays(reader: &Conv1d, tokens: usize) -> bool {
     let columns = reader.weight.size()[1] as usize;
-    reader.weight.device() != Device::Cpu || tokens >= TOKENS_A_COLUMN * columns
+    !for_cpu_kernels(&reader.weight) || tokens >= TOKENS_A_COLUMN * columns
 }
 
 /// ln_1 in the columns of c_attn that it can be in, and which of its faces that are.

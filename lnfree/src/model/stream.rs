@@ -1,9 +1,10 @@
 //! The residual stream from one reader to the next.
 
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 use super::layer_norm::any_real;
 use super::{Block, LayerNorm, Pass};
+use crate::device::for_cpu_kernels;
 use crate::hook::{Activation, Hook};
 use crate::native::{self, Stream, Wishes};
 use crate::norm::LnSite;
@@ -58,14 +59,18 @@ impl Stream {
 
     /// The stream with what a branch adds to it, `[batch, pos, n_embd]`; `None` reads nothing but the sum.
     pub(super) fn plus(&self, branch: &Tensor, reader: Option<Reader>, pass: &Pass) -> Stream {
-        let known = matches!(branch.kind(), Kind::Float | Kind::BFloat16) && self.x.device() == Device::Cpu;
+        let known = matches!(branch.kind(), Kind::Float | Kind::BFloat16) && for_cpu_kernels(&self.x);
         if known && self.x.numel() > 0 {
             let wishes = reader.map_or_else(Wishes::default, |reader| reader.wishes(pass));
             if wishes.any() || branch.kind() == Kind::BFloat16 {
                 return native::residual(&self.x, branch, &wishes);
             }
         }
-        Stream::of(&self.x + branch.to_kind(Kind::Float))
+        // libtorch adds bfloat16 to float32 number by number: a float32 copy of the branch would be written and read for nothing.
+        match branch.kind() {
+            Kind::Float | Kind::BFloat16 | Kind::Half => Stream::of(&self.x + branch),
+            _ => Stream::of(&self.x + branch.to_kind(Kind::Float)),
+        }
     }
 
     /// What a matrix reads that no LN comes before, or that has one in it.

@@ -44,6 +44,9 @@ unsafe extern "C" {
         grad_scale: *const C_tensor,
     ) -> i32;
     fn lnfree_last_error() -> *const std::ffi::c_char;
+    fn lnfree_last_error_is_memory() -> bool;
+    #[cfg(test)]
+    fn lnfree_fail(kind: i32) -> i32;
 }
 
 /// Float32 (or the parameters' type) gradients that gather beside the tensors they belong to.
@@ -238,7 +241,31 @@ pub(super) fn check(code: i32) -> Result<()> {
 }
 
 fn last_error() -> Error {
+    // SAFETY: reads a flag of this thread.
+    if unsafe { lnfree_last_error_is_memory() } {
+        return Error::OutOfMemory;
+    }
     // SAFETY: a C string that stays until the next failure of this thread.
     let text = unsafe { CStr::from_ptr(lnfree_last_error()) };
     Error::from(tch::TchError::Torch(text.to_string_lossy().into_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lack_of_memory_is_known_by_the_type_of_its_exception() {
+        // SAFETY: throws and catches.
+        let fail = |kind| check(unsafe { lnfree_fail(kind) }).unwrap_err();
+        assert!(matches!(fail(0), Error::OutOfMemory), "that of a device's allocator");
+        assert!(matches!(fail(1), Error::OutOfMemory), "that of C++");
+        let other = fail(2);
+        assert!(
+            matches!(&other, Error::Torch(text) if text.ends_with("no words that anybody knows")),
+            "{other:?}"
+        );
+        // One failure says nothing about the next.
+        assert!(matches!(fail(0), Error::OutOfMemory) && matches!(fail(2), Error::Torch(_)));
+    }
 }

@@ -7,6 +7,7 @@ use super::{
     Divisor, LnMode, LnSite, LnStatistics, NormSettings, RemovalKind, SpecialAxis, UpdateCount, ln1_row,
     ln2_row, lnf_row,
 };
+use crate::data::loader::{pin, send};
 
 /// What one forward does to the statistics of one LN.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,7 +33,8 @@ impl Masks {
     fn new(rows: Vec<Move>, device: Device) -> Masks {
         let column = |field: fn(&Move) -> i64| {
             let values: Vec<i64> = rows.iter().map(field).collect();
-            Tensor::from_slice(&values).view([-1, 1]).to_device(device)
+            // Without waiting for what a GPU still computes.
+            send(&pin(Tensor::from_slice(&values).view([-1, 1]), device), device)
         };
         Masks {
             updates: column(|m| m.updates),

@@ -9,7 +9,7 @@ use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind, resume_unwind};
 use std::sync::Once;
 
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 use crate::error::is_lack_of_memory;
 use crate::hook::NoHook;
@@ -31,7 +31,8 @@ pub struct Part {
     pub of_sequences: f64,
 }
 
-/// The parts of a batch, `micro_batch` sequences each; `targets` int64 `[batch, pos − 1]`. One part asks nothing of the device.
+/// The parts of a batch, `micro_batch` sequences each; `targets` int64 `[batch, pos − 1]` on the host: on a GPU, counting them would wait for all
+/// that it still has to compute.
 ///
 /// # Errors
 /// When libtorch fails.
@@ -40,8 +41,10 @@ pub fn parts(targets: &Tensor, micro_batch: i64) -> Result<Vec<Part>> {
     if micro_batch >= batch {
         return Ok(vec![Part { start: 0, len: batch, of_targets: 1.0, of_sequences: 1.0 }]);
     }
-    let counted = targets.not_equal(IGNORE).sum_dim_intlist([1i64].as_slice(), false, Kind::Double);
-    let counted = Vec::<f64>::try_from(counted.to_device(tch::Device::Cpu))?;
+    let ids = Vec::<i64>::try_from(targets.reshape([-1]))?;
+    let counted = ids.chunks(targets.size()[1].max(1) as usize);
+    let counted: Vec<f64> =
+        counted.map(|row| row.iter().filter(|&&id| id != IGNORE).count() as f64).collect();
     let total: f64 = counted.iter().sum();
     let starts = (0..batch).step_by(micro_batch.max(1) as usize);
     Ok(starts
@@ -66,15 +69,19 @@ pub fn aux_target(
 ) -> Result<Tensor> {
     let _guard = tch::no_grad_guard();
     let model = &step.model;
-    let (mut sum, mut count) = (Tensor::from(0.0f32), Tensor::from(0.0f32));
+    let mut sums: Option<(Tensor, Tensor)> = None;
     for (i, part) in parts.iter().enumerate() {
         let ids = input_ids.narrow(0, part.start, part.len);
         let mut pass = model.pass(&ids, ln, Compute { observe: false, ..compute(i) })?;
         let embedded = model.embedded(model.look_up(&ids, 0), &pass, &mut NoHook);
         let residual = model.blocks(embedded, &mut pass, &mut NoHook);
         let (sigma, n) = sigma_sums(&residual, &pass.is_eot, model.config.layer_norm_epsilon);
-        (sum, count) = (sum.to_device(sigma.device()) + sigma, count.to_device(n.device()) + n);
+        sums = Some(match sums {
+            Some((sum, count)) => (sum + sigma, count + n),
+            None => (sigma, n),
+        });
     }
+    let (sum, count) = sums.ok_or_else(|| Error::invalid("a batch without any part"))?;
     Ok(sum / count.clamp_min(1.0))
 }
 
@@ -121,7 +128,7 @@ fn text_of(payload: &(dyn std::any::Any + Send)) -> String {
 
 #[cfg(test)]
 mod tests {
-    use tch::Device;
+    use tch::{Device, Kind};
 
     use super::*;
 

@@ -15,6 +15,7 @@ mod not_finite;
 mod outputs;
 mod resume;
 mod run_directory;
+mod selftest;
 mod signals;
 
 use std::path::{Path, PathBuf};

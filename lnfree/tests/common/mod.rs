@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use lnfree::config::Config;
 use lnfree::data::{Layout, TokenFile, write_tokens};
+use lnfree::device::{KERNELS_VARIABLE, Kernels};
 use lnfree::model::weights::{Weights, read_weights};
 use lnfree::model::{Gpt2, Gpt2Config};
 use lnfree::norm::{LnState, NormSettings, SpecialAxis, UpdateCount};
@@ -108,6 +109,28 @@ pub fn random_run(
     let start =
         StartOptions { mode, model_dir: PathBuf::new(), tokens, eval_tokens: None, device: Device::Cpu };
     (folder, Trainer::of_model(config, start, model, ln).unwrap())
+}
+
+/// Runs the tests of this binary again, but for `this`, with our kernels no further than `level` (see `lnfree::device::Kernels`).
+#[track_caller]
+pub fn again_with_kernels(level: &str, this: &str) {
+    if std::env::var_os(KERNELS_VARIABLE).is_some() {
+        // This is such a run, or one that somebody wants at a level of his own.
+        return;
+    }
+    let again = std::env::current_exe().unwrap();
+    let run = std::process::Command::new(again)
+        .args(["--skip", this])
+        .env(KERNELS_VARIABLE, level)
+        .output()
+        .unwrap();
+    let said = format!("{}{}", String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
+    assert!(run.status.success() && !said.contains(" 0 passed"), "with {KERNELS_VARIABLE}={level}:\n{said}");
+}
+
+/// Whether tensors on a CPU take the path of those on a GPU here.
+pub fn on_the_path_of_a_gpu() -> bool {
+    Kernels::in_force().unwrap() == Kernels::Plain
 }
 
 /// Lets freed memory go at once, so that the process holds what tensors hold.

@@ -6,6 +6,7 @@ use tch::{Kind, Tensor};
 
 use super::Trainer;
 use crate::console::say;
+use crate::device::release_cached_memory;
 use crate::loss::targets;
 use crate::model::{Compute, StepModel};
 use crate::train::split::{Part, aux_target, catching_lack_of_memory, parts, smaller};
@@ -33,6 +34,8 @@ impl Trainer {
             self.batches.seek(position);
             self.ln = ln.copy();
             let (Error::OutOfMemory, Some(smaller)) = (&error, smaller) else { return Err(error) };
+            // What a GPU's allocator keeps is in pieces for the larger parts.
+            release_cached_memory(self.model.device());
             let result =
                 if self.drops() { "dropout then draws other numbers" } else { "which has the same result" };
             say(&format!(
@@ -51,9 +54,11 @@ impl Trainer {
         let tokens = self.config.tokens_per_step();
         let step = StepModel::new(&self.model, &self.ln, self.compute(0, 0), tokens)?;
         for micro in 0..accumulation {
-            let ids = self.batches.next_batch(batch_size)?;
-            let targets = targets(&ids, ignore);
-            let (losses, observed) = self.batch(&step, &ids, &targets, micro)?;
+            let (on_host, ids) = self.batches.next_on_both_sides(batch_size)?;
+            let whole = self.ln.follows_within_a_forward();
+            let parts =
+                parts(&targets(&on_host, ignore), if whole { batch_size } else { self.micro_batch } as i64)?;
+            let (losses, observed) = self.batch(&step, &ids, &targets(&ids, ignore), &parts, micro)?;
             self.sums += losses / accumulation as f64;
             if let Some(observed) = observed {
                 self.ln.observe(&observed);
@@ -69,13 +74,12 @@ impl Trainer {
         step: &StepModel,
         ids: &Tensor,
         targets: &Tensor,
+        parts: &[Part],
         micro: usize,
     ) -> Result<(Tensor, Option<Tensor>)> {
         let train = &self.config.train;
-        let whole = self.ln.follows_within_a_forward();
-        let parts = parts(targets, if whole { train.batch_size } else { self.micro_batch } as i64)?;
         let target = match parts.len() > 1 && train.aux_loss_weight != 0.0 {
-            true => Some(aux_target(step, &self.ln, ids, &parts, |part| self.compute(micro, part))?),
+            true => Some(aux_target(step, &self.ln, ids, parts, |part| self.compute(micro, part))?),
             false => None,
         };
         let mut sums = Tensor::zeros([3], (Kind::Float, ids.device()));
@@ -130,3 +134,7 @@ impl Trainer {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "gradients_tests.rs"]
+mod tests;

@@ -16,10 +16,17 @@ template <typename T> void copy(Rows<T> x, T *to) {
     std::fill(to + x.count * x.d, to + TILE * x.d, T{});
 }
 
+// The places k of two vectors' numbers in a row, which are known to the compiler. GCC has clang's word for it from version 12 on.
+#if defined(__clang__) || __GNUC__ >= 12
+#define SHUFFLE(a, b, places) __builtin_shufflevector(a, b, (places)...)
+#else
+#define SHUFFLE(a, b, places) __builtin_shuffle(a, b, Ints{static_cast<int32_t>(places)...})
+#endif
+
 // Exchanges row i's second half of every 2s numbers with the first half of row i + s.
 template <int s, std::size_t... k> INLINE void exchange(Words &a, Words &b, std::index_sequence<k...>) {
-    const Words first = __builtin_shufflevector(a, b, (k & s ? 16 + k - s : k)...);
-    b = __builtin_shufflevector(a, b, (k & s ? 16 + k : k + s)...);
+    const Words first = SHUFFLE(a, b, k & s ? 16 + k - s : k);
+    b = SHUFFLE(a, b, k & s ? 16 + k : k + s);
     a = first;
 }
 

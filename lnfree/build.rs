@@ -18,14 +18,14 @@ fn compile_native(lib: &Path) {
     cc::Build::new()
         .cpp(true)
         .std("c++17")
+        // clang 18 and later write the types of template arguments into symbols; libtorch was compiled before that.
+        .flag_if_supported("-fclang-abi-compat=17")
         .opt_level(3)
         .warnings(true)
         .flag_if_supported("-fno-math-errno")
         .flag_if_supported("-fno-trapping-math")
         // A false alarm about libtorch's headers.
         .flag_if_supported("-Wno-maybe-uninitialized")
-        // clang 18 and later write the types of template arguments into symbols; libtorch was compiled before that.
-        .flag_if_supported("-fclang-abi-compat=17")
         // Vectors are handed over between our own functions alone.
         .flag_if_supported("-Wno-psabi")
         .flag("-isystem")

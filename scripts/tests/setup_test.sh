@@ -128,9 +128,10 @@ pretend() {
         # No links: a Python of a virtual environment would look for it beside the link.
         printf '#!/bin/sh\nexec "%s" "$@"\n' "$path" >"$SANDBOX/system/$tool"
     done
+    # shellcheck disable=SC2016  # for the shell that runs it
+    printf '#!/bin/sh\ncase $1 in -s) echo "%s";; *) echo "%s";; esac\n' "${1%% *}" "$1" >"$SANDBOX/system/uname"
     # It looks for its assembler and linker.
     printf '#!/bin/sh\nPATH="%s" exec c++ "$@"\n' "$PATH" >"$SANDBOX/system/c++"
-    printf '#!/bin/sh\ncase $1 in -s) echo "%s";; *) echo "%s";; esac\n' "${1%% *}" "$1" >"$SANDBOX/system/uname"
     chmod +x "$SANDBOX"/system/*
 }
 
@@ -250,6 +251,7 @@ for system in "Linux x86_64" "Linux aarch64" "Darwin arm64"; do
     pass "$system gets its own wheels, laid out as the linker wants them"
 done
 (
+    # shellcheck disable=SC2123
     PATH=$SANDBOX/system # of a Mac
     exec 8>"$SANDBOX/lock" 9>"$SANDBOX/lock"
     take_lock 8 && ! take_lock 9

@@ -48,6 +48,20 @@ except BlockingIOError:
     sys.exit(1)' "$@"
 }
 
+# Runs the command after $1 for at most $1 seconds, and fails with 124 if that was not enough. Macs have no timeout command, but Perl.
+at_most() {
+    local seconds=$1 code=0
+    shift
+    if have timeout; then
+        timeout -k 5 "$seconds" "$@"
+        return
+    fi
+    perl -e 'alarm shift; exec @ARGV or exit 127' "$seconds" "$@" || code=$?
+    # Ended by that alarm.
+    if [ "$code" -eq 142 ]; then code=124; fi
+    return "$code"
+}
+
 # How shared libraries end here: so, or dylib on macOS.
 so_suffix() { case $(uname -s) in Darwin) echo dylib ;; *) echo so ;; esac; }
 

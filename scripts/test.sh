@@ -35,6 +35,7 @@ cargo fmt --all --check
 
 begin 'the set-up script'
 ./scripts/tests/setup_test.sh
+./scripts/tests/portable_test.sh
 
 begin 'cargo clippy'
 cargo clippy --locked --workspace --all-targets -- --deny warnings

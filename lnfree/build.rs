@@ -93,6 +93,8 @@ fn cxx() -> cc::Build {
     build
         .cpp(true)
         .std("c++17")
+        // clang 18 and later write the types of template arguments into symbols; libtorch was compiled before that.
+        .flag_if_supported("-fclang-abi-compat=17")
         .opt_level(3)
         .warnings(true)
         .debug(false)

@@ -153,7 +153,7 @@ measure() {
         if [ "$left" -lt $SHORTEST ]; then why='no time left' && break; fi
         began=$SECONDS
         code=0
-        line=$(timeout -k 5 "$left" "$@" --task "$task" --ln "$ln" --size "$shape" --dtype "$dtype" --batch-size "$micro" \
+        line=$(at_most "$left" "$@" --task "$task" --ln "$ln" --size "$shape" --dtype "$dtype" --batch-size "$micro" \
             --accum "$count" --seq "$seq" --steps "$steps" --warmup 1 --device "$device" 2>"$errors" | tail -n 1) || code=$?
         if [ $code -eq 0 ]; then
             case $line in '{'*'}') ;; *) why='no result' && break ;; esac
@@ -301,4 +301,4 @@ defaults
 say "$("$LNFREE" --version), $(date +%Y-%m-%d), on the $device, results in $out"
 if [ "$device" = cuda ]; then on_a_gpu; else on_a_cpu; fi
 step "$(date +%Y-%m-%d)"
-"$LNFREE" bench --table "$out" "${markdown[@]}"
+"$LNFREE" bench --table "$out" ${markdown[@]+"${markdown[@]}"}

@@ -34,6 +34,34 @@ have() { command -v "$1" >/dev/null 2>&1; }
 # Is version $1 at least version $2?
 at_least() { [ "$(printf '%s\n%s\n' "$2" "$1" | sort -V | head -n 1)" = "$2" ]; }
 
+# Takes the lock on the file that descriptor $1 is open on, and keeps it while any process has that open. Fails where another one
+# has it, or with a second argument waits. Macs have no flock command; Python's serves as well, for a lock is the open file's.
+take_lock() {
+    if have flock; then
+        if [ $# -gt 1 ]; then flock "$1"; else flock -n "$1"; fi
+        return
+    fi
+    python3 -c 'import fcntl, sys
+try:
+    fcntl.flock(int(sys.argv[1]), fcntl.LOCK_EX | (0 if len(sys.argv) > 2 else fcntl.LOCK_NB))
+except BlockingIOError:
+    sys.exit(1)' "$@"
+}
+
+# Runs the command after $1 for at most $1 seconds, and fails with 124 if that was not enough. Macs have no timeout command, but Perl.
+at_most() {
+    local seconds=$1 code=0
+    shift
+    if have timeout; then
+        timeout -k 5 "$seconds" "$@"
+        return
+    fi
+    perl -e 'alarm shift; exec @ARGV or exit 127' "$seconds" "$@" || code=$?
+    # Ended by that alarm.
+    if [ "$code" -eq 142 ]; then code=124; fi
+    return "$code"
+}
+
 # How shared libraries end here: so, or dylib on macOS.
 so_suffix() { case $(uname -s) in Darwin) echo dylib ;; *) echo so ;; esac; }
 

@@ -25,9 +25,8 @@ PACKAGES=(jupyterlab==4.6.6 nbconvert==7.17.1 'plotly>=6,<7' kaleido==0.2.1 'pil
 # Two at a time would trip over each other.
 lock() {
     mkdir -p "$CACHE" "$STATE"
-    have flock || die "flock is missing: apt-get install util-linux"
     exec 9>"$CACHE/.notebook.lock"
-    flock --nonblock 9 || { say "another set-up is at work: waiting for it" && flock 9; }
+    take_lock 9 || { say "another set-up is at work: waiting for it" && take_lock 9 wait; }
 }
 
 install_jupyter() {
@@ -81,7 +80,7 @@ PY
 build_inputs() {
     cargo --version
     pwd -P
-    readlink -f "${LIBTORCH:-$ROOT/.libtorch}"
+    (cd "${LIBTORCH:-$ROOT/.libtorch}" && pwd -P)
     cat Cargo.lock .cargo/config.toml lnfree/Cargo.toml lnfree/build.rs | cksum
     find lnfree/src lnfree/native -type f -exec cksum {} + | sort
 }
@@ -96,7 +95,7 @@ warm_up() {
     rm -f "$STATE/warm/complete"
     LNFREE_WARM_UP=1 run_notebooks --warm-up >"$STATE/warm-up.log" 2>&1 ||
         die "lnfree could not be compiled for notebooks: $(grep -m 1 . "$STATE/warm-up.log" || true), see $STATE/warm-up.log"
-    printf '%s\n%s\n' "$inputs" "$(date +%s.%N)" >"$STATE/warm/complete"
+    printf '%s\n%s\n' "$inputs" "$(date +%s)-$$-$RANDOM" >"$STATE/warm/complete"
 }
 
 run_notebooks() {

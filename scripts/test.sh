@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Everything that has to pass before a change goes in.
+# Everything that has to pass before a change goes in, the quickest first; each step says how long the one before it took.
 #
 #   ./scripts/test.sh [--all-notebooks | --no-notebooks] [ARGUMENTS]
 #
@@ -10,60 +10,79 @@ set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 cd "$ROOT"
 
-notebooks=(00_quickstart scaling)
+notebooks="00_quickstart scaling"
 case ${1:-} in
---all-notebooks) notebooks=() && shift ;;
---no-notebooks) notebooks=(none) && shift ;;
+--all-notebooks) notebooks=all && shift ;;
+--no-notebooks) notebooks=none && shift ;;
 esac
 
-step setup
+# Ends the step before, and begins one called $1.
+current='' began=0
+begin() {
+    [ -z "$current" ] || printf -- '-- %s: %s s\n' "$current" $((SECONDS - began))
+    current=$1 began=$SECONDS
+    step "$1"
+}
+
+begin setup
 ./scripts/setup.sh
 for component in fmt clippy; do
     cargo "$component" --version >/dev/null 2>&1 || die "cargo $component is missing: rustup component add rustfmt clippy"
 done
 
-step the set-up script
-./scripts/tests/setup_test.sh
+begin 'cargo fmt'
+cargo fmt --all --check
 
-step 'the benchmark script'
+begin 'the set-up script'
+./scripts/tests/setup_test.sh
+./scripts/tests/portable_test.sh
+
+begin 'cargo clippy'
+cargo clippy --locked --workspace --all-targets -- --deny warnings
+
+begin 'cargo doc'
+RUSTDOCFLAGS='--deny warnings' cargo doc --locked --workspace --no-deps
+
+# A test of the crate reads it.
+begin "GPT-2's tokenizer"
+./scripts/tests/gpt2_tokenizer.sh
+
+begin 'cargo test'
+if [ $# -gt 0 ]; then
+    cargo test --locked --workspace "$@"
+else
+    cargo test --locked --workspace --lib --bins --tests --examples
+fi
+
+begin 'the benchmark script'
 cargo build --locked --quiet
 LNFREE=$ROOT/target/debug/lnfree ./scripts/tests/bench_test.sh
 
-step 'the script for a GPU'
+begin 'the script for a GPU'
 LNFREE=$ROOT/target/debug/lnfree ./scripts/tests/gpu_check_test.sh
 
-step cargo fmt
-cargo fmt --all --check
-
-step cargo clippy
-cargo clippy --locked --workspace --all-targets -- --deny warnings
-
-step cargo doc
-RUSTDOCFLAGS='--deny warnings' cargo doc --locked --workspace --no-deps
-
 if python3 -c 'import torch, transformers' 2>/dev/null; then
-    step 'exports in Hugging Face transformers'
-    cargo build --locked --quiet
+    begin 'exports in Hugging Face transformers'
     python3 scripts/tests/hf_test.py target/debug/lnfree lnfree/tests/vectors/checkpoint/step60
 fi
 
-step 'the whole study of the embedded models'
+begin 'the whole study of the embedded models'
 study=$(mktemp -d)
 trap 'rm -rf "$study"' EXIT
 ./scripts/eval_all.sh --suite nano --out "$study"
 [ "$(grep -c '| reproduced |$' "$study/results.md")" -eq 6 ] || die "the study of the embedded models came out differently, see above"
 
-step "GPT-2's tokenizer"
-./scripts/tests/gpt2_tokenizer.sh
-
-if [ "${notebooks[*]}" != none ]; then
-    step 'notebooks'
+if [ "$notebooks" != none ]; then
+    begin 'notebooks'
     ./scripts/notebook.sh --setup
     "${XDG_CACHE_HOME:-$HOME/.cache}/lnfree/jupyter/bin/python" scripts/tests/notebooks_test.py
     # On runs of its own: those of the user stay as they are.
-    ./scripts/notebook.sh --check "${notebooks[@]}"
+    [ "$notebooks" != all ] || notebooks=
+    # shellcheck disable=SC2086  # a list of names, none of them with a blank
+    ./scripts/notebook.sh --check $notebooks
 fi
 
-# Last, so that its closing lines end the output.
-step cargo test
-cargo test --locked --workspace "$@"
+# Last, so that the closing lines of cargo test end the output.
+begin 'the examples in the documentation'
+say "everything before this took $SECONDS s"
+cargo test --locked --workspace --doc

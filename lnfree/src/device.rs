@@ -23,7 +23,8 @@ pub use driver::{Driver, Gpu, driver};
 pub use kernels::{KERNELS_VARIABLE, Kernels, KernelsGuard};
 pub(crate) use kernels::{for_cpu_kernels, has_cpu_kernels};
 pub use products::{Products, products};
-pub use system::{Memory, disk_free, memory};
+pub(crate) use system::cpu_units;
+pub use system::{Memory, cpu_name, disk_free, memory};
 pub(crate) use usage::release_cached_memory;
 pub use usage::{available_memory, device_name, peak_memory, reset_peak_memory};
 
@@ -119,9 +120,14 @@ pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, |n| n.get())
 }
 
-/// The folder that libtorch was loaded from, links resolved; None where the system does not tell (macOS).
+/// The folder that libtorch was loaded from, links resolved; None where the system does not tell.
 pub fn libtorch_folder() -> Option<PathBuf> {
-    Some(system::loaded_library("libtorch_cpu.so")?.parent()?.to_path_buf())
+    Some(system::loaded_library(&library("torch_cpu"))?.parent()?.to_path_buf())
+}
+
+/// The file name of a shared library on this system: libc10.so, libc10.dylib.
+pub(crate) fn library(name: &str) -> String {
+    format!("{}{name}{}", std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX)
 }
 
 #[cfg(test)]
@@ -167,10 +173,9 @@ mod tests {
     }
 
     #[test]
-    #[cfg(target_os = "linux")]
     fn the_loaded_libtorch_is_found() {
         let _ = tch::get_num_threads();
         let folder = libtorch_folder().expect("libtorch is loaded");
-        assert!(folder.join("libtorch_cpu.so").is_file(), "{}", folder.display());
+        assert!(folder.join(library("torch_cpu")).is_file(), "{}", folder.display());
     }
 }

@@ -6,7 +6,8 @@
 # Each kernel needs a folder for its builds that no other kernel uses at the same time. The first free one of .evcxr/kernel-1,
 # kernel-2, … is taken, and filled from .evcxr/warm, where all dependencies are compiled already.
 set -euo pipefail
-ROOT=$(cd "$(dirname "$0")/../.." && pwd -P)
+# shellcheck source=scripts/lib.sh
+. "$(dirname "$0")/../lib.sh"
 STATE=$ROOT/.evcxr
 evcxr=$1 connection=$2
 
@@ -26,12 +27,14 @@ for ((slot = 1; ; slot++)); do
     mkdir -p "$EVCXR_TMPDIR"
     # The lock lives as long as the kernel and the process that runs the cells, which inherit it.
     exec 8>"$EVCXR_TMPDIR.lock"
-    if flock --nonblock 8; then break; fi
+    if take_lock 8; then break; fi
 done
 export EVCXR_TMPDIR
 if [ -e "$STATE/warm/complete" ] && ! cmp -s "$STATE/warm/complete" "$EVCXR_TMPDIR/complete"; then
     rm -rf "$EVCXR_TMPDIR"
-    cp -a --reflink=auto "$STATE/warm" "$EVCXR_TMPDIR"
+    copy=(cp -a)
+    [ "$(uname -s)" != Linux ] || copy+=(--reflink=auto)
+    "${copy[@]}" "$STATE/warm" "$EVCXR_TMPDIR"
 fi
 # What cells of the last kernel left; a library of the same name would be taken for the new one.
 rm -f "$EVCXR_TMPDIR"/target/*/debug/libcode_*

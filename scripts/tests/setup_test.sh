@@ -10,6 +10,7 @@ trap 'rm -rf "$SANDBOX"' EXIT
 PROJECT=$SANDBOX/project
 CACHE=$SANDBOX/cache/lnfree
 CPU=$CACHE/libtorch-$LIBTORCH_VERSION-cpu
+MACHINE=$(uname -sm)
 passed=0
 output=
 code=0
@@ -21,7 +22,7 @@ fresh() {
     cp "$ROOT"/scripts/*.sh "$PROJECT/scripts/"
     cp "$ROOT/Cargo.toml" "$PROJECT/"
     if [ -f "$SANDBOX/pins.sed" ]; then
-        sed -i -f "$SANDBOX/pins.sed" "$PROJECT/scripts/setup.sh"
+        sed -f "$SANDBOX/pins.sed" "$ROOT/scripts/wheels.sh" >"$PROJECT/scripts/wheels.sh"
     fi
 }
 
@@ -29,7 +30,7 @@ fresh() {
 setup() {
     code=0
     output=$(cd "$SANDBOX" && XDG_CACHE_HOME=$SANDBOX/cache PIP_CONFIG_FILE=/dev/null \
-        PIP_FIND_LINKS=${WHEELS-$SANDBOX/wheels} PIP_NO_INDEX=${NO_INDEX-1} PYTHONNOUSERSITE=1 PYTHONPATH=${PYTORCH-$SANDBOX/no_torch} \
+        PIP_FIND_LINKS=${WHEELS-$(wheels_for "$MACHINE")} PIP_NO_INDEX=${NO_INDEX-1} PYTHONNOUSERSITE=1 PYTHONPATH=${PYTORCH-$SANDBOX/no_torch} \
         LIBTORCH=${OWN-} "$PROJECT/scripts/setup.sh" "$@" 2>&1) || code=$?
 }
 
@@ -71,36 +72,67 @@ fake_libtorch() {
     esac
 }
 
-# A tiny wheel for each one that setup.sh pins, and a sed script that puts their checksums into it.
+# A tiny wheel for each one that wheels.sh pins, in a folder for each system, and a sed script that puts their checksums into it.
 make_wheels() {
-    python3 - "$SANDBOX" "$ROOT/scripts/setup.sh" <<'PY'
-import hashlib, os, re, sys, zipfile
+    local system folder
+    # shellcheck source=scripts/wheels.sh
+    . "$ROOT/scripts/wheels.sh"
+    : >"$SANDBOX/pins.sed"
+    for system in "Linux x86_64" "Linux aarch64" "Darwin arm64"; do
+        folder=$(wheels_for "$system")
+        mkdir -p "$folder"
+        wheels "$system" cuda >"$folder/pins"
+        python3 - "$folder" "$(platform_tags "$system" | head -n 1)" >>"$SANDBOX/pins.sed" <<'PY'
+import hashlib, re, sys, zipfile
 
-sandbox, setup = sys.argv[1:]
-os.mkdir(sandbox + "/wheels")
+folder, tag = sys.argv[1:]
+NEEDED = ["libtorch_cpu", "libc10", "libtorch"]
+MORE = {"x86_64": ["libgomp.so.1", "libtorch_cuda.so"], "aarch64": ["libgomp.so.1", "libnvpl_blas_core.so.0", "libarm_compute.so"],
+        "arm64": ["libomp.dylib"]}
+suffix = ".dylib" if "macos" in tag else ".so"
+arch = re.search("x86_64$|aarch64$|arm64$", tag).group()
 FILES = {
-    "torch": ["include/torch/csrc/api/include/torch/torch.h", "lib/libtorch_cpu.so", "lib/libc10.so", "lib/libgomp.so.1",
-              "lib/libtorch.so", "lib/libtorch_cuda.so", "lib/libtorch_python.so", "__init__.py"],
+    "torch": ["include/torch/csrc/api/include/torch/torch.h", "__init__.py", f"lib/libtorch_python{suffix}"]
+             + ["lib/" + name + suffix for name in NEEDED] + ["lib/" + name for name in MORE[arch]],
     "nvidia-cuda-runtime": ["cu13/lib/libcudart.so.13", "cu13/include/cuda.h"],
     "nvidia-cuda-cupti": ["cu13/lib/libcupti.so.13", "cu13/lib/libpcsamplingutil.so"],
     "nvidia-cudnn-cu13": ["cudnn/lib/libcudnn.so.9"],
 }
-with open(sandbox + "/pins.sed", "w") as pins:
-    for pin, version in re.findall(r"^([a-z0-9-]+)==(\S+) --hash", open(setup).read(), re.M):
-        name = pin.replace("-", "_")
-        tag = "cp311-cp311-manylinux_2_28_x86_64" if pin == "torch" else "py3-none-manylinux_2_27_x86_64"
-        path = f"{sandbox}/wheels/{name}-{version}-{tag}.whl"
-        with zipfile.ZipFile(path, "w") as archive:
-            for file in FILES.get(pin, [f"cu13/lib/lib{name}.so"]):
-                file = ("torch/" if pin == "torch" else "nvidia/") + file
-                archive.writestr(file, "content of " + file)
-            info = f"{name}-{version}.dist-info/"
-            archive.writestr(info + "METADATA", f"Metadata-Version: 2.1\nName: {pin}\nVersion: {version}\n")
-            archive.writestr(info + "WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: false\n")
-            archive.writestr(info + "RECORD", "")
-        digest = hashlib.sha256(open(path, "rb").read()).hexdigest()
-        pins.write(f"s/^\\({pin}==[^ ]* --hash=sha256:\\).*/\\1{digest}/\n")
+for pin, version, old in re.findall(r"^([a-z0-9-]+)==(\S+) --hash=sha256:(\S+)", open(folder + "/pins").read(), re.M):
+    name = pin.replace("-", "_")
+    path = f"{folder}/{name}-{version}-{'cp311-cp311' if pin == 'torch' else 'py3-none'}-{tag}.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in FILES.get(pin, [f"cu13/lib/lib{name}.so"]):
+            file = ("torch/" if pin == "torch" else "nvidia/") + file
+            archive.writestr(file, "content of " + file)
+        info = f"{name}-{version}.dist-info/"
+        archive.writestr(info + "METADATA", f"Metadata-Version: 2.1\nName: {pin}\nVersion: {version}\n")
+        archive.writestr(info + "WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: false\n")
+        archive.writestr(info + "RECORD", "")
+    print(f"s/{old}/{hashlib.sha256(open(path, 'rb').read()).hexdigest()}/")
 PY
+    done
+}
+
+# The folder of the tiny wheels for system $1.
+wheels_for() { printf '%s/wheels-%s\n' "$SANDBOX" "${1// /-}"; }
+
+# A system is made out of this one by another answer of uname, and a Mac has no flock.
+pretend() {
+    rm -rf "$SANDBOX/system" && mkdir "$SANDBOX/system"
+    local tool path
+    for tool in bash basename dirname sed head tail sort cat cargo c++ python3 getconf mkdir rm df awk mv ln sync grep; do
+        path=$(command -v "$tool")
+        # The one that a version manager's command stands for.
+        [ "$tool" != python3 ] || path=$(python3 -c 'import sys; print(sys.executable)')
+        # No links: a Python of a virtual environment would look for it beside the link.
+        printf '#!/bin/sh\nexec "%s" "$@"\n' "$path" >"$SANDBOX/system/$tool"
+    done
+    # shellcheck disable=SC2016  # for the shell that runs it
+    printf '#!/bin/sh\ncase $1 in -s) echo "%s";; *) echo "%s";; esac\n' "${1%% *}" "$1" >"$SANDBOX/system/uname"
+    # It looks for its assembler and linker.
+    printf '#!/bin/sh\nPATH="%s" exec c++ "$@"\n' "$PATH" >"$SANDBOX/system/c++"
+    chmod +x "$SANDBOX"/system/*
 }
 
 # A PyTorch of another version, found before any that this machine has: every test below passes it by.
@@ -162,7 +194,7 @@ pass "a folder in the way of .libtorch is left alone"
 # --- tools
 fresh
 mkdir "$SANDBOX/bin"
-for tool in bash basename dirname sed head sort cargo; do ln -s "$(command -v $tool)" "$SANDBOX/bin/$tool"; done
+for tool in bash basename dirname sed head sort uname cargo; do ln -s "$(command -v $tool)" "$SANDBOX/bin/$tool"; done
 PATH=$SANDBOX/bin CXX='' setup
 refuses "C++ compiler" "apt-get install g++"
 rm "$SANDBOX/bin/cargo"
@@ -184,14 +216,58 @@ absent "$CACHE"
 pass "--check only looks"
 
 # --- the download
-if [ "$(uname -sm)" != "Linux x86_64" ]; then
+pretend "SunOS sun4v"
+fresh
+PATH=$SANDBOX/system setup
+refuses "Linux (x86-64 and ARM)" "SunOS sun4v" "LIBTORCH"
+pretend "Linux aarch64"
+PATH=$SANDBOX/system setup --cuda
+refuses "with CUDA" "x86-64 Linux only" "LIBTORCH"
+pretend "Darwin arm64"
+PATH=$SANDBOX/system setup --cuda
+refuses "Mac" "without --cuda"
+no_link
+absent "$CACHE"
+pass "what there is no download for is refused by name"
+
+make_wheels
+for system in "Linux x86_64" "Linux aarch64" "Darwin arm64"; do
+    # A library of Linux is not to be had from a Mac's linker.
+    [ "${system%% *}" = Darwin ] || [ "${MACHINE%% *}" = Linux ] || continue
     fresh
-    setup
-    refuses "x86-64 Linux only" "LIBTORCH"
-    pass "there is no download for this kind of machine, and it says so"
+    pretend "$system"
+    PATH=$SANDBOX/system WHEELS=$(wheels_for "$system") setup
+    accepts "$system"
+    links_to "$CPU"
+    expected="build-version include/torch/csrc/api/include/torch/torch.h "
+    case $system in
+    "Linux x86_64") expected+="lib/libc10.so lib/libcudart.so.13 lib/libcupti.so.13 lib/libgomp.so.1 lib/libtorch.so lib/libtorch_cpu.so" ;;
+    "Linux aarch64")
+        expected+="lib/libarm_compute.so lib/libc10.so lib/libcudart.so.13 lib/libcupti.so.13 lib/libgomp.so.1"
+        expected+=" lib/libnvpl_blas_core.so.0 lib/libtorch.so lib/libtorch_cpu.so"
+        ;;
+    "Darwin arm64") expected+="lib/libc10.dylib lib/libomp.dylib lib/libtorch.dylib lib/libtorch_cpu.dylib" ;;
+    esac
+    files=$(cd "$CPU" && find . -type f | sed 's,^\./,,' | LC_ALL=C sort | xargs)
+    [ "$files" = "$expected" ] || fail "$system: the download holds $files"
+    pass "$system gets its own wheels, laid out as the linker wants them"
+done
+(
+    # shellcheck disable=SC2123
+    PATH=$SANDBOX/system # of a Mac
+    exec 8>"$SANDBOX/lock" 9>"$SANDBOX/lock"
+    take_lock 8 && ! take_lock 9
+) || fail "a lock was not taken, or taken twice"
+pass "without a flock command a lock is one all the same"
+
+# From here on as this system.
+case $MACHINE in
+"Linux x86_64") ;;
+*)
     printf '%s passed, 0 failed\n' "$passed"
     exit 0
-fi
+    ;;
+esac
 
 fresh
 # A port where nothing listens is as good as no network.
@@ -201,9 +277,8 @@ no_link
 absent "$CPU" "$CPU.partial"
 pass "no network: one line, nothing left behind"
 
-make_wheels
 fresh
-cp "$ROOT/scripts/setup.sh" "$PROJECT/scripts/" # with the real checksums, which the tiny wheels do not have
+cp "$ROOT/scripts/wheels.sh" "$PROJECT/scripts/" # with the real checksums, which the tiny wheels do not have
 setup
 refuses "does not match its checksum"
 absent "$CPU"

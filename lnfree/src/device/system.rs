@@ -1,6 +1,13 @@
 //! What the operating system says about memory, disks and loaded libraries.
 
-use std::ffi::{CStr, CString, OsStr};
+#[cfg(not(target_os = "macos"))]
+#[path = "system/linux.rs"]
+mod here;
+#[cfg(target_os = "macos")]
+#[path = "system/macos.rs"]
+mod here;
+
+use std::ffi::{CStr, CString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -13,46 +20,29 @@ pub struct Memory {
     pub available: u64,
 }
 
-/// This machine's memory, a container's limit counted; None where `/proc/meminfo` is missing (macOS).
+/// This machine's memory, a container's limit counted; None where the system does not tell.
 pub fn memory() -> Option<Memory> {
-    let machine = parse_meminfo(&std::fs::read_to_string("/proc/meminfo").ok()?)?;
-    Some(match container_limit() {
-        Some(container) if container.total < machine.total => {
-            Memory { total: container.total, available: container.available.min(machine.available) }
-        }
-        _ => machine,
-    })
+    here::memory()
 }
 
-fn parse_meminfo(text: &str) -> Option<Memory> {
-    let bytes = |key: &str| -> Option<u64> {
-        let line = text.lines().find_map(|l| l.strip_prefix(key)?.strip_prefix(':'))?;
-        line.split_whitespace().next()?.parse::<u64>().ok()?.checked_mul(1024)
-    };
-    Some(Memory { total: bytes("MemTotal")?, available: bytes("MemAvailable")? })
+/// The most main memory (bytes) that this process has held since [`reset_peak`], or where that does nothing, at all.
+pub fn peak() -> Option<u64> {
+    here::peak()
 }
 
-/// The control group's limit as a container sees its own (version 2, then version 1). Cached files count as available:
-/// the kernel drops them when the limit nears.
-fn container_limit() -> Option<Memory> {
-    let group = Path::new("/sys/fs/cgroup");
-    let files = [
-        ("memory.max", "memory.current", "memory.stat", "inactive_file "),
-        (
-            "memory/memory.limit_in_bytes",
-            "memory/memory.usage_in_bytes",
-            "memory/memory.stat",
-            "total_inactive_file ",
-        ),
-    ];
-    files.iter().find_map(|(limit, used, stat, cached)| {
-        let read = |file: &str| std::fs::read_to_string(group.join(file)).ok();
-        let number = |text: &str| text.trim().parse::<u64>().ok();
-        let total = number(&read(limit)?)?;
-        let cached = read(stat)?.lines().find_map(|l| number(l.strip_prefix(cached)?)).unwrap_or(0);
-        let used = number(&read(used)?)?.saturating_sub(cached);
-        Some(Memory { total, available: total.saturating_sub(used) })
-    })
+/// Starts the count of [`peak`] anew, where the system allows it.
+pub fn reset_peak() {
+    here::reset_peak();
+}
+
+/// The processor's name.
+pub fn cpu_name() -> Option<String> {
+    here::cpu_name()
+}
+
+/// The processor's vector units, in the words of Linux' /proc/cpuinfo, with blanks between them.
+pub fn cpu_units() -> Option<String> {
+    here::cpu_units()
 }
 
 /// Bytes that this user may still write to the disk that holds `path`; None if it cannot be told.
@@ -72,15 +62,7 @@ pub fn disk_free(path: &Path) -> Option<u64> {
 
 /// The real path of the shared library whose file name begins with `name`, if this process has loaded one.
 pub(super) fn loaded_library(name: &str) -> Option<PathBuf> {
-    library_in_maps(&std::fs::read("/proc/self/maps").ok()?, name)
-}
-
-fn library_in_maps(maps: &[u8], name: &str) -> Option<PathBuf> {
-    // address perms offset device inode path; the path may hold blanks, so it is found by its first slash.
-    maps.split(|&b| b == b'\n').find_map(|line| {
-        let path = Path::new(OsStr::from_bytes(&line[line.iter().position(|&b| b == b'/')?..]));
-        path.file_name()?.as_bytes().starts_with(name.as_bytes()).then(|| path.to_path_buf())
-    })
+    here::loaded_library(name)
 }
 
 /// Why the last dlopen or dlsym of this thread failed, on one line.
@@ -101,28 +83,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn meminfo_is_read_in_bytes() {
-        let text = "MemTotal:       24576000 kB\nMemFree:          100 kB\nMemAvailable:    1024 kB\n";
-        assert_eq!(parse_meminfo(text), Some(Memory { total: 24_576_000 * 1024, available: 1024 * 1024 }));
-        assert_eq!(parse_meminfo("MemTotal: 1 kB\n"), None);
-        assert_eq!(parse_meminfo("MemTotal: x kB\nMemAvailable: 1 kB\n"), None);
-    }
-
-    #[test]
-    #[cfg(target_os = "linux")]
-    fn this_machine_has_memory_and_disk() {
+    fn this_machine_has_memory_a_processor_and_disk() {
         let memory = memory().unwrap();
         assert!(memory.available <= memory.total && memory.total > 1 << 20, "{memory:?}");
+        let peak = peak().unwrap();
+        assert!(peak > 1 << 20 && peak < memory.total, "{peak} {memory:?}");
+        assert!(cpu_name().is_some_and(|name| !name.is_empty() && !name.contains('\n')));
+        assert!(cpu_units().is_some_and(|units| ["sse2", "asimd"].iter().any(|u| units.contains(u))));
         assert!(disk_free(Path::new("/")).is_some());
         assert_eq!(disk_free(Path::new("/no/such/folder")), None);
-    }
-
-    #[test]
-    fn a_library_is_found_in_the_maps_with_blanks_in_its_path() {
-        let maps = b"7f00-7f01 r-xp 00000000 fe:00 12      /lib/libc.so.6\n\
-                     7f02-7f03 rw-p 00000000 00:00 0 \n\
-                     7f04-7f05 r--p 00000000 fe:00 13      /home/a b/lib/libtorch_cpu.so\n";
-        assert_eq!(library_in_maps(maps, "libtorch_cpu.so"), Some("/home/a b/lib/libtorch_cpu.so".into()));
-        assert_eq!(library_in_maps(maps, "libtorch_cuda.so"), None);
     }
 }

@@ -2,7 +2,7 @@
 
 use tch::Device;
 
-use super::{driver, memory, threads};
+use super::{driver, memory, system, threads};
 use crate::native;
 
 /// Bytes that tensors on `device` could still take; None where it cannot be told.
@@ -17,11 +17,7 @@ pub fn available_memory(device: Device) -> Option<u64> {
 pub fn peak_memory(device: Device) -> Option<u64> {
     match device {
         Device::Cuda(index) => native::cuda_peak_memory(index),
-        _ => {
-            let status = std::fs::read_to_string("/proc/self/status").ok()?;
-            let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-            line.split_whitespace().next()?.parse::<u64>().ok()?.checked_mul(1024)
-        }
+        _ => system::peak(),
     }
 }
 
@@ -29,8 +25,7 @@ pub fn peak_memory(device: Device) -> Option<u64> {
 pub fn reset_peak_memory(device: Device) {
     match device {
         Device::Cuda(index) => native::reset_cuda_peak_memory(index),
-        // proc(5): 5 resets the peak to what is held now.
-        _ => drop(std::fs::write("/proc/self/clear_refs", "5")),
+        _ => system::reset_peak(),
     }
 }
 
@@ -49,9 +44,7 @@ pub fn device_name(device: Device) -> String {
             gpus.get(index).map_or_else(|| format!("cuda:{index}"), |gpu| gpu.name.clone())
         }
         _ => {
-            let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-            let name = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
-            let name = name.map_or("CPU", |(_, name)| name.trim());
+            let name = system::cpu_name().unwrap_or_else(|| "CPU".into());
             format!("{name}, {} threads", threads())
         }
     }

@@ -109,7 +109,7 @@ pub(super) fn threads() -> Check {
     let (threads, cores) = (device::threads(), device::cores());
     let detail = format!(
         "{threads} of libtorch on {cores} core(s){}",
-        cpu_name().map_or(String::new(), |n| format!(", {n}"))
+        device::cpu_name().map_or(String::new(), |n| format!(", {n}"))
     );
     if threads > cores {
         return Check::warn(
@@ -121,20 +121,9 @@ pub(super) fn threads() -> Check {
     Check::ok(NAME, detail)
 }
 
-/// The value of the first line of /proc/cpuinfo with one of these keys.
-fn cpuinfo(keys: &[&str]) -> Option<String> {
-    let text = std::fs::read_to_string("/proc/cpuinfo").ok()?;
-    let mut lines = text.lines().filter_map(|l| l.split_once(':'));
-    lines.find(|(key, _)| keys.contains(&key.trim())).map(|(_, value)| value.trim().to_string())
-}
-
-fn cpu_name() -> Option<String> {
-    cpuinfo(&["model name"])
-}
-
 /// The vector units that decide how fast float32 and bf16 are.
 pub(super) fn vector_units() -> Check {
-    match cpuinfo(&["flags", "Features"]) {
+    match device::cpu_units() {
         Some(flags) => judge_units(&flags),
         None => {
             Check::ok("CPU", format!("{}, whose vector units cannot be told here", std::env::consts::ARCH))

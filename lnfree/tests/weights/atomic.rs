@@ -76,7 +76,9 @@ fn places_that_cannot_be_written_are_named() {
     assert!(line(put(path, "")).contains("is a folder"));
     assert!(line(put(Path::new("/"), "")).starts_with("/: "));
     assert!(line(put(Path::new(""), "")).contains("not a name"));
-    assert!(line(put(Path::new("/proc/x"), "")).starts_with("/proc/x: cannot be written: "));
+    if cfg!(target_os = "linux") {
+        assert!(line(put(Path::new("/proc/x"), "")).starts_with("/proc/x: cannot be written: "));
+    }
     put(&path.join("x"), "").unwrap();
     assert!(line(put_folder(&path.join("x"), "")).contains("x: is a file where a folder"));
     assert!(line(put_folder(&path.join("x/y"), "")).contains("there is no folder"));

@@ -146,6 +146,11 @@ for name, table in [("texts", texts), ("dictionary", named)]:
     put("parquet_text", name + "_snappy", parquet(table, compression="snappy"))
 put("parquet_text", "delta", parquet(pa.table({"text": ["ab", "abc", "b"]}), use_dictionary=False, column_encoding="DELTA_BYTE_ARRAY"))
 put("arrow_losses", "two", arrow(losses))
+# Rows without tokens take no bytes: there can be any number of them.
+nothing = pa.table({"input_ids": pa.array([[]] * 0x1234567, pa.list_(pa.int32(), 0))})
+for kind, stream in [("file", False), ("stream", True)]:
+    endless = arrow(nothing, stream).replace(struct.pack("<q", 0x1234567), struct.pack("<q", 1 << 60))
+    put("arrow_tokens", f"refused-endless-{kind}", endless)
 
 # --- texts
 lines = b'{"text": "It\'s one.", "meta": {"pile_set_name": "Pile-CC"}}\n\n{"text": "\\u00e9\\n"}\n'

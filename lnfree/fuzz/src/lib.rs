@@ -1,16 +1,17 @@
 //! Every reader of lnfree, fed with damaged and hostile input.
 //!
-//! A target is one reader behind one function. Of any input it holds: no panic, at most 10 seconds of the processor, no more
-//! memory than [`Target::limits`] says (libtorch's included), and an error is one line of bounded length.
+//! A target is one reader behind one function. Of any input it holds: no panic, at most 10 seconds of the
+//! processor, no more memory than [`Target::limits`] says (libtorch's included), and an error is one line of
+//! bounded length.
 //!
 //! `cargo test -p lnfree-fuzz` replays the seeds and some thousand mutations of them, always the same ones.
 //! `scripts/fuzz.sh TARGET|all [N]` is the search: libFuzzer, guided by the coverage of lnfree.
 //!
-//! Why libFuzzer, through libfuzzer-sys: of what runs on stable Rust, it alone is guided by coverage and works in the process. The
-//! compiler's `sancov` pass needs no nightly; it is asked for by a wrapper around rustc for this workspace alone, so that
-//! dependencies are those that are built already (cargo-fuzz wants a nightly, or everything built again). bolero mutates nothing
-//! without cargo-bolero, which rebuilds everything for libFuzzer too; afl.rs starts a process for each input or patches targets
-//! with a loop, and its tool has to be built with the compiler at hand.
+//! Why libFuzzer, through libfuzzer-sys: of what runs on stable Rust, it is guided by coverage and stays in one
+//! process. The compiler's `sancov` pass needs no nightly; a wrapper around rustc asks for it for this workspace
+//! alone, so that dependencies are those that are built already. cargo-fuzz sets flags for all crates, which builds
+//! everything again; so does cargo-bolero, without which bolero only draws bytes at random; afl.rs needs its own
+//! copy of AFL++ built for the compiler at hand.
 
 pub mod limits;
 mod mutate;
@@ -88,4 +89,44 @@ fn quiet() {
 
 fn last_panic() -> String {
     LAST.lock().map(|last| last.clone()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use lnfree::Error;
+
+    use super::*;
+
+    fn check(read: fn(&Scratch, &[u8]) -> lnfree::Result<()>) -> Result<bool, String> {
+        let limits = Limits { base: 1 << 24, per_byte: 0, cpu: Duration::from_secs(3600) };
+        Target { name: "test", read, words: &[], limits }.check(&Scratch::new().unwrap(), b"x")
+    }
+
+    #[test]
+    fn what_must_not_happen_is_seen() {
+        let _alone = limits::alone();
+        assert_eq!(check(|_, _| Ok(())), Ok(true));
+        assert_eq!(check(|_, _| Err(Error::invalid("no"))), Ok(false));
+        assert!(check(|_, _| panic!("ouch")).is_err_and(|why| why.contains("ouch")));
+        let two = check(|_, _| Err(Error::Invalid("two\nlines".into())));
+        assert!(two.is_err_and(|why| why.contains("no line")));
+        assert!(check(|_, _| Err(Error::Invalid(String::new()))).is_err());
+        let greedy = check(|_, _| {
+            drop(std::hint::black_box(vec![0u8; 1 << 25]));
+            Ok(())
+        });
+        assert!(greedy.is_err_and(|why| why.contains("at once")));
+    }
+
+    #[test]
+    fn targets_have_names_of_their_own() {
+        let mut names: Vec<_> = TARGETS.iter().copied().flatten().map(|target| target.name).collect();
+        let count = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), count);
+        assert!(target("torch").is_some() && target("nothing").is_none());
+    }
 }

@@ -1,7 +1,7 @@
 //! What one input costs: bytes that are held at once, by whatever language, and seconds of the processor.
 //!
-//! With glibc the allocation functions of C are replaced, so that libtorch's tensors and zstd's windows count like Rust's own
-//! values. Elsewhere only Rust's are counted.
+//! With glibc the allocation functions of C are replaced, so that libtorch's tensors and zstd's windows count like
+//! Rust's own values. Elsewhere only Rust's are counted.
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
@@ -174,12 +174,20 @@ mod rust {
     }
 }
 
+/// What is measured is all that the process does: tests that measure take turns.
+#[cfg(test)]
+pub(crate) fn alone() -> std::sync::MutexGuard<'static, ()> {
+    static TURN: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn memory_and_time_are_measured() {
+        let _alone = alone();
         let limits = Limits { base: 1 << 20, per_byte: 2, cpu: Duration::from_secs(3600) };
         let meter = Meter::start();
         drop(std::hint::black_box(vec![1u8; 1 << 19]));
@@ -195,6 +203,7 @@ mod tests {
     #[test]
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     fn memory_of_libtorch_counts() {
+        let _alone = alone();
         let limits = Limits { base: 1 << 20, per_byte: 0, cpu: Duration::from_secs(3600) };
         let meter = Meter::start();
         let kind = (lnfree::tch::Kind::Float, lnfree::tch::Device::Cpu);

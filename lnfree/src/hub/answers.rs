@@ -1,4 +1,4 @@
-//! What a hub answers, one question at a time and without the patience around it: where `lnfree/fuzz` comes in.
+//! What a hub answers, one question at a time, without the patience around it: where `lnfree/fuzz` comes in.
 
 use std::path::Path;
 

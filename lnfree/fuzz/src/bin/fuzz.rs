@@ -18,6 +18,7 @@ unsafe extern "C" {
 
 /// libfuzzer-sys asks for one; the driver is given [`one`].
 #[unsafe(no_mangle)]
+#[allow(improper_ctypes_definitions)] // both sides are Rust
 extern "C" fn rust_fuzzer_test_input(_: &[u8]) -> c_int {
     0
 }

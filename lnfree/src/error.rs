@@ -103,13 +103,31 @@ impl Error {
 
     /// An [`Error::File`] about `path`.
     pub fn file(path: impl AsRef<Path>, message: impl std::fmt::Display) -> Error {
-        Error::File { path: path.as_ref().to_path_buf(), message: message.to_string() }
+        Error::File { path: path.as_ref().to_path_buf(), message: one_line(message) }
     }
 
     /// An [`Error::Invalid`].
     pub fn invalid(message: impl std::fmt::Display) -> Error {
-        Error::Invalid(message.to_string())
+        Error::Invalid(one_line(message))
     }
+}
+
+/// The longest message, in characters: what a file says of itself may be put into one.
+const LONGEST: usize = 1000;
+
+/// `message` as one line that a terminal takes as text, whatever names and values of a file it repeats.
+pub(crate) fn one_line(message: impl std::fmt::Display) -> String {
+    let message = message.to_string();
+    let mut line = String::with_capacity(message.len().min(4 * LONGEST));
+    for (i, c) in message.trim().chars().enumerate() {
+        match c {
+            _ if i == LONGEST => return line + " …",
+            '\n' | '\r' | '\t' => line.push(' '),
+            c if c.is_control() => line.extend(c.escape_default()),
+            c => line.push(c),
+        }
+    }
+    line
 }
 
 /// What says that memory has ended, in the words of libtorch 2.11 and of the libraries behind it (in small
@@ -223,5 +241,12 @@ mod tests {
         ] {
             assert!(!is_lack_of_memory(text), "{text}");
         }
+    }
+
+    #[test]
+    fn a_message_is_one_line_whatever_it_repeats() {
+        let error = Error::file("a.json", "key `x\ny\u{1b}[31m` is\r\nunknown\n");
+        assert_eq!(error.to_string(), "a.json: key `x y\\u{1b}[31m` is  unknown");
+        assert_eq!(Error::invalid("é".repeat(5000)).to_string().chars().count(), LONGEST + 2);
     }
 }

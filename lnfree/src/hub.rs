@@ -4,6 +4,8 @@
 //! HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_HUB_OFFLINE. What the cache has is used without asking the network.
 
 mod address;
+#[doc(hidden)]
+pub mod answers;
 mod cache;
 mod client;
 mod closest;

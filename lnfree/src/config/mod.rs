@@ -61,8 +61,11 @@ impl Config {
     /// # Errors
     /// As [`Config::load`].
     pub fn parse(text: &str, origin: &str, overrides: &[String]) -> Result<Config> {
-        let error =
-            |key: &str, message: String| Error::Config { origin: origin.into(), key: key.into(), message };
+        let error = |key: &str, message: String| Error::Config {
+            origin: origin.into(),
+            key: crate::error::one_line(key),
+            message: crate::error::one_line(message),
+        };
         let mut table: toml::Table = text.parse().map_err(|e: toml::de::Error| {
             let line = e.span().map_or(1, |s| 1 + text[..s.start.min(text.len())].matches('\n').count());
             error(&format!("line {line}"), one_line(e.message()))

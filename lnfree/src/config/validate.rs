@@ -5,6 +5,11 @@ use crate::norm::RemovalKind;
 
 type Check = Result<(), (String, String)>;
 
+/// The most of anything that is counted: products of three of these still are numbers.
+const MOST: usize = 1 << 20;
+/// The most steps; a step takes longer than a nanosecond, and a century has no more of those.
+const MOST_STEPS: usize = 1 << 41;
+
 fn require(ok: bool, key: &str, message: impl Into<String>) -> Check {
     if ok { Ok(()) } else { Err((key.to_string(), message.into())) }
 }
@@ -23,10 +28,30 @@ impl Config {
             "needs norm.special_std = true: without it there is one average over all positions",
         )?;
         require(!norm.init.is_empty(), "norm.init", "must be \"measure\" or the path of a std file")?;
+        self.validate_counts()?;
         require(self.data.block_size >= 2, "data.block_size", "must be at least 2")?;
         require(!self.data.train.is_empty(), "data.train", "names no data")?;
         require(self.eval.batch_size > 0, "eval.batch_size", "must be at least 1")?;
         require(self.eval.max_sequences > 0, "eval.max_sequences", "must be at least 1")
+    }
+
+    /// No number may overflow what is computed with it.
+    fn validate_counts(&self) -> Check {
+        let (model, train) = (&self.model, &self.train);
+        let counts = [
+            ("model.n_head", model.n_head),
+            ("model.n_embd", model.n_embd),
+            ("model.block_size", model.block_size),
+            ("data.block_size", Some(self.data.block_size)),
+            ("train.batch_size", Some(train.batch_size)),
+            ("train.gradient_accumulation_steps", Some(train.gradient_accumulation_steps)),
+            ("eval.batch_size", Some(self.eval.batch_size)),
+        ];
+        for (key, count) in counts {
+            require(count.is_none_or(|n| n <= MOST), key, format!("must be at most {MOST}"))?;
+        }
+        let most = format!("must be at most {MOST_STEPS}");
+        require(train.max_steps <= MOST_STEPS, "train.max_steps", most)
     }
 
     fn validate_model(&self) -> Check {

@@ -3,6 +3,7 @@
 //! Text ([`text`]) becomes token files ([`prepare()`], with a [`tokenizer`]), which are read in place ([`tokens`]) in a
 //! seeded order ([`order`]). [`resolve()`] turns the names of data sets into token files.
 
+mod arrow_blocks;
 mod arrow_file;
 mod chunker;
 mod folder;
@@ -39,6 +40,7 @@ use std::path::Path;
 
 use crate::{Error, Result};
 
+pub(crate) use arrow_blocks::check_blocks;
 pub use info::{Info, info};
 pub use loader::Loader;
 pub use openwebtext::{OWT_DOCUMENTS, owt_split};

@@ -131,6 +131,14 @@ impl Hub {
     }
 }
 
+/// What the hub says to the first questions about the files of `folder`, each asked once.
+pub(super) fn ask_once(client: &Client, id: &RepoId, folder: &Path) -> Result<(), Failure> {
+    let files = files_of(folder)?;
+    let writer = Writer { client, id };
+    let modes = ask_modes(&writer, &files)?;
+    changed(id, &files, &modes)?.iter().try_for_each(|(file, _)| lfs::ask_once(&writer, file))
+}
+
 /// Makes the repository, unless it is there.
 fn create(writer: &Writer, private: bool) -> Result<(), Failure> {
     let (organization, name) = writer.id.id.split_once('/').unwrap_or_default();

@@ -127,6 +127,16 @@ impl RemoteFile {
         }
     }
 
+    /// The bytes from `at` up to `end` of one answer of the hub, which is not asked again.
+    pub(super) fn once(&self, at: u64, end: u64) -> Result<Vec<u8>, Failure> {
+        let Source::Hub(hub) = &self.inner.source else { return Ok(Vec::new()) };
+        let (mut bytes, most) = (Vec::new(), end.saturating_sub(at));
+        let body = hub.get(at, end)?.into_body().into_with_config().limit(u64::MAX).reader();
+        let read = body.take(most).read_to_end(&mut bytes);
+        read.map_err(|e| hub.failure(Kind::Transient, format!("breaks off: {e}")))?;
+        Ok(bytes)
+    }
+
     fn span(&self, at: u64, end: u64) -> Span {
         Span { file: self.clone(), at, end, body: None }
     }

@@ -78,6 +78,13 @@ pub(super) fn upload(writer: &Writer, file: &LocalFile) -> Result<bool, Failure>
     Ok(sent)
 }
 
+/// Where the hub says that a file goes.
+pub(super) fn ask_once(writer: &Writer, file: &LocalFile) -> Result<(), Failure> {
+    let progress = Progress::new(&file.name, file.size);
+    let upload = Upload { writer, file, progress, plan: None, etags: Vec::new(), best: 0 };
+    upload.ask().map(drop)
+}
+
 impl Upload<'_> {
     /// Sends what is missing by the plan, or by a new one if that holds no longer.
     fn attempt(&mut self, moved: &mut bool) -> Result<bool, Failure> {

@@ -205,12 +205,19 @@ fn special_tokens_outside_the_vocabulary_are_told_and_unused() {
 #[test]
 fn tensors_that_are_not_read_are_told() {
     let place = Place::new();
-    let dir = model(&place, "m");
+    let dir = changed(&place, "m", |weights| {
+        let head = &weights["wte.weight"] * 2.0;
+        weights.insert("lm_head.weight".into(), head);
+    });
     change_config(&dir, |config| config["n_layer"] = 2.into());
     let ended = place.lnfree(&["eval", "-m", "m", "-d", "tokens.arrow", "-n", "2"]);
     assert_eq!(ended.code, Some(0), "{ended:?}");
     assert!(
         ended.stderr.contains("m: 12 tensors are not read, the first is `h.2.attn.c_attn.bias`"),
+        "{ended:?}"
+    );
+    assert!(
+        ended.stderr.contains("m: `lm_head.weight` differs from `wte.weight` and is not read"),
         "{ended:?}"
     );
 }

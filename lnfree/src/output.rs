@@ -132,8 +132,8 @@ fn check_file_at(path: &Path) -> Result<(), String> {
     match target(path)? {
         Target::Stream => return check_stream(path),
         Target::Folder => return Err("is a folder; name a file".into()),
-        Target::File if !may_write(path) => return Err("may not be written; change its permissions".into()),
-        Target::File | Target::Nothing => {}
+        Target::File => may_write(path)?,
+        Target::Nothing => {}
     }
     let (_, parent, _) = place(path).map_err(|error| reason(path, &error))?;
     probe(&parent)
@@ -168,9 +168,7 @@ fn check_whole_folder_at(path: &Path) -> Result<(), String> {
 
 /// A device or pipe takes no bytes where it is full, which `/dev/full` says even of none.
 fn check_stream(path: &Path) -> Result<(), String> {
-    if !may_write(path) {
-        return Err("may not be written; change its permissions".into());
-    }
+    may_write(path)?;
     let device = fs::metadata(path).is_ok_and(|meta| {
         use std::os::unix::fs::FileTypeExt;
         meta.file_type().is_char_device()
@@ -206,10 +204,14 @@ fn probe(folder: &Path) -> Result<(), String> {
     })
 }
 
-fn may_write(path: &Path) -> bool {
-    let Ok(path) = std::ffi::CString::new(path.as_os_str().as_bytes()) else { return false };
+/// What permissions, or a disk that is read-only, say of a file.
+fn may_write(path: &Path) -> Result<(), String> {
+    let path = std::ffi::CString::new(path.as_os_str().as_bytes()).map_err(|error| error.to_string())?;
     // SAFETY: a string that ends in a zero byte and outlives the call.
-    unsafe { libc::access(path.as_ptr(), libc::W_OK) == 0 }
+    match unsafe { libc::access(path.as_ptr(), libc::W_OK) } {
+        0 => Ok(()),
+        _ => Err(format!("may not be written: {}", std::io::Error::last_os_error())),
+    }
 }
 
 /// What an error says beside the path.

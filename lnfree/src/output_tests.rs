@@ -58,7 +58,7 @@ fn what_permissions_forbid_is_refused() {
     let file = folder.path().join("a");
     fs::write(&file, "old").unwrap();
     fs::set_permissions(&file, fs::Permissions::from_mode(0o444)).unwrap();
-    assert!(said(check_file("--json", &file)).contains("permissions"));
+    assert!(said(check_file("--json", &file)).contains("Permission denied"));
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o555)).unwrap();
     assert!(said(check_file("--json", &folder.path().join("b"))).contains("cannot be written into"));
     assert!(said(check_folder("--out", &folder.path().join("b/c"))).contains("cannot be written into"));

@@ -15,6 +15,8 @@ use lnfree::tch::{self, Device, Kind, Tensor};
 
 const LAYERS: usize = 3;
 
+type Change<'a> = &'a dyn Fn(&Tensor) -> Tensor;
+
 /// A model, its LN state and how it computes: one way through a forward.
 struct Way {
     name: String,
@@ -210,7 +212,7 @@ fn what_cannot_take_an_activations_place_is_an_error_that_names_it() {
     for way in ways().into_iter().step_by(5) {
         for (wanted, size) in all() {
             let other_kind = |x: &Tensor| x.to_kind(Kind::Double);
-            let wrong: [(&str, &dyn Fn(&Tensor) -> Tensor); 6] = [
+            let wrong: [(&str, Change); 6] = [
                 ("less", &|x| x.narrow(1, 0, 1)),
                 ("more", &|x| Tensor::cat(&[x, x], 0)),
                 ("flat", &|x| x.reshape([-1])),

@@ -6,14 +6,21 @@ use std::process::Command;
 use super::{Place, strs};
 
 /// A tmpfs of some size, unmounted when dropped; `None` where mounting is not allowed.
-struct SmallDisk<'a>(&'a Path);
+pub struct SmallDisk<'a>(&'a Path);
 
 impl<'a> SmallDisk<'a> {
-    fn mount(at: &'a Path, kilobytes: usize) -> Option<SmallDisk<'a>> {
+    pub fn mount(at: &'a Path, kilobytes: usize) -> Option<SmallDisk<'a>> {
         std::fs::create_dir_all(at).unwrap();
         let size = format!("size={kilobytes}k");
         let mount = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(at).output();
         mount.is_ok_and(|o| o.status.success()).then_some(SmallDisk(at))
+    }
+}
+
+impl SmallDisk<'_> {
+    pub fn make_read_only(&self) {
+        let status = Command::new("mount").args(["-o", "remount,ro"]).arg(self.0).status();
+        assert!(status.unwrap().success());
     }
 }
 

@@ -7,6 +7,7 @@ use std::process::Stdio;
 
 use lnfree::eval::EvalRecord;
 
+use super::disk::SmallDisk;
 use super::{Ended, Place, common, ended, one_line, strs};
 
 fn tiny() -> String {
@@ -211,6 +212,41 @@ fn what_cannot_be_written_after_the_work_is_put_elsewhere() {
     let record: EvalRecord = serde_json::from_str(&std::fs::read_to_string(kept).unwrap()).unwrap();
     assert_eq!(record.n_sequences, 4);
     assert!(place.path("losses.arrow").is_file(), "the other output is where it was to be");
+}
+
+#[test]
+fn a_full_or_read_only_disk_is_refused_before_and_costs_nothing_afterwards() {
+    let place = Place::new();
+    let at = place.path("disk");
+    // Room for two pages: the losses of 40 sequences take three.
+    let Some(disk) = SmallDisk::mount(&at, 8) else {
+        println!("SKIPPED: no tmpfs can be mounted here");
+        return;
+    };
+    std::fs::create_dir(place.path("tmp")).unwrap();
+    std::fs::write(at.join("a.arrow"), "old").unwrap();
+    let model = tiny();
+    let args = eval(&model, &["--losses", "disk/a.arrow", "--json", "a.json"]);
+    let mut command = place.command(&args);
+    let ended = ended(command.env("TMPDIR", place.path("tmp")).output().unwrap());
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    one_line(&ended, &["disk/a.arrow", "what was computed is in", "a.arrow instead"]);
+    let kept = ended.stderr.split(" is in ").nth(1).unwrap().split(" instead").next().unwrap();
+    assert!(std::fs::metadata(kept).unwrap().len() > 40 * 63 * 4);
+    assert_eq!(place.text("disk/a.arrow"), "old");
+    assert!(place.path("a.json").is_file() && ended.stdout.contains("mean"));
+    std::fs::write(at.join("b"), [1; 4096]).unwrap();
+    let none = "no-such-model";
+    let both = |words: [&str; 2]| {
+        for option in ["--losses", "--json"] {
+            place.fails(&eval(none, &[option, "disk/a.arrow"]), &words);
+        }
+        place.fails(&eval(none, &["--out", "disk/results"]), &words);
+        place.fails(&["export", "no-such-run", "--format", "folded", "--out", "disk/out"], &words);
+    };
+    both(["disk", "no space left"]);
+    disk.make_read_only();
+    both(["disk", "Read-only"]);
 }
 
 #[test]

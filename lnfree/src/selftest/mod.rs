@@ -28,7 +28,8 @@ use recorder::Recorder;
 pub struct SelfTestOptions {
     /// Leave out what takes long on a CPU: training steps after the first few.
     pub quick: bool,
-    /// Falsify one number of every comparison whose name has this in it, so that it is seen whether that is
+    /// Falsify one number of every comparison whose name has this in it (several with `|` between
+    /// them), so that it is seen whether that is
     /// found.
     pub fault: Option<String>,
 }

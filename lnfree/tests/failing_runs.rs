@@ -1,8 +1,10 @@
 //! Data and evaluations that fail in the middle of a run: nothing that was done is lost, and the run goes on
 //! where it can.
 
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use lnfree::Error;
 use lnfree::config::Config;
 use lnfree::data::{Layout, TokenFile, write_tokens};
 use lnfree::model::{Gpt2, Gpt2Config};
@@ -45,16 +47,14 @@ fn trainer(evaluated: bool) -> (TempDir, Trainer) {
     (folder, trainer)
 }
 
-/// Puts other bytes where the ids of row `row` are, in a file that is mapped: the trainer sees them.
-fn overwrite(file: &Path, row: u32, seq: u32, id: impl Fn(u32) -> i32) {
-    let bytes =
-        |id: &dyn Fn(u32) -> i32| -> Vec<u8> { (0..seq).flat_map(|at| id(at).to_le_bytes()).collect() };
-    let (old, new) = (bytes(&|at| token(row, at) as i32), bytes(&id));
-    let mut all = std::fs::read(file).unwrap();
-    let place = all.windows(old.len()).position(|w| w == old || w == new).expect("the ids are 32 bits wide");
-    all[place..place + new.len()].copy_from_slice(&new);
-    use std::os::unix::fs::FileExt;
-    std::fs::File::options().write(true).open(file).unwrap().write_all_at(&all, 0).unwrap();
+/// Puts -8 in the place of the ids of row `row`, or these back, in a file that is mapped: the trainer sees it.
+fn damage(file: &Path, row: u32, seq: u32, damaged: bool) {
+    let whole: Vec<u8> = (0..seq).flat_map(|at| token(row, at).to_le_bytes()).collect();
+    let bad = (-8i32).to_le_bytes().repeat(seq as usize);
+    let (old, new) = if damaged { (&whole, &bad) } else { (&bad, &whole) };
+    let all = std::fs::read(file).unwrap();
+    let place = all.windows(old.len()).position(|w| w == old).unwrap();
+    std::fs::File::options().write(true).open(file).unwrap().write_all_at(new, place as u64).unwrap();
 }
 
 fn gradients(trainer: &Trainer) -> f64 {
@@ -67,13 +67,13 @@ fn a_data_error_within_a_step_leaves_all_as_it_was() {
     let (folder, mut trainer) = trainer(false);
     let tokens = folder.path().join("tokens.arrow");
     // The last of the three micro-batches of the first step.
-    overwrite(&tokens, 5, 8, |_| -8);
+    damage(&tokens, 5, 8, true);
     for _ in 0..2 {
         let error = trainer.train_step().unwrap_err().to_string();
         assert!(error.contains("tokens.arrow") && error.contains("-8"), "{error}");
         assert_eq!((trainer.step(), gradients(&trainer)), (0, 0.0));
     }
-    overwrite(&tokens, 5, 8, |at| token(5, at) as i32);
+    damage(&tokens, 5, 8, false);
     for _ in 0..2 {
         let (mut found, expected) = (trainer.train_step().unwrap(), calm.train_step().unwrap());
         found.tokens_per_s = expected.tokens_per_s;
@@ -89,8 +89,8 @@ fn events(run: &Path) -> Vec<Value> {
 #[test]
 fn a_data_error_within_a_run_keeps_what_was_done() {
     let (folder, mut trainer) = trainer(false);
-    // In the fourth step; three are done, two of them saved.
-    overwrite(&folder.path().join("tokens.arrow"), 20, 8, |_| -8);
+    // In the fourth step; three are done, and the second of them saved.
+    damage(&folder.path().join("tokens.arrow"), 20, 8, true);
     let dir = folder.path().join("run");
     let error = run(&mut trainer, &dir).unwrap_err().to_string();
     assert!(error.contains("id -8"), "{error}");
@@ -117,7 +117,7 @@ fn failed_twice(dir: &Path, reason: &str) {
 #[test]
 fn an_evaluation_that_cannot_read_its_data_is_an_event() {
     let (folder, mut trainer) = trainer(true);
-    overwrite(&folder.path().join("eval.arrow"), 3, 16, |_| -8);
+    damage(&folder.path().join("eval.arrow"), 3, 16, true);
     let dir = folder.path().join("run");
     assert_eq!(run(&mut trainer, &dir).unwrap().steps, 4);
     failed_twice(&dir, "id -8");
@@ -129,8 +129,12 @@ fn an_evaluation_that_is_not_finite_is_an_event() {
     // A position that no training sequence reaches.
     let _ = no_grad(|| trainer.model.wpe.get(12).fill_(f64::NAN));
     let dir = folder.path().join("run");
-    assert_eq!(run(&mut trainer, &dir).unwrap().steps, 4);
-    failed_twice(&dir, "");
-    let reason = events(&dir).into_iter().find_map(|e| e["reason"].as_str().map(String::from)).unwrap();
-    assert!(reason.contains("NaN") || reason.contains("finite"), "{reason}");
+    // After the last step nothing else would say that the model is ruined.
+    match run(&mut trainer, &dir).unwrap_err() {
+        Error::Diverged { step: 3, last_good: Some(last_good), .. } => {
+            assert!(last_good.ends_with("step-2"), "{last_good:?}")
+        }
+        error => panic!("{error}"),
+    }
+    failed_twice(&dir, "the evaluation loss is NaN");
 }

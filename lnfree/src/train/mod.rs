@@ -55,11 +55,12 @@ pub struct Outcome {
 /// Trains to the end of the schedule, writing metrics, events and checkpoints into `dir`.
 ///
 /// A step is saved before it is evaluated. An evaluation that fails, or whose loss is not finite, is an
-/// [`Event::EvalFailed`] in the log and a line; training goes on, and ends itself when its own loss is not
-/// finite.
+/// [`Event::EvalFailed`] in the log and a line, and training goes on: its own loss says whether it can. After
+/// the last step no other loss follows, so that one of the evaluation that is not finite ends the run as
+/// [`Error::Diverged`].
 ///
 /// # Errors
-/// [`Error::Diverged`] when the training loss is not finite, [`Error::Interrupted`] when a signal asked to
+/// [`Error::Diverged`] when the training loss, or the last evaluation's, is not finite, [`Error::Interrupted`] when a signal asked to
 /// stop, [`Error::OutOfMemory`] and data that cannot be read (all but the first after saving what was done),
 /// and whatever keeps files from being written.
 pub fn run(trainer: &mut Trainer, dir: &Path) -> Result<Outcome> {
@@ -145,14 +146,21 @@ impl<'a> Run<'a> {
                 self.progress.note(&format!("step {step}: evaluation loss {loss:.4}"));
                 return self.log.event(&Event::Eval { step, loss });
             }
-            Ok(Some(loss)) => format!("the evaluation loss is {loss}"),
+            Ok(Some(loss)) => {
+                let reason = format!("the evaluation loss is {loss}");
+                if trainer.step() == trainer.config.train.max_steps {
+                    self.log.event(&Event::EvalFailed { step, reason })?;
+                    return Err(self.diverged(step, loss));
+                }
+                reason
+            }
             Err(Error::OutOfMemory) => {
                 "out of memory; a smaller eval.batch_size needs less (--resume DIR --set eval.batch_size=1)"
                     .into()
             }
             Err(error) => error.to_string(),
         };
-        self.progress.note(&format!("step {step}: the evaluation failed, training goes on: {reason}"));
+        self.progress.note(&format!("step {step}: the evaluation failed, the run goes on: {reason}"));
         self.log.event(&Event::EvalFailed { step, reason })
     }
 

@@ -34,6 +34,8 @@ pub struct Trainer {
     lr: LrSchedule,
     optimizer: AdamW,
     batches: Loader,
+    /// Identity of the token data, taken at the start: a save must not depend on data that can be read.
+    fingerprint: String,
     eval_tokens: Option<TokenFile>,
     model_dir: PathBuf,
     resumed_from: Option<PathBuf>,
@@ -144,7 +146,7 @@ impl Trainer {
             step: self.step,
             optimizer_steps: self.optimizer.steps(),
             data_position: self.batches.position(),
-            data_fingerprint: self.batches.file().fingerprint()?,
+            data_fingerprint: self.fingerprint.clone(),
             tokens: self.tokens,
             base_model: self.model_dir.clone(),
             config,

@@ -16,7 +16,7 @@ const SAVING: [&str; 6] =
 const CALLS: u64 = 1500;
 
 /// Faults in a test: 10, or what LNFREE_FAULTS says.
-fn count() -> usize {
+pub(super) fn count() -> usize {
     std::env::var("LNFREE_FAULTS").map_or(10, |n| n.parse().unwrap())
 }
 

@@ -6,9 +6,6 @@ use serde_json::Value;
 
 use super::{Place, ended, strs};
 
-/// How often the killed run is killed.
-const KILLS: usize = 10;
-
 /// Every line of `metrics.jsonl` but for the time it took.
 fn metrics(place: &Place, run: &str) -> Vec<Value> {
     let mut lines: Vec<Value> = place
@@ -142,14 +139,14 @@ pub(super) fn start_or_resume(place: &Place, out: &str, more: &[&str]) -> Vec<St
 }
 
 #[test]
-fn killing_at_ten_random_moments_changes_nothing() {
+fn killing_at_random_moments_changes_nothing() {
     let place = Place::new();
     place.ok(&strs(&place.train("calm", &[])));
     let seed = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64;
     println!("seed {seed}");
     let mut random = seed;
     let mut kills = Vec::new();
-    while kills.len() < KILLS {
+    while kills.len() < super::faults::count() {
         let mut child = place
             .command(&strs(&start_or_resume(&place, "killed", &[])))
             .stderr(std::process::Stdio::null())

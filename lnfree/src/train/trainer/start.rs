@@ -79,8 +79,7 @@ impl Trainer {
         let loaded = LoadedModel::load(checkpoint, None, kind, start.device)?;
         check_fit(&config, &loaded.model, &start)?;
         let mut trainer = Trainer::assemble(config, start, loaded.model, loaded.ln)?;
-        let fingerprint = trainer.batches.file().fingerprint()?;
-        if fingerprint != state.data_fingerprint {
+        if trainer.fingerprint != state.data_fingerprint {
             return Err(Error::file(
                 trainer.batches.file().path(),
                 "is not the data that this run was trained on; resume with the same data, or start a new run",
@@ -126,6 +125,7 @@ impl Trainer {
             mode: start.mode,
             schedule,
             optimizer,
+            fingerprint: batches.file().fingerprint()?,
             batches,
             eval_tokens: start.eval_tokens,
             model_dir: start.model_dir,

@@ -39,6 +39,11 @@ impl<'t> Pieces<'t> {
         self.text.push_str(&more);
     }
 
+    /// Bytes that have come and not left.
+    pub(in super::super) fn pending(&self) -> usize {
+        self.text.len() - self.start
+    }
+
     /// The next piece, or none where more has to come first; once the text has `ended`, none is the end.
     ///
     /// # Errors

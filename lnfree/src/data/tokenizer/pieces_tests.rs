@@ -111,7 +111,7 @@ const TOKENS: [&str; 10] = [
 /// With no cut inside runs of one class, these need short runs to be cut at all.
 fn check(tokenizer: &Tokenizer, words: &[&str]) {
     let mut pieces = 0;
-    for text in texts(words, 60) {
+    for text in texts(words, 30) {
         let whole = tokenizer.encode_piece(&text).unwrap();
         for (size, part) in [(1, 1), (3, 7), (16, 5), (40, 1000), (100, 33)] {
             let (ids, n) = cut(tokenizer, &text, size, part);
@@ -119,7 +119,7 @@ fn check(tokenizer: &Tokenizer, words: &[&str]) {
             pieces += n;
         }
     }
-    assert!(pieces > 600, "{pieces}");
+    assert!(pieces > 300, "{pieces}");
 }
 
 #[test]
@@ -179,5 +179,5 @@ fn a_text_without_a_place_to_cut_is_refused_beyond_a_limit() {
     assert!(n > 4, "{n}");
     let unknown = Tokenizer { cutter: None, ..tokenizer };
     assert!(unknown.encode(&long).unwrap_err().to_string().contains("split it into documents"));
-    assert_eq!(unknown.encode("The x").unwrap().len(), 2);
+    assert_eq!(unknown.encode("The x").unwrap(), with(json!({})).encode("The x").unwrap());
 }

@@ -82,10 +82,12 @@ impl fmt::Display for Prepared {
     }
 }
 
-/// Tokenizes the documents of `text` (see [`super::text::documents`]) into a token file of sequences of `block_size` tokens.
+/// Tokenizes the documents of `text` (see [`super::text::documents`]) into a token file of sequences of
+/// `block_size` tokens.
 ///
-/// Every document is followed by end-of-text; sequences run on from one document into the next. Long documents are encoded in
-/// pieces, so that memory does not grow with them. A token file is cut anew, its rows as they are.
+/// Every document is followed by end-of-text; sequences run on from one document into the next. Long
+/// documents are encoded in pieces, so that memory does not grow with them. A token file is cut anew, its
+/// rows as they are.
 ///
 /// # Errors
 /// If the text cannot be read, has no tokens to fill one sequence, or `out` cannot be written; `out` is then as it
@@ -174,7 +176,8 @@ pub(super) struct Cut {
     pub vocab_size: usize,
 }
 
-/// Cuts documents into the sequences of the token file `out`; `progress` hears how many there are, and how many bytes of text wait. Only text needs a tokenizer.
+/// Cuts documents into the sequences of the token file `out`; `progress` hears how many there are, and how
+/// many bytes of text wait. Only text needs a tokenizer.
 ///
 /// # Errors
 /// As [`prepare`].

@@ -99,7 +99,7 @@ fn what_else_agrees_with_the_ids_is_harmless() {
         ("special_tokens_mask", rows([[0, 0, 0, 0], [0, 0, 1, 1], [0, 0, 0, 1]])),
         ("document_ids", rows([[1, 1, 1, 1], [2, 2, -1, -1], [3, 3, 3, -1]])),
         ("overflow_to_sample_mapping", one([0, 0, 1])),
-        ("length", one([4, 4, 3])),
+        ("length", one([4, 400, 3])),
         ("my_mask", rows([[1; 4]; 3])),
         ("mask", Arc::new(StringArray::from(vec!["a", "b", "c"]))),
         ("score", one([1, 2, 3])),

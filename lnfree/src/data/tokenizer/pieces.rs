@@ -68,7 +68,8 @@ impl<'t> Pieces<'t> {
                     format!("a text has {} MiB in which GPT-2's pre-tokenizer may not cut", LIMIT >> 20)
                 }
                 None => format!(
-                    "a text is above {} MiB, and its tokenizer's pre-tokenizer or normalizer is not GPT-2's, so that it cannot be \
+                    "a text is above {} MiB, and its tokenizer's pre-tokenizer or normalizer is not GPT-2's, \
+                    so that it cannot be \
                      encoded in pieces; split it into documents",
                     LIMIT >> 20
                 ),

@@ -17,7 +17,8 @@ fn with(config: serde_json::Value) -> Tokenizer {
     Tokenizer::from_files(origin, vec![file(VOCAB), file(MERGES), config]).unwrap()
 }
 
-/// The ids of a text cut every `size` bytes or so; it comes in parts of `part` bytes. Also the count of pieces.
+/// The ids of a text cut every `size` bytes or so; it comes in parts of `part` bytes. Also the count of
+/// pieces.
 fn cut(tokenizer: &Tokenizer, text: &str, size: usize, part: usize) -> (Vec<u32>, usize) {
     let mut pieces = Pieces { size, ..Pieces::new(tokenizer) };
     let (mut ids, mut rest, mut n) = (Vec::new(), text, 0);
@@ -144,7 +145,8 @@ fn pieces_never_cut_added_tokens() {
         &["special"],
         &["lstrip", "rstrip", "normalized"],
     ] {
-        let decoder = json!({"4096": token("<|user|>", flags), "4097": token("<pad>", flags), "4098": token("< a b >", flags),
+        let decoder = json!({"4096": token("<|user|>", flags), "4097": token("<pad>", flags),
+            "4098": token("< a b >", flags),
             "4099": token("<|us", flags), "4100": token("<|user|><|user|>", flags)});
         check(&with(json!({"added_tokens_decoder": decoder})), &words);
         check(&with(json!({"added_tokens_decoder": decoder, "add_prefix_space": true})), &words);

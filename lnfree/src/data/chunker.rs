@@ -72,6 +72,11 @@ impl<'a> Chunker<'a> {
         self.made
     }
 
+    /// Bytes of text that have been read and not encoded yet.
+    pub(super) fn pending(&self) -> usize {
+        self.pieces.as_ref().map_or(0, Pieces::pending)
+    }
+
     /// Documents read, and tokens dropped.
     pub(super) fn counts(self) -> (usize, u64) {
         (self.read, self.dropped)

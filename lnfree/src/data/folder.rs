@@ -1,8 +1,10 @@
-//! Which files of a folder are its data: those that the manifest of `datasets` lists, or else all of one kind.
+//! Which files of a folder are its data: those that the manifest of `datasets` lists, or else all of one
+//! kind.
 //!
-//! `Dataset.save_to_disk` leaves `state.json`, which lists the files; what else lies there (`cache-….arrow` of `map` and `filter`) is no
-//! data. `DatasetDict.save_to_disk` leaves `dataset_dict.json`, which names the splits, a folder each: of several, one has to be named. A
-//! folder without either is all of its files in name order, which have to be of one kind and of one split.
+//! `Dataset.save_to_disk` leaves `state.json`, which lists the files; what else lies there (`cache-….arrow`
+//! of `map` and `filter`) is no data. `DatasetDict.save_to_disk` leaves `dataset_dict.json`, which names the
+//! splits, a folder each: of several, one has to be named. A folder without either is all of its files in
+//! name order, which have to be of one kind and of one split.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -26,11 +28,12 @@ const WORDS: [(&str, &str); 8] = [
     ("eval", "eval"),
 ];
 
-/// The data files of `folder`, in order; `kind` tells what can be read, and as what; `column` is what will be read of tables.
+/// The data files of `folder`, in order; `kind` tells what can be read, and as what; `column` is what will be
+/// read of tables.
 ///
 /// # Errors
-/// If the manifest lists what is not there, or rows in another order than stored; if there are several splits or kinds; none is
-/// an empty list.
+/// If the manifest lists what is not there, or rows in another order than stored; if there are several splits
+/// or kinds; none is an empty list.
 pub(super) fn data_files<K: PartialEq>(
     folder: &Path,
     column: &str,
@@ -94,7 +97,8 @@ pub(super) fn listed(path: &Path, bytes: &[u8], column: Option<&str>) -> Result<
             state.get(key).is_none_or(|files| files.is_null() || files.as_array().is_some_and(Vec::is_empty));
         if !empty {
             return refused(format!(
-                "`{key}`: its rows are a selection or a permutation of those in its files; save it again after \
+                "`{key}`: its rows are a selection or a permutation of those in its files; save it again \
+                after \
                  `dataset.flatten_indices()`"
             ));
         }
@@ -162,7 +166,8 @@ fn refuse_mixture<K: PartialEq>(
     Err(Error::file(
         folder,
         format!(
-            "has files of several {what} ({first}, {other}): name the file that is meant, or put its {what} into folders"
+            "has files of several {what} ({first}, {other}): name the file that is meant, or put its {what} \
+            into folders"
         ),
     ))
 }

@@ -110,7 +110,7 @@ impl Maker<'_> {
         let source = Source { origin: &origin, documents: Box::new(documents), n_documents };
         let total = max_sequences.map(|n| n as u64);
         let mut progress = Progress::new(self.recipe.name.clone(), Unit::Sequences, total);
-        let counts = cut_into(&out, source, tokenizer.as_ref(), cut, |n| progress.set(n as u64))?;
+        let counts = cut_into(&out, source, tokenizer.as_ref(), cut, |n, _| progress.set(n as u64))?;
         made.write(&out, counts)?;
         let file = TokenFile::open(&out)?;
         Ok((out, file))

@@ -19,9 +19,9 @@ const KEPT: usize = 1 << 20;
 /// In longer lines the text is not parsed, but taken out.
 const LONG: usize = 16 << 20;
 
-/// The rows of JSON lines: an object each, with `text` or `input_ids`. Blank lines are skipped, and so is a byte order mark at the
-/// start. Keys that are not read may hold `NaN`, halves of surrogate pairs and numbers of any size; half a pair in the text becomes
-/// U+FFFD, which is said once.
+/// The rows of JSON lines: an object each, with `text` or `input_ids`. Blank lines are skipped, and so is a
+/// byte order mark at the start. Keys that are not read may hold `NaN`, halves of surrogate pairs and numbers
+/// of any size; half a pair in the text becomes U+FFFD, which is said once.
 pub(super) fn json_rows(origin: &Path, mut lines: impl BufRead + Send + 'static) -> Rows {
     let origin = origin.to_path_buf();
     let (mut number, mut said) = (0, false);

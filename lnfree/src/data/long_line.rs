@@ -2,8 +2,9 @@
 
 use super::rows::TEXT;
 
-/// Takes the value of the key `text` out of an object, if it is a string: `line` keeps an empty string in its place, so that the
-/// rest can be parsed as ever, and what is returned is the text as it was escaped, without quotes, in the memory of the line.
+/// Takes the value of the key `text` out of an object, if it is a string: `line` keeps an empty string in its
+/// place, so that the rest can be parsed as ever, and what is returned is the text as it was escaped, without
+/// quotes, in the memory of the line.
 pub(super) fn lift_text(line: &mut Vec<u8>) -> Option<Vec<u8>> {
     let (start, end) = place_of_text(line)?;
     let mut rest = line[..start].to_vec();
@@ -60,8 +61,8 @@ fn end_of_string(line: &[u8], mut at: usize) -> Option<usize> {
     }
 }
 
-/// The text that was escaped so, and whether halves of surrogate pairs became U+FFFD. Nothing grows: every escape is longer than what
-/// it stands for.
+/// The text that was escaped so, and whether halves of surrogate pairs became U+FFFD. Nothing grows: every
+/// escape is longer than what it stands for.
 ///
 /// # Errors
 /// What is wrong with it.

@@ -72,7 +72,8 @@ impl Chunk {
     }
 }
 
-/// The token files of a folder, as written by `datasets.save_to_disk` or downloaded from the hub: see [`super::folder`].
+/// The token files of a folder, as written by `datasets.save_to_disk` or downloaded from the hub: see
+/// [`super::folder`].
 pub(super) fn token_files(folder: &Path) -> Result<Vec<PathBuf>> {
     let table =
         |file: &Path| file.extension().filter(|end| *end == "arrow" || *end == "parquet").map(Into::into);

@@ -82,10 +82,12 @@ impl fmt::Display for Prepared {
     }
 }
 
-/// Tokenizes the documents of `text` (see [`super::text::documents`]) into a token file of sequences of `block_size` tokens.
+/// Tokenizes the documents of `text` (see [`super::text::documents`]) into a token file of sequences of
+/// `block_size` tokens.
 ///
-/// Every document is followed by end-of-text; sequences run on from one document into the next. Long documents are encoded in
-/// pieces, so that memory does not grow with them. A token file is cut anew, its rows as they are.
+/// Every document is followed by end-of-text; sequences run on from one document into the next. Long
+/// documents are encoded in pieces, so that memory does not grow with them. A token file is cut anew, its
+/// rows as they are.
 ///
 /// # Errors
 /// If the text cannot be read, has no tokens to fill one sequence, or `out` cannot be written; `out` is then as it
@@ -114,8 +116,11 @@ pub fn prepare(
         Some(size) => Progress::new(name_of(text), Unit::Bytes, Some(size)),
         None => Progress::new(name_of(text), Unit::Sequences, None),
     };
-    let done = |made: usize| if size.is_some() { meter.read() } else { made as u64 };
-    cut_into(out, source, Some(tokenizer), cut, |made| progress.set(done(made)))
+    let done = |made: usize, waiting: u64| match size {
+        Some(_) => meter.read().saturating_sub(waiting),
+        None => made as u64,
+    };
+    cut_into(out, source, Some(tokenizer), cut, |made, waiting| progress.set(done(made, waiting)))
 }
 
 /// Sequences of another length out of a token file's, which run on from one into the next as they are.
@@ -135,7 +140,7 @@ fn prepare_ids(
     let source = Source { origin: tokens, documents: Box::new(documents), n_documents };
     let cut = Cut { block_size, scheme, max_sequences: None, vocab_size: tokenizer.vocab_size() };
     let mut progress = Progress::new(name_of(tokens), Unit::Sequences, None);
-    cut_into(out, source, None, cut, |made| progress.set(made as u64))
+    cut_into(out, source, None, cut, |made, _| progress.set(made as u64))
 }
 
 fn name_of(path: &Path) -> String {
@@ -171,7 +176,8 @@ pub(super) struct Cut {
     pub vocab_size: usize,
 }
 
-/// Cuts documents into the sequences of the token file `out`; `progress` hears how many there are. Only text needs a tokenizer.
+/// Cuts documents into the sequences of the token file `out`; `progress` hears how many there are, and how
+/// many bytes of text wait. Only text needs a tokenizer.
 ///
 /// # Errors
 /// As [`prepare`].
@@ -180,7 +186,7 @@ pub(super) fn cut_into(
     source: Source<'_>,
     tokenizer: Option<&Tokenizer>,
     cut: Cut,
-    mut progress: impl FnMut(usize),
+    mut progress: impl FnMut(usize, u64),
 ) -> Result<Prepared> {
     let Cut { block_size, scheme, vocab_size, .. } = cut;
     if block_size == 0 || scheme.shards == 0 || scheme.documents_per_batch == Some(0) {
@@ -189,7 +195,7 @@ pub(super) fn cut_into(
     let mut chunker = Chunker::new(source, tokenizer, cut);
     let rows = std::iter::from_fn(|| {
         let row = chunker.next_row();
-        progress(chunker.made());
+        progress(chunker.made(), chunker.pending() as u64);
         row.transpose()
     });
     let written = write_tokens(out, rows, Layout::Fixed(block_size), vocab_size)?;

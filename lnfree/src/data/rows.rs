@@ -43,7 +43,8 @@ pub(super) struct Row {
 /// Rows in the order of their file; after an error nothing that follows means anything.
 pub(super) type Rows = Box<dyn Iterator<Item = Result<Row>> + Send>;
 
-/// Columns to read of a table: its ids, with what says which of them count, or else its text; and what says the part of the Pile.
+/// Columns to read of a table: its ids, with what says which of them count, or else its text; and what says
+/// the part of the Pile.
 ///
 /// # Errors
 /// If it has neither; the message names what it has.

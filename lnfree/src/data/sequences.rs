@@ -63,7 +63,8 @@ macro_rules! with_slice {
 }
 
 impl Sequences {
-    /// Takes over the column of ids. `first_row` is the row of the file that this batch starts with, for messages.
+    /// Takes over the column of ids. `first_row` is the row of the file that this batch starts with, for
+    /// messages.
     ///
     /// # Errors
     /// If it is not a list of integers, or holds nulls.

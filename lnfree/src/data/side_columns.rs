@@ -1,9 +1,11 @@
-//! Columns beside `input_ids` that say which ids count: honoured where that only shortens rows, else refused by name.
+//! Columns beside `input_ids` that say which ids count: honoured where that only shortens rows, else refused
+//! by name.
 //!
-//! Nothing may be dropped without a word: padding that is scored, or labels that leave tokens out, change every number. What comes
-//! after a token does not change its loss in GPT-2, so ids that are left out at the end of a row are cut off, and the rest is as exact as
-//! a file that never had them. Whatever else such a column says (padding on the left, gaps, other labels, positions that start again) is an
-//! error that names the column. Columns that agree with the plain reading of `input_ids` are harmless.
+//! Nothing may be dropped without a word: padding that is scored, or labels that leave tokens out, change
+//! every number. What comes after a token does not change its loss in GPT-2, so ids that are left out at the
+//! end of a row are cut off, and the rest is as exact as a file that never had them. Whatever else such a
+//! column says (padding on the left, gaps, other labels, positions that start again) is an error that names
+//! the column. Columns that agree with the plain reading of `input_ids` are harmless.
 
 use std::path::Path;
 
@@ -166,7 +168,8 @@ fn kept(name: &str, values: &[i64]) -> std::result::Result<usize, String> {
     let n = values.iter().position(|value| *value == 0).unwrap_or(values.len());
     match values[n..].iter().any(|value| *value == 1) {
         true => Err(format!(
-            "`{name}` is 0 before ids that count: only ids at the end of a row can be left out; take the others out of \
+            "`{name}` is 0 before ids that count: only ids at the end of a row can be left out; take the \
+            others out of \
              `{INPUT_IDS}`, or remove the column if they count"
         )),
         false => Ok(n),
@@ -178,13 +181,15 @@ fn labelled(name: &str, ids: &[i64], labels: &[i64]) -> std::result::Result<usiz
     let n = labels.iter().position(|label| *label == IGNORED).unwrap_or(labels.len());
     if labels[n..].iter().any(|label| *label != IGNORED) {
         return Err(format!(
-            "`{name}` is {IGNORED} before ids that count: only ids at the end of a row can be left out; take the others out of \
+            "`{name}` is {IGNORED} before ids that count: only ids at the end of a row can be left out; take \
+            the others out of \
              `{INPUT_IDS}`, or remove the column if they count"
         ));
     }
     match ids.iter().zip(&labels[..n]).position(|(id, label)| id != label) {
         Some(at) => Err(format!(
-            "`{name}` is {} where `{INPUT_IDS}` is {}: every token predicts the next one here; remove the column if that is meant",
+            "`{name}` is {} where `{INPUT_IDS}` is {}: every token predicts the next one here; remove the \
+            column if that is meant",
             labels[at], ids[at]
         )),
         None => Ok(n),
@@ -207,7 +212,8 @@ fn agrees(name: &str, kind: Kind, values: &[i64], n: usize, n_ids: usize) -> std
         Kind::Constant => Err(format!(
             "`{name}` changes within the row: tokens attend to all that are before them here; {remove}"
         )),
-        Kind::Length if values.iter().all(|value| *value == n as i64 || *value == n_ids as i64) => Ok(()),
+        // More than there are ids is no count of them: of characters, perhaps.
+        Kind::Length if values.iter().all(|value| *value == n as i64 || *value >= n_ids as i64) => Ok(()),
         Kind::Length => Err(format!(
             "`{name}` is {} for {n_ids} ids: cut `{INPUT_IDS}` to that length, or remove the column",
             values.first().unwrap_or(&0)

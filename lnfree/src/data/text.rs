@@ -37,7 +37,8 @@ pub(super) type Parts = Box<dyn Iterator<Item = Result<Document>> + Send>;
 /// - `.arrow`, files and streams: likewise, one batch at a time.
 /// - `.jsonl`, `.jsonl.zst`, `.jsonl.gz`: key `text` of the object on each line; blank lines are skipped.
 /// - `.txt`: the whole file is one document (a blank line inside prose does not end it). For several, use a folder.
-/// - A folder of `datasets.save_to_disk`: the files that its `state.json` lists. Any other has to be of one kind.
+/// - A folder of `datasets.save_to_disk`: the files that its `state.json` lists. Any other has to be of one
+///   kind.
 ///
 /// A byte order mark at the start of a file is no part of its text.
 ///

@@ -1,8 +1,9 @@
 //! GPT-2 style byte-level BPE tokenizers: loading, training, saving.
 //!
-//! Files are those of Hugging Face GPT-2 tokenizers, so that `AutoTokenizer.from_pretrained` loads a saved folder. What lies beside a
-//! vocabulary and changes ids (added tokens and their flags, special tokens, the space or the token in front of a text) is honoured
-//! as transformers' fast tokenizer does, or refused by name.
+//! Files are those of Hugging Face GPT-2 tokenizers, so that `AutoTokenizer.from_pretrained` loads a saved
+//! folder. What lies beside a vocabulary and changes ids (added tokens and their flags, special tokens, the
+//! space or the token in front of a text) is honoured as transformers' fast tokenizer does, or refused by
+//! name.
 
 mod assemble;
 mod cut;
@@ -27,7 +28,8 @@ pub use self::train::train_bpe;
 
 /// The token that ends every document, and that GPT-2 also uses as its begin-of-text token.
 pub const END_OF_TEXT: &str = "<|endoftext|>";
-/// The files of a tokenizer, any of which may be missing: what is loaded, fetched from the hub, and copied beside models.
+/// The files of a tokenizer, any of which may be missing: what is loaded, fetched from the hub, and copied
+/// beside models.
 pub const TOKENIZER_FILES: [&str; 6] = [TOKENIZER, VOCAB, MERGES, CONFIG, SPECIAL_MAP, ADDED];
 
 const TOKENIZER: &str = "tokenizer.json";
@@ -63,11 +65,12 @@ pub struct Tokenizer {
 }
 
 impl Tokenizer {
-    /// Loads a folder with `tokenizer.json`, or with `vocab.json` and `merges.txt`, and the files beside them that change ids
-    /// ([`TOKENIZER_FILES`]).
+    /// Loads a folder with `tokenizer.json`, or with `vocab.json` and `merges.txt`, and the files beside them
+    /// that change ids ([`TOKENIZER_FILES`]).
     ///
     /// # Errors
-    /// If neither is there, a file is malformed or asks for what is not supported, or there is no `<|endoftext|>` token.
+    /// If neither is there, a file is malformed or asks for what is not supported, or there is no
+    /// `<|endoftext|>` token.
     pub fn from_dir(dir: impl AsRef<Path>) -> Result<Self> {
         let dir = dir.as_ref();
         let mut files = Vec::new();
@@ -135,11 +138,13 @@ impl Tokenizer {
         Ok(Self { inner, eot_id, around, missing, cutter, files, changes })
     }
 
-    /// The ids of a text. `<|endoftext|>` in the text becomes that token, as in the peer's data. No token is added, unless
-    /// the tokenizer says so (`add_bos_token`, or a post-processor). A long text is encoded in pieces, on all cores.
+    /// The ids of a text. `<|endoftext|>` in the text becomes that token, as in the peer's data. No token is
+    /// added, unless the tokenizer says so (`add_bos_token`, or a post-processor). A long text is encoded in
+    /// pieces, on all cores.
     ///
     /// # Errors
-    /// If the tokenizer refuses the text, or the vocabulary lacks a byte of it; if it is long and cannot be cut.
+    /// If the tokenizer refuses the text, or the vocabulary lacks a byte of it; if it is long and cannot be
+    /// cut.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
         if text.len() > pieces::WHOLE {
             return Ok(pieces::encode_all(self, [text])?.swap_remove(0));
@@ -175,7 +180,8 @@ impl Tokenizer {
         }
         match text.bytes().find(|byte| self.missing.contains(byte)) {
             Some(byte) => Err(Error::invalid(format!(
-                "the tokenizer's vocabulary has no token for byte 0x{byte:02x}, which the text has, and no unknown token"
+                "the tokenizer's vocabulary has no token for byte 0x{byte:02x}, which the text has, and no \
+                unknown token"
             ))),
             None => Ok(()),
         }
@@ -256,7 +262,8 @@ impl Tokenizer {
     }
 }
 
-/// What settings can change of a tokenizer. A vocabulary without `tokenizer.json` has end-of-text added in any case.
+/// What settings can change of a tokenizer. A vocabulary without `tokenizer.json` has end-of-text added in
+/// any case.
 fn behaviour(inner: &HfTokenizer, whole: bool) -> String {
     let mut added: BTreeMap<u32, AddedToken> = inner.get_added_tokens_decoder().into_iter().collect();
     if !whole {

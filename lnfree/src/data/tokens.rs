@@ -1,8 +1,9 @@
 //! Token files: sequences of token ids, read in place.
 //!
 //! A token file is an Arrow IPC file or stream, or a Parquet file, with a column `input_ids`: a list, large list or
-//! fixed-size list of any integer type. A folder of such files is read as one set (see `folder.rs`). Columns beside it that say which ids
-//! count (`attention_mask`, `labels`, …) are honoured where they leave out ids at the ends of rows, else refused (`side_columns.rs`).
+//! fixed-size list of any integer type. A folder of such files is read as one set (see `folder.rs`). Columns
+//! beside it that say which ids count (`attention_mask`, `labels`, …) are honoured where they leave out ids
+//! at the ends of rows, else refused (`side_columns.rs`).
 
 use std::path::{Path, PathBuf};
 
@@ -22,9 +23,10 @@ const FINGERPRINT_PLACES: usize = 64;
 
 /// A set of token sequences, opened for reading at random; all methods can be called from several threads.
 ///
-/// Uncompressed Arrow files are memory-mapped and never copied, whatever their size; compressed ones are held in memory. Parquet has to be decoded: up to
-/// [`PARQUET_BUDGET`] it is decoded once, beyond that by row group with as many kept. Reading a larger Parquet file
-/// in shuffled order decodes the same row groups again and again: write it as Arrow for training.
+/// Uncompressed Arrow files are memory-mapped and never copied, whatever their size; compressed ones are held
+/// in memory. Parquet has to be decoded: up to [`PARQUET_BUDGET`] it is decoded once, beyond that by row
+/// group with as many kept. Reading a larger Parquet file in shuffled order decodes the same row groups again
+/// and again: write it as Arrow for training.
 ///
 /// ```
 /// # fn main() -> lnfree::Result<()> {
@@ -52,12 +54,13 @@ pub struct TokenFile {
 }
 
 impl TokenFile {
-    /// Opens a token file, or all `.arrow` or `.parquet` files in a folder as one set, those that its `state.json` lists if it has one.
-    /// Columns that say which ids count are read whole here.
+    /// Opens a token file, or all `.arrow` or `.parquet` files in a folder as one set, those that its
+    /// `state.json` lists if it has one. Columns that say which ids count are read whole here.
     ///
     /// # Errors
     /// If the path is missing, empty, truncated or damaged, has no column `input_ids` of integer lists, or holds
-    /// nulls or no tokens; if another column says of the ids what cannot be honoured. Ids are looked at later: see [`TokenFile::check_vocab`].
+    /// nulls or no tokens; if another column says of the ids what cannot be honoured. Ids are looked at
+    /// later: see [`TokenFile::check_vocab`].
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         Self::open_with_budget(path, PARQUET_BUDGET)
     }

@@ -16,8 +16,8 @@ const WINDOW_LOG: u32 = 28;
 /// Several gzip members or zstd frames are one stream; zeros that pad a gzip file at its end are skipped.
 ///
 /// # Errors
-/// If there is no memory for it. Later, as an error of reading, if the content is damaged or its zstd window is above
-/// 256 MiB.
+/// If there is no memory for it. Later, as an error of reading, if the content is damaged or its zstd window
+/// is above 256 MiB.
 pub(super) fn unpacked(
     origin: &Path,
     name: &str,
@@ -42,7 +42,8 @@ impl<R: Read> Read for Zstd<R> {
         self.0.read(buffer).map_err(|error| match error.to_string() {
             said if said.contains("too much memory") => io::Error::new(
                 io::ErrorKind::InvalidData,
-                "its zstd window is above 256 MiB; recompress it with a smaller one: zstd -dc --long=31 FILE | zstd -o NEW",
+                "its zstd window is above 256 MiB; recompress it with a smaller one: zstd -dc --long=31 FILE \
+                | zstd -o NEW",
             ),
             _ => error,
         })

@@ -173,7 +173,8 @@ fn a_codec_that_cannot_be_read_is_named() {
     let path = dir.path().join("x.parquet");
     write(&path, &table(vec![("input_ids", lists(&[vec![1, 2, 3]]))]), Compression::SNAPPY);
     let bytes = std::fs::read(&path).unwrap();
-    // The codec is a one-byte zigzag number behind field 4 of the column's metadata: a field of type i32 after the path.
+    // The codec is a one-byte zigzag number behind field 4 of the column's metadata: a field of type i32
+    // after the path.
     let name = bytes
         .windows(7)
         .rposition(|window| window == b"element")

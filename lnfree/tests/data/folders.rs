@@ -22,8 +22,8 @@ fn texts(path: &Path, text: &str) {
 
 fn write_state(folder: &Path, files: &[&str], more: Value) {
     let files: Vec<Value> = files.iter().map(|name| json!({"filename": name})).collect();
-    let mut state = json!({"_data_files": files, "_fingerprint": "a1", "_format_columns": null, "_format_kwargs": {},
-        "_format_type": null, "_output_all_columns": false, "_split": "train"});
+    let mut state = json!({"_data_files": files, "_fingerprint": "a1", "_format_columns": null,
+        "_format_kwargs": {}, "_format_type": null, "_output_all_columns": false, "_split": "train"});
     for (key, value) in more.as_object().unwrap() {
         state[key] = value.clone();
     }

@@ -1,4 +1,5 @@
-//! JSON lines and plain text as programs write them: one stray byte does not refuse a file, and what does is named.
+//! JSON lines and plain text as programs write them: one stray byte does not refuse a file, and what does is
+//! named.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};

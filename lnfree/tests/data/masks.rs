@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BooleanBuilder, Int64Array, ListBuilder, StringArray};
-use lnfree::data::{Batches, TokenFile};
+use lnfree::data::{Batches, ChunkScheme, TokenFile, prepare};
 
-use super::{lists, message, table, vector_path, write_arrow, write_parquet, write_stream};
+use super::{lists, message, nano, table, vector_path, write_arrow, write_parquet, write_stream};
 
 const FORMATS: [&str; 3] = ["file.arrow", "stream.arrow", "table.parquet"];
 const IDS: [[i64; 4]; 3] = [[5, 6, 7, 8], [9, 10, 99_999, 99_999], [11, 12, 13, 99_999]];
@@ -99,7 +99,7 @@ fn what_else_agrees_with_the_ids_is_harmless() {
         ("special_tokens_mask", rows([[0, 0, 0, 0], [0, 0, 1, 1], [0, 0, 0, 1]])),
         ("document_ids", rows([[1, 1, 1, 1], [2, 2, -1, -1], [3, 3, 3, -1]])),
         ("overflow_to_sample_mapping", one([0, 0, 1])),
-        ("length", one([4, 4, 3])),
+        ("length", one([4, 400, 3])),
         ("my_mask", rows([[1; 4]; 3])),
         ("mask", Arc::new(StringArray::from(vec!["a", "b", "c"]))),
         ("score", one([1, 2, 3])),
@@ -167,4 +167,20 @@ fn training_refuses_rows_that_padding_made_unequal() {
     let mut files = opened(vec![("attention_mask", rows(MASK))]);
     let found = message(Batches::new(files.remove(0).unwrap(), 1, false));
     assert!(found.contains("sequence 0 has 4 tokens and sequence 1 has 2"), "{found}");
+}
+
+#[test]
+fn a_token_file_is_cut_anew_without_its_padding() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, out) = (dir.path().join("x.arrow"), dir.path().join("out.arrow"));
+    write_arrow(&path, &[table(vec![("input_ids", rows(IDS)), ("attention_mask", rows(MASK))])]);
+    let made = prepare(&path, &nano(), 3, &out, ChunkScheme::default()).unwrap();
+    let file = TokenFile::open(&out).unwrap();
+    let found: Vec<Vec<i64>> = (0..3).map(|i| file.row(i).unwrap()).collect();
+    assert_eq!(found, [[5, 6, 7], [8, 9, 10], [11, 12, 13]]);
+    assert_eq!((made.documents, made.sequences, made.dropped), (3, 3, 0));
+    write_arrow(&path, &[table(vec![("input_ids", rows(IDS))])]);
+    assert!(
+        message(prepare(&path, &nano(), 3, &out, ChunkScheme::default())).contains("outside the vocabulary")
+    );
 }

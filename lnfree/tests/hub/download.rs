@@ -220,3 +220,15 @@ fn revisions_renamed_repositories_and_tokenizers_alone() {
     assert_eq!(content(&old), content(&folder));
     assert_eq!(nano("tokenizer.json"), fs::read(old.join("tokenizer.json")).unwrap());
 }
+
+#[test]
+fn every_file_of_a_tokenizer_comes() {
+    let names = lnfree::data::tokenizer::TOKENIZER_FILES;
+    let files: Vec<(&str, Vec<u8>)> = names.iter().map(|name| (*name, name.as_bytes().to_vec())).collect();
+    let (server, home) = (serve(super::repo::Repo::new(&files)), home());
+    let folder = Hub::new(server.settings(home.path())).tokenizer("some/tiny").unwrap();
+    for name in names {
+        assert_eq!(fs::read(folder.join(name)).unwrap(), name.as_bytes());
+    }
+    assert!(names.contains(&"added_tokens.json"));
+}

@@ -91,7 +91,8 @@ pub(super) fn apply(origin: &Path, inner: &mut HfTokenizer, settings: &Settings,
                 return Err(Error::file(
                     origin.join(settings.listed_in),
                     format!(
-                        "{content:?} is listed with id {id} and gets {found}: Hugging Face's two tokenizers differ here; save it as \
+                        "{content:?} is listed with id {id} and gets {found}: Hugging Face's two tokenizers \
+                        differ here; save it as \
                          tokenizer.json with the id that the model was trained with"
                     ),
                 ));
@@ -145,7 +146,8 @@ fn prefix_space(origin: &Path, inner: &mut HfTokenizer, settings: &Settings) -> 
         Some(PreTokenizerWrapper::ByteLevel(_)) => Ok(()),
         _ if wanted => Err(Error::file(
             origin.join(CONFIG),
-            "`add_prefix_space` is true, but the pre-tokenizer of tokenizer.json is not ByteLevel; set it there",
+            "`add_prefix_space` is true, but the pre-tokenizer of tokenizer.json is not ByteLevel; set it \
+            there",
         )),
         _ => Ok(()),
     }
@@ -158,7 +160,8 @@ pub(super) fn end_token(inner: &HfTokenizer, settings: &Settings) -> Option<u32>
     names.into_iter().flatten().find_map(|name| inner.token_to_id(name))
 }
 
-/// Ids that go before and after every text: the post-processor's, or the begin token that `add_bos_token` asks for.
+/// Ids that go before and after every text: the post-processor's, or the begin token that `add_bos_token`
+/// asks for.
 ///
 /// # Errors
 /// If the post-processor does more than that, or not what `add_bos_token` asks for.
@@ -195,7 +198,8 @@ pub(super) fn surroundings(
     if settings.add_bos_token && settings.class == Class::Gpt2 && bos.is_none_or(|bos| before != [bos]) {
         return Err(Error::file(
             origin.join(CONFIG),
-            "`add_bos_token` is true, but the post_processor of tokenizer.json adds none, and Hugging Face's two tokenizers differ; \
+            "`add_bos_token` is true, but the post_processor of tokenizer.json adds none, and Hugging Face's \
+            two tokenizers differ; \
              set it to false, or add a TemplateProcessing there",
         ));
     }

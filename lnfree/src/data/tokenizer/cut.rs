@@ -6,12 +6,13 @@
 //! 's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
 //! ```
 //!
-//! No alternative goes from a character that is not white to a white one, so that it always cuts there; nor from one class (letters,
-//! numbers, others) to another, apostrophes aside. Its only look ahead is from white space. So a piece that ends in a character
-//! that is not white, before a white one or one of another class, is taken apart as within the whole.
+//! No alternative goes from a character that is not white to a white one, so that it always cuts there; nor
+//! from one class (letters, numbers, others) to another, apostrophes aside. Its only look ahead is from white
+//! space. So a piece that ends in a character that is not white, before a white one or one of another class,
+//! is taken apart as within the whole.
 //!
-//! Added tokens are found before that. A cut leaves them alone where none begins, ends or runs across: those that strip white space or
-//! look at their neighbours see as much as before.
+//! Added tokens are found before that. A cut leaves them alone where none begins, ends or runs across: those
+//! that strip white space or look at their neighbours see as much as before.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -55,8 +56,8 @@ impl Cutter {
         self.longest + char::MAX.len_utf8()
     }
 
-    /// The last place behind `after` and up to `target` where `text` can be cut. The text goes on for [`Cutter::margin`]
-    /// after `target`, or ends there.
+    /// The last place behind `after` and up to `target` where `text` can be cut. The text goes on for
+    /// [`Cutter::margin`] after `target`, or ends there.
     pub(super) fn last_cut(&self, text: &str, after: usize, target: usize) -> Option<usize> {
         let white = |next: char| if self.prefix_space { next == ' ' } else { next.is_whitespace() };
         // White space is the cheaper look, and nearly always there.

@@ -39,6 +39,11 @@ impl<'t> Pieces<'t> {
         self.text.push_str(&more);
     }
 
+    /// Bytes that have come and not left.
+    pub(in super::super) fn pending(&self) -> usize {
+        self.text.len() - self.start
+    }
+
     /// The next piece, or none where more has to come first; once the text has `ended`, none is the end.
     ///
     /// # Errors
@@ -63,7 +68,8 @@ impl<'t> Pieces<'t> {
                     format!("a text has {} MiB in which GPT-2's pre-tokenizer may not cut", LIMIT >> 20)
                 }
                 None => format!(
-                    "a text is above {} MiB, and its tokenizer's pre-tokenizer or normalizer is not GPT-2's, so that it cannot be \
+                    "a text is above {} MiB, and its tokenizer's pre-tokenizer or normalizer is not GPT-2's, \
+                    so that it cannot be \
                      encoded in pieces; split it into documents",
                     LIMIT >> 20
                 ),

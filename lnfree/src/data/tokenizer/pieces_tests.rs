@@ -17,7 +17,8 @@ fn with(config: serde_json::Value) -> Tokenizer {
     Tokenizer::from_files(origin, vec![file(VOCAB), file(MERGES), config]).unwrap()
 }
 
-/// The ids of a text cut every `size` bytes or so; it comes in parts of `part` bytes. Also the count of pieces.
+/// The ids of a text cut every `size` bytes or so; it comes in parts of `part` bytes. Also the count of
+/// pieces.
 fn cut(tokenizer: &Tokenizer, text: &str, size: usize, part: usize) -> (Vec<u32>, usize) {
     let mut pieces = Pieces { size, ..Pieces::new(tokenizer) };
     let (mut ids, mut rest, mut n) = (Vec::new(), text, 0);
@@ -111,7 +112,7 @@ const TOKENS: [&str; 10] = [
 /// With no cut inside runs of one class, these need short runs to be cut at all.
 fn check(tokenizer: &Tokenizer, words: &[&str]) {
     let mut pieces = 0;
-    for text in texts(words, 60) {
+    for text in texts(words, 30) {
         let whole = tokenizer.encode_piece(&text).unwrap();
         for (size, part) in [(1, 1), (3, 7), (16, 5), (40, 1000), (100, 33)] {
             let (ids, n) = cut(tokenizer, &text, size, part);
@@ -119,7 +120,7 @@ fn check(tokenizer: &Tokenizer, words: &[&str]) {
             pieces += n;
         }
     }
-    assert!(pieces > 600, "{pieces}");
+    assert!(pieces > 300, "{pieces}");
 }
 
 #[test]
@@ -144,7 +145,8 @@ fn pieces_never_cut_added_tokens() {
         &["special"],
         &["lstrip", "rstrip", "normalized"],
     ] {
-        let decoder = json!({"4096": token("<|user|>", flags), "4097": token("<pad>", flags), "4098": token("< a b >", flags),
+        let decoder = json!({"4096": token("<|user|>", flags), "4097": token("<pad>", flags),
+            "4098": token("< a b >", flags),
             "4099": token("<|us", flags), "4100": token("<|user|><|user|>", flags)});
         check(&with(json!({"added_tokens_decoder": decoder})), &words);
         check(&with(json!({"added_tokens_decoder": decoder, "add_prefix_space": true})), &words);
@@ -179,5 +181,5 @@ fn a_text_without_a_place_to_cut_is_refused_beyond_a_limit() {
     assert!(n > 4, "{n}");
     let unknown = Tokenizer { cutter: None, ..tokenizer };
     assert!(unknown.encode(&long).unwrap_err().to_string().contains("split it into documents"));
-    assert_eq!(unknown.encode("The x").unwrap().len(), 2);
+    assert_eq!(unknown.encode("The x").unwrap(), with(json!({})).encode("The x").unwrap());
 }

@@ -1,5 +1,5 @@
-//! The files beside a vocabulary that change what becomes of a text: `tokenizer_config.json`, `special_tokens_map.json` and
-//! `added_tokens.json`, read in transformers' order (4.57, `_from_pretrained`).
+//! The files beside a vocabulary that change what becomes of a text: `tokenizer_config.json`,
+//! `special_tokens_map.json` and `added_tokens.json`, read in transformers' order (4.57, `_from_pretrained`).
 
 use std::path::Path;
 
@@ -113,7 +113,8 @@ fn class(origin: &Path, config: &Map<String, Value>, whole: bool) -> Result<Clas
                 refused(format!("`tokenizer_class` is {name}, but there is no tokenizer.json"))
             }
             other => refused(format!(
-                "`tokenizer_class` is {other}; supported are GPT2Tokenizer, GPT2TokenizerFast and, with a tokenizer.json, \
+                "`tokenizer_class` is {other}; supported are GPT2Tokenizer, GPT2TokenizerFast and, with a \
+                tokenizer.json, \
                  PreTrainedTokenizerFast: save it as one of them"
             )),
         },

@@ -19,8 +19,9 @@ const MIN_VOCAB_SIZE: usize = 257;
 
 /// Trains a byte-level BPE with GPT-2's pre-tokenizer on the texts.
 ///
-/// Ids are laid out as in GPT-2: 256 bytes, then merges in the order they were found, then `<|endoftext|>`. Fewer than
-/// `vocab_size` ids result if the texts run out of pairs. The same texts give the same files, byte for byte.
+/// Ids are laid out as in GPT-2: 256 bytes, then merges in the order they were found, then `<|endoftext|>`.
+/// Fewer than `vocab_size` ids result if the texts run out of pairs. The same texts give the same files, byte
+/// for byte.
 ///
 /// # Errors
 /// If `vocab_size` is below 257, or the texts yield an error.

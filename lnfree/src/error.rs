@@ -10,7 +10,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[non_exhaustive]
 pub enum Error {
     /// The operating system refused something about a file.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {source}", one_line(path.display()))]
     Io {
         /// The file or folder.
         path: PathBuf,
@@ -18,7 +18,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// A file was read and its content is not what it has to be.
-    #[error("{}: {message}", path.display())]
+    #[error("{}: {message}", one_line(path.display()))]
     File {
         /// The file.
         path: PathBuf,
@@ -247,6 +247,7 @@ mod tests {
     fn a_message_is_one_line_whatever_it_repeats() {
         let error = Error::file("a.json", "key `x\ny\u{1b}[31m` is\r\nunknown\n");
         assert_eq!(error.to_string(), "a.json: key `x y\\u{1b}[31m` is  unknown");
+        assert_eq!(Error::file("a\nb/c", "is no file").to_string(), "a b/c: is no file");
         assert_eq!(Error::invalid("é".repeat(5000)).to_string().chars().count(), LONGEST + 2);
     }
 }

@@ -91,6 +91,10 @@ impl Sequences {
             DataType::FixedSizeList(..) => {
                 let list = column.as_fixed_size_list();
                 let length = usize::try_from(list.value_length()).unwrap_or(0);
+                // They take no bytes, so that a file of any size can promise any number of them.
+                if length == 0 && list.len() > 0 {
+                    return Err(Error::file(path, format!("the rows of `{INPUT_IDS}` have no tokens")));
+                }
                 (list.values().clone(), Rows::Fixed { count: list.len(), length })
             }
             other => return Err(wrong_type(path, name, other)),

@@ -1,6 +1,7 @@
 //! The search: libFuzzer on one target. `scripts/fuzz.sh` builds it with coverage and calls it.
 
 use std::ffi::{CString, c_char, c_int};
+use std::path::Path;
 use std::process::{ExitCode, abort};
 use std::sync::OnceLock;
 
@@ -37,7 +38,8 @@ extern "C" fn one(data: *const u8, length: usize) -> c_int {
     0
 }
 
-/// `fuzz TARGET CORPUS [LIBFUZZER'S FLAGS]`, or nothing for the names of all targets.
+/// `fuzz TARGET CORPUS [LIBFUZZER'S FLAGS]`, where the corpus is a folder to search from or one input to look at;
+/// nothing for the names of all targets.
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().collect();
     let [_, name, corpus, flags @ ..] = arguments.as_slice() else {
@@ -61,7 +63,9 @@ fn main() -> ExitCode {
     ];
     line.extend_from_slice(flags);
     line.push(corpus.clone());
-    line.extend(found.seeds().is_dir().then(|| found.seeds().display().to_string()));
+    if Path::new(corpus).is_dir() {
+        line.push(found.seeds().display().to_string());
+    }
     let _ = (TARGET.set(found), SCRATCH.set(scratch));
     drive(line)
 }

@@ -10,9 +10,9 @@ use super::USUAL;
 use crate::{Limits, Scratch, Target};
 
 pub(super) const TARGETS: &[Target] = &[
-    Target { name: "arrow_tokens", read: arrow_tokens, words: TABLE, limits: USUAL },
-    Target { name: "parquet_tokens", read: parquet_tokens, words: TABLE, limits: USUAL },
-    Target { name: "arrow_text", read: arrow_text, words: TABLE, limits: USUAL },
+    Target { name: "arrow_tokens", read: arrow_tokens, words: TABLE, limits: ARROW },
+    Target { name: "parquet_tokens", read: parquet_tokens, words: TABLE, limits: ARROW },
+    Target { name: "arrow_text", read: arrow_text, words: TABLE, limits: ARROW },
     Target { name: "parquet_text", read: parquet_text, words: TABLE, limits: USUAL },
     Target { name: "arrow_losses", read: arrow_losses, words: TABLE, limits: USUAL },
     Target { name: "jsonl", read: jsonl, words: LINES, limits: USUAL },
@@ -21,6 +21,9 @@ pub(super) const TARGETS: &[Target] = &[
     Target { name: "txt", read: txt, words: LINES, limits: USUAL },
 ];
 
+/// arrow sets 64 MiB aside for a message of a stream, whatever the message says; they are not touched before its bytes
+/// are there.
+const ARROW: Limits = Limits { base: 68 << 20, ..USUAL };
 /// A byte of deflate is at most 1032 bytes of text, of which a growing line is held up to three times.
 const GZIP: Limits = Limits { per_byte: 4 * 1032, ..USUAL };
 /// A frame of zstd may ask for a window of 2 GiB (`--long=31`), of which only what is written is ever touched; a block

@@ -60,6 +60,9 @@ fn read_zip(file: &mut File) -> Why<Vec<(String, Tensor)>> {
 /// Reads an entry that has to be small.
 fn small_entry(archive: &mut Archive, index: usize, most: usize) -> Why<Vec<u8>> {
     let entry = &archive.entries[index];
+    if entry.size > archive.length {
+        return Err(format!("its {} has {} bytes, more than the file", entry.name, entry.size));
+    }
     if entry.size > most as u64 {
         return Err(format!("its {} has {} bytes; at most {most} make sense", entry.name, entry.size));
     }

@@ -5,7 +5,7 @@ mod options;
 
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 use self::candidates::Candidates;
 pub use self::options::SampleOptions;

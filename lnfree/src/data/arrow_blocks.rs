@@ -31,7 +31,8 @@ pub(crate) fn check_blocks(path: &Path) -> Result<()> {
     let footer_length = read_footer_length(trailer).map_err(|_| cut_off())? as u64;
     let start = end.checked_sub(footer_length).ok_or_else(cut_off)?;
     let footer = part(start, footer_length).map_err(Error::io(path))?;
-    let damaged = |why: &dyn std::fmt::Display| Error::file(path, format!("the Arrow file is damaged: {why}"));
+    let damaged =
+        |why: &dyn std::fmt::Display| Error::file(path, format!("the Arrow file is damaged: {why}"));
     let footer = root_as_footer(&footer).map_err(|e| damaged(&e))?;
     for block in footer.dictionaries().iter().flatten().chain(footer.recordBatches().iter().flatten()) {
         let parts = [block.offset(), block.metaDataLength().into(), block.bodyLength()];

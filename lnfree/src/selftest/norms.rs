@@ -1,7 +1,7 @@
 //! LNs, real and fake, wherever they are computed: alone, in the matrix that reads them, with the sum that
 //! they read.
 
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 use super::recorder::{Recorder, Tolerance, noise};
 use crate::Result;

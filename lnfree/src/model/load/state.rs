@@ -20,7 +20,8 @@ pub(super) fn read_state(
         let take = |field: &str, index: i64| -> Result<f64, String> {
             let key = format!("{name}.{field}");
             let tensor = weights.get(&key).ok_or_else(|| format!("the LN state has no {key}"))?;
-            let flat = tensor.to_kind(Kind::Double).view(-1);
+            // A view of a torch file may lie in memory in any order.
+            let flat = tensor.to_kind(Kind::Double).reshape(-1);
             if flat.size()[0] == 0 {
                 return Err(format!("{key} is empty"));
             }

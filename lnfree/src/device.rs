@@ -22,6 +22,7 @@ pub(crate) use cuda::{cuda_part, version_in};
 pub use driver::{Driver, Gpu, driver};
 pub use kernels::{KERNELS_VARIABLE, Kernels, KernelsGuard};
 pub(crate) use kernels::{for_cpu_kernels, has_cpu_kernels};
+pub(crate) use products::bfloat16_is_computed;
 pub use products::{Products, products};
 pub(crate) use system::cpu_units;
 pub use system::{Memory, cpu_name, disk_free, memory};

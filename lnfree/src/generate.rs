@@ -70,6 +70,7 @@ impl<'a> Generator<'a> {
     pub fn new(model: &Gpt2, ln: &'a LnState, dtype: FloatType) -> Result<Generator<'a>> {
         let _guard = tch::no_grad_guard();
         dtype.prepare(model.device())?;
+        let dtype = dtype.in_effect(model.device());
         let mut model = model.for_inference(ln, dtype.kind())?;
         if has_cpu_kernels(model.device()) && dtype.kind() == Kind::Float {
             // A single float32 row times [n_embd, vocab_size] takes two thirds of the time that it takes times [vocab_size, n_embd].

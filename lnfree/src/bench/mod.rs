@@ -59,7 +59,7 @@ pub fn published_shape(name: &str, seq: usize) -> Result<Gpt2Config> {
 pub fn matrix_peak(dtype: FloatType, device: Device) -> f64 {
     let _guard = tch::no_grad_guard();
     let n: i64 = if device.is_cuda() { 8192 } else { 2048 };
-    let a = Tensor::randn([n, n], (Kind::Float, device)).to_kind(dtype.kind());
+    let a = Tensor::randn([n, n], (Kind::Float, device)).to_kind(dtype.in_effect(device).kind());
     let b = a.copy();
     let mut best = f64::INFINITY;
     for _ in 0..8 {

@@ -57,7 +57,23 @@ impl FloatType {
         }
     }
 
-    /// Prepares libtorch for it; a flag of the whole process.
+    /// What is computed in on `device` where this is asked for: float32 instead of bfloat16 on a CPU that multiplies float32 faster, which
+    /// is said once.
+    pub fn in_effect(self, device: tch::Device) -> FloatType {
+        if self != FloatType::Bfloat16 || device != tch::Device::Cpu || crate::device::bfloat16_is_computed()
+        {
+            return self;
+        }
+        let products = crate::device::products();
+        crate::console::warn_once(&format!(
+            "dtype bfloat16: this CPU multiplies float32 faster ({:.0} GFLOP/s against {:.0}), so float32 is computed in",
+            products.fastest_float32() / 1e9,
+            products.bfloat16 / 1e9
+        ));
+        FloatType::Float32
+    }
+
+    /// Prepares libtorch for it; a flag of the whole process. On a CPU what multiplies fastest is measured, if it is not known.
     ///
     /// # Errors
     /// TF32 where there is no CUDA device to compute in it.
@@ -66,7 +82,10 @@ impl FloatType {
             (FloatType::Tf32, false) => Err(crate::Error::invalid(
                 "dtype tf32 needs a CUDA device; on a CPU take float32 or bfloat16",
             )),
-            (_, false) => Ok(()),
+            (_, false) => {
+                crate::device::products();
+                Ok(())
+            }
             (float, true) => crate::native::set_product_precision(float == FloatType::Tf32),
         }
     }

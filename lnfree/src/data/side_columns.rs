@@ -166,7 +166,7 @@ fn kept(name: &str, values: &[i64]) -> std::result::Result<usize, String> {
         return Err(format!("`{name}` has {other}, which is neither 0 nor 1"));
     }
     let n = values.iter().position(|value| *value == 0).unwrap_or(values.len());
-    match values[n..].iter().any(|value| *value == 1) {
+    match values[n..].contains(&1) {
         true => Err(format!(
             "`{name}` is 0 before ids that count: only ids at the end of a row can be left out; take the \
             others out of \

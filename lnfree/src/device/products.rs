@@ -11,7 +11,7 @@ use std::sync::OnceLock;
 use serde::{Deserialize, Serialize};
 use tch::Device;
 
-use super::{LIBTORCH_VERSION, device_name};
+use super::{Kernels, LIBTORCH_VERSION, device_name};
 use crate::Result;
 use crate::native;
 
@@ -75,6 +75,11 @@ pub fn products() -> Products {
         native::choose_products(products.takes_onednn(), products.bfloat16_pays());
         products
     })
+}
+
+/// Whether bfloat16 is computed in bfloat16 on the CPU: where that is faster, or where a test forces it.
+pub(crate) fn bfloat16_is_computed() -> bool {
+    matches!(Kernels::in_force(), Ok(Kernels::Bf16 | Kernels::Plain)) || products().bfloat16_pays()
 }
 
 /// What the numbers are of.

@@ -73,6 +73,7 @@ pub fn evaluate(
     let _guard = tch::no_grad_guard();
     let listening = interrupt::listen();
     options.dtype.prepare(model.device())?;
+    let options = EvalOptions { dtype: options.dtype.in_effect(model.device()), ..options };
     let model = model.for_inference(ln, options.dtype.kind())?;
     let mut engine = Engine {
         model: &model,

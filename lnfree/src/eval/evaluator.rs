@@ -118,7 +118,7 @@ impl Evaluator {
         let device = self.loaded.model.device();
         let read: usize = evaluation.sequences.iter().map(|s| s.n_tokens + 1).sum();
         Ok(RunFacts {
-            dtype: options.dtype.name().into(),
+            dtype: options.dtype.in_effect(device).name().into(),
             device: device_name(device),
             batch_size: options.batch_size,
             max_sequences: options.max_sequences,

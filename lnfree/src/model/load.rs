@@ -177,11 +177,11 @@ fn check_weights(dir: &Path, weights: &Weights, config: &Gpt2Config, options: Lo
         let (n, first) = (unread.len(), first.escape_debug());
         warn_once(&Error::file(dir, format!("{n} tensors are not read, the first is `{first}`")).to_string());
     }
-    if let (true, Some(head)) = (config.tie_word_embeddings, weights.get("lm_head.weight")) {
-        if weights.get("wte.weight").is_some_and(|wte| wte.kind() != head.kind() || !wte.equal(head)) {
-            let what = "`lm_head.weight` differs from `wte.weight` and is not read, as config.json ties them";
-            warn_once(&Error::file(dir, what).to_string());
-        }
+    if let (true, Some(head)) = (config.tie_word_embeddings, weights.get("lm_head.weight"))
+        && weights.get("wte.weight").is_some_and(|wte| wte.kind() != head.kind() || !wte.equal(head))
+    {
+        let what = "`lm_head.weight` differs from `wte.weight` and is not read, as config.json ties them";
+        warn_once(&Error::file(dir, what).to_string());
     }
     let tied_head = |name: &str| name == "lm_head.weight" && config.tie_word_embeddings;
     let read = weights.iter().filter(|(name, _)| !tied_head(name) && !unread.contains(name));

@@ -148,6 +148,9 @@ impl Gpt2 {
                 self.config.block_size
             )));
         }
+        if input_ids.device() == tch::Device::Cpu {
+            crate::device::products();
+        }
         let eot = self.config.eot_token_id().unwrap_or(-1);
         let n_ln = 2 * self.h.len() + 1;
         Ok(Pass {

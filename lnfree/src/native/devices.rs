@@ -1,6 +1,8 @@
 //! What libtorch keeps for a whole process: how exact products on a GPU are, and its allocator of GPU memory.
 
-use std::ffi::{CStr, CString, c_char};
+#[cfg(test)]
+use std::ffi::CStr;
+use std::ffi::{CString, c_char};
 
 use tch::Tensor;
 use torch_sys::C_tensor;
@@ -10,8 +12,10 @@ use crate::{Error, Result};
 
 unsafe extern "C" {
     fn lnfree_set_product_precision(tf32: bool) -> i32;
+    #[cfg(test)]
     fn lnfree_adds_up_in_bfloat16() -> i32;
     fn lnfree_set_allocator(settings: *const c_char) -> i32;
+    #[cfg(test)]
     fn lnfree_allocator_settings() -> *const c_char;
     fn lnfree_empty_cuda_cache() -> i32;
     fn lnfree_pinned(x: *const C_tensor) -> *mut C_tensor;
@@ -32,6 +36,7 @@ pub(crate) fn set_product_precision(tf32: bool) -> Result<()> {
 }
 
 /// Whether bfloat16 products on a GPU may add up in bfloat16; None where that is not known.
+#[cfg(test)]
 pub(crate) fn adds_up_in_bfloat16() -> Option<bool> {
     // SAFETY: reads a flag, and catches what libtorch may throw.
     match unsafe { lnfree_adds_up_in_bfloat16() } {
@@ -51,6 +56,7 @@ pub(crate) fn set_allocator(settings: &str) -> Result<()> {
 }
 
 /// The settings of the allocators that were made last.
+#[cfg(test)]
 pub(crate) fn allocator_settings() -> String {
     // SAFETY: a C string that stays until the next call of this thread.
     unsafe { CStr::from_ptr(lnfree_allocator_settings()) }.to_string_lossy().into_owned()

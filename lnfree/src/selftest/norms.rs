@@ -166,6 +166,8 @@ fn residual_with_norm(recorder: &Recorder) -> Result<Pairs> {
 
 #[cfg(test)]
 mod tests {
+    use tch::Device;
+
     use super::*;
 
     #[test]

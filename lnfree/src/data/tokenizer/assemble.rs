@@ -124,7 +124,8 @@ fn tokens_to_add(inner: &HfTokenizer, settings: &Settings, whole: bool) -> Vec<A
         seen.push(content.clone());
         // What the class adds by itself is not forced upon a tokenizer.json that lacks it.
         let forced = whole && special.implied && inner.token_to_id(content).is_none();
-        if !forced && !(special.plain && known(&listed, content)) && !tokens.contains(&special.token) {
+        let there = special.plain && known(&listed, content) || tokens.contains(&special.token);
+        if !forced && !there {
             tokens.push(special.token.clone());
         }
     }

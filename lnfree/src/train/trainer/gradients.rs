@@ -128,7 +128,7 @@ impl Trainer {
             .wrapping_add(position << 12)
             .wrapping_add((part as u64) << 44);
         Compute {
-            dtype: self.config.train.dtype.kind(),
+            dtype: self.config.train.dtype.in_effect(self.model.device()).kind(),
             observe: self.mode == Mode::WithoutLn,
             dropout_seed: self.drops().then_some(seed),
         }

@@ -71,7 +71,6 @@ mod c {
     //! glibc's allocator under its own names, and in front of it the same functions with a count.
 
     use std::ffi::{c_int, c_void};
-    use std::ptr::null_mut;
 
     use super::{given_back, taken};
 
@@ -137,11 +136,11 @@ mod c {
 
     #[unsafe(no_mangle)]
     unsafe extern "C" fn posix_memalign(to: *mut *mut c_void, align: usize, size: usize) -> c_int {
-        if !align.is_power_of_two() || align % size_of::<*mut c_void>() != 0 {
+        if !align.is_power_of_two() || !align.is_multiple_of(size_of::<*mut c_void>()) {
             return libc::EINVAL;
         }
         let made = counted(unsafe { __libc_memalign(align, size) }, size);
-        if made == null_mut() {
+        if made.is_null() {
             return libc::ENOMEM;
         }
         unsafe { *to = made };

@@ -146,7 +146,10 @@ const PROVENANCE: &[&str] = &[
 fn provenance(scratch: &Scratch, input: &[u8]) -> Result<()> {
     scratch.write("prepared.json", input);
     match Provenance::of(&scratch.file("prepared.arrow")) {
-        Some(found) => Ok(drop(found.to_string())),
+        Some(found) => {
+            let _ = found.to_string();
+            Ok(())
+        }
         None => Err(lnfree::Error::invalid("none")),
     }
 }

@@ -63,7 +63,7 @@ const TEXT: &str =
 fn used(scratch: &Scratch) -> Result<()> {
     let tokenizer = Tokenizer::from_dir(scratch.file("tokenizer"))?;
     let ids = tokenizer.encode(TEXT)?;
-    assert_eq!(tokenizer.encode_batch(&[TEXT.to_string()])?, [ids.clone()]);
+    assert_eq!(tokenizer.encode_batch(&[TEXT.to_string()])?, std::slice::from_ref(&ids));
     tokenizer.decode(&ids)?;
     let _ = (tokenizer.fingerprint(), tokenizer.vocab_size(), tokenizer.eot_id());
     Ok(())

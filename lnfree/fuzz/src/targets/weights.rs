@@ -97,7 +97,7 @@ const PICKLE: &[&str] = &[
     "ctorch\nBoolStorage\n",
     "ctorch._utils\n_rebuild_parameter\n",
     "X\u{7}\0\0\0storage",
-    "X\u{1}\0\0\00",
+    "X\u{1}\0\0\u{0}0",
     "X\u{3}\0\0\0cpu",
     "K\u{10}",
     "K\0",

@@ -99,7 +99,7 @@ impl Keys {
         let neutral = NEUTRAL.iter().find(|(known, _)| *known == key).map_or("null", |(_, neutral)| neutral);
         let same = match value.as_f64() {
             Some(number) => neutral.parse() == Ok(number),
-            None => value.to_string().as_str() == *neutral,
+            None => value.to_string().as_str() == neutral,
         };
         same || value.is_null() || value.as_array().is_some_and(Vec::is_empty)
     }

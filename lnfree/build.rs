@@ -97,6 +97,8 @@ fn cxx() -> cc::Build {
         .flag_if_supported("-fclang-abi-compat=17")
         .opt_level(3)
         .warnings(true)
+        // libtorch was compiled with it, and some of its structs are laid out by it.
+        .define("NDEBUG", None)
         .debug(false)
         .flag_if_supported("-ffp-contract=fast")
         .flag_if_supported("-fno-math-errno")

@@ -1,9 +1,5 @@
 // Watches a thread, and the backwards that it starts, for what makes the host wait for a device: numbers read back, and shapes that depend on
 // numbers. On a CPU, where nothing is copied, operations count by their names and arguments, so that the path of a GPU can be tested without one.
-// libtorch was compiled with it, and lays out a recorded call by it.
-#ifndef NDEBUG
-#define NDEBUG
-#endif
 #include "result.hpp"
 
 #include <ATen/record_function.h>

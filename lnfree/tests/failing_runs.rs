@@ -21,6 +21,12 @@ fn token(row: u32, at: u32) -> u32 {
     (row * 37 + at * 101) % 60
 }
 
+/// libtorch's random generator, which makes the models, is one for the whole process.
+fn alone() -> std::sync::MutexGuard<'static, ()> {
+    static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
 /// A run of 4 steps on sequences of 8, and its folder; with `evaluated`, after steps 2 and 4 on sequences of 16.
 fn trainer(evaluated: bool) -> (TempDir, Trainer) {
     lnfree::tch::set_num_threads(1);
@@ -63,6 +69,7 @@ fn gradients(trainer: &Trainer) -> f64 {
 
 #[test]
 fn a_data_error_within_a_step_leaves_all_as_it_was() {
+    let _alone = alone();
     let (_calm, mut calm) = trainer(false);
     let (folder, mut trainer) = trainer(false);
     let tokens = folder.path().join("tokens.arrow");
@@ -88,6 +95,7 @@ fn events(run: &Path) -> Vec<Value> {
 
 #[test]
 fn a_data_error_within_a_run_keeps_what_was_done() {
+    let _alone = alone();
     let (folder, mut trainer) = trainer(false);
     // In the fourth step; three are done, and the second of them saved.
     damage(&folder.path().join("tokens.arrow"), 20, 8, true);
@@ -116,6 +124,7 @@ fn failed_twice(dir: &Path, reason: &str) {
 
 #[test]
 fn an_evaluation_that_cannot_read_its_data_is_an_event() {
+    let _alone = alone();
     let (folder, mut trainer) = trainer(true);
     damage(&folder.path().join("eval.arrow"), 3, 16, true);
     let dir = folder.path().join("run");
@@ -125,6 +134,7 @@ fn an_evaluation_that_cannot_read_its_data_is_an_event() {
 
 #[test]
 fn an_evaluation_that_is_not_finite_is_an_event() {
+    let _alone = alone();
     let (folder, mut trainer) = trainer(true);
     // A position that no training sequence reaches.
     let _ = no_grad(|| trainer.model.wpe.get(12).fill_(f64::NAN));

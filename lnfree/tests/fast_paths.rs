@@ -287,7 +287,7 @@ fn attention_by_tiles_is_attention() {
             for (found, theirs, plain) in [(&found, &theirs, &z), (&found_grad, &their_grad, &grad)] {
                 let (off, theirs) = (relative_rms(found, plain), relative_rms(theirs, plain));
                 assert!(
-                    off < near && off < 1.5 * theirs + 1e-7,
+                    off < f64::max(near, 1.01 * theirs) && off < 1.5 * theirs + 1e-7,
                     "{size:?} {kind:?}: {off:e}, libtorch {theirs:e}"
                 );
             }

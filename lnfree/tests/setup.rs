@@ -119,7 +119,7 @@ fn a_gpu_without_cudas_part_of_libtorch_is_told_how_to_get_it() {
     let folder = device::libtorch_folder().unwrap();
     let what = format!("the libtorch in {} is the CPU kind", folder.display());
     assert_eq!(answer(&text), format!("device cuda: {what}: ./scripts/setup.sh --cuda gets the other"));
-    let gpu = r#"Gpu { name: "Toy GPU", memory: 85899345920, capability: (9, 0) }"#;
+    let gpu = r#"Gpu { name: "Toy GPU", memory: 85899345920, capability: (9, 0), virtual_memory: false }"#;
     assert!(
         text.contains(&format!("driver: Ok(Driver {{ cuda: (13, 0), gpus: [{gpu}, {gpu}] }})")),
         "{text}"

@@ -54,6 +54,11 @@ pub struct Passes {
 }
 
 impl Passes {
+    /// The same in what is computed in on `device` (see [`FloatType::in_effect`]).
+    pub fn on(self, device: Device) -> Passes {
+        Passes { dtype: self.dtype.in_effect(device), ..self }
+    }
+
     /// How a config's batches go through, `micro_batch` sequences at a time.
     pub fn of(config: &Config, mode: Mode, micro_batch: u64) -> Passes {
         Passes {

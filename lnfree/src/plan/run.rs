@@ -57,7 +57,7 @@ impl RunPlan {
         matrix_peak: f64,
     ) -> RunPlan {
         let (batch_size, seq) = (config.train.batch_size as u64, config.data.block_size as u64);
-        let batch = Passes::of(config, mode, batch_size);
+        let batch = Passes::of(config, mode, batch_size).on(device);
         let usable = available.map_or(u64::MAX, |free| usable(free, device));
         let fits = |memory: &TrainingMemory| memory.total() <= usable;
         let micro_batch = match config.train.micro_batch_size {

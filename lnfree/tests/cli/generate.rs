@@ -147,7 +147,7 @@ fn logits_that_are_not_finite_are_an_error() {
     });
     for how in [["-t", "0"], ["-t", "0.8"]] {
         let ended = likely(&place, "overflow", &how);
-        assert_eq!(ended.code, Some(1), "{ended:?}");
+        assert_eq!(ended.code, Some(4), "{ended:?}");
         one_line(&ended, &["logits are NaN or infinite"]);
     }
     model(&place, "nan", 4096, |weights| drop(weights["wte.weight"].narrow(0, 9, 1).fill_(f64::NAN)));

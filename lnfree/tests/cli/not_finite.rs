@@ -126,6 +126,6 @@ fn standard_deviations_and_texts_of_such_a_model_are_errors() {
         let ended = place.lnfree(&["generate", "-m", "nano", "-n", "2", "-p", "The", "-t", temperature]);
         // `nano` is a folder here.
         assert_eq!(ended.code, Some(4), "{ended:?}");
-        one_line(&ended, &["probabilities are not numbers"]);
+        one_line(&ended, &["logits are NaN or infinite"]);
     }
 }

@@ -143,7 +143,7 @@ impl Trainer {
 fn micro_batch(config: &Config, mode: Mode, model: &Gpt2) -> usize {
     let train = &config.train;
     train.micro_batch_size.unwrap_or_else(|| {
-        let wish = Passes::of(config, mode, train.batch_size as u64);
+        let wish = Passes::of(config, mode, train.batch_size as u64).on(model.device());
         let free = available_memory(model.device()).unwrap_or(u64::MAX);
         let fitting = fitting_micro_batch(&Shape::of(&model.config), wish, model.device(), |memory| {
             memory.still_to_come() <= usable(free, model.device())

@@ -61,7 +61,7 @@ check_device() {
 self_test() {
     local arguments=() code=0 last
     if [ -n "$quick" ]; then arguments=(--quick); fi
-    last=$(timeout -k 5 "$(left)" "$LNFREE" selftest --device "$device" --json "$out/selftest.json" ${arguments[@]+"${arguments[@]}"} \
+    last=$(at_most "$(left)" "$LNFREE" selftest --device "$device" --json "$out/selftest.json" ${arguments[@]+"${arguments[@]}"} \
         2>"$out/selftest.err" | tee "$out/selftest.txt" | tail -n 1) || code=$?
     grep '^FAILED' "$out/selftest.txt" | cut -c 1-160 || true
     if [ $code -eq 0 ]; then verdict selftest ok "$last"; else verdict selftest FAILED "${last:-no comparison}; $(tail -n 1 "$out/selftest.err")"; fi

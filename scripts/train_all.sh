@@ -132,7 +132,7 @@ study() {
     done
     [ -d "$folder/ln_free/checkpoints/step-$published" ] ||
         say "$size: no checkpoint of step $published, which was published: nothing is held against the published figures"
-    "$LNFREE" eval-all --suite "$suite" --models "$size" --out "$folder/eval" ${machine[@]+"${machine[@]}"} "${added[@]}"
+    "$LNFREE" eval-all --suite "$suite" --models "$size" --out "$folder/eval" ${machine[@]+"${machine[@]}"} ${added[@]+"${added[@]}"}
     step "$size: report"
     # The table has just been printed.
     "$LNFREE" report "$folder/vanilla" "$folder/ln_free" --eval "$folder"/eval/*--*.json --out "$folder/report.html" |

@@ -34,7 +34,7 @@ def header(file):
 ROOT = HERE.parent.parent.parent
 for name in ["nano", "nano_pretrain"]:
     text = "\n".join(l for l in (ROOT / f"configs/{name}.toml").read_text().splitlines() if l and l[0] != "#")
-    put("config", name, text.encode() + SEP + b"train.max_steps=7\ndata.train=x\nnorm.momentum = 0.5")
+    put("config", name, text.encode() + SEP + b"train.max_steps=700\ndata.train=x\nnorm.momentum = 0.5")
 put("config", "small", b'model={name="m",n_layer=1}\ntrain={batch_size=1,max_steps=1,learning_rate=1,min_lr=0,warmup_steps=0}\n'
     b'data={train="t",block_size=2}\n' + SEP)
 MODEL = dict(model_type="gpt2", activation_function="gelu_new", n_layer=1, n_head=2, n_embd=4, n_positions=8, vocab_size=16,

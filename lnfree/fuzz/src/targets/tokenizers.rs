@@ -80,7 +80,9 @@ fn json(scratch: &Scratch, input: &[u8]) -> Result<()> {
 fn files(scratch: &Scratch, input: &[u8]) -> Result<()> {
     let [vocab, merges, config, special] = parts(input);
     let names = ["vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json"];
-    let files: Vec<_> = names.into_iter().zip([vocab, merges, config, special]).collect();
+    let mut files: Vec<_> = names.into_iter().zip([vocab, merges, config, special]).collect();
+    // The other target leaves one.
+    files.push(("tokenizer.json", &[]));
     write(scratch, &files)?;
     used(scratch)
 }

@@ -37,7 +37,8 @@ extern "C" fn on_bus_error(_: c_int, info: *mut libc::siginfo_t, _: *mut c_void)
     let address = unsafe { (*info).si_addr() } as usize;
     say(b"lnfree: ");
     // SAFETY: only one thread comes here, once.
-    if !name_mapping(address, unsafe { &mut *(&raw mut ROOM) }) {
+    let room = &raw mut ROOM;
+    if !name_mapping(address, unsafe { &mut *room }) {
         say(b"a file in memory");
     }
     say(b": cannot be read any more: its disk has failed, or it has become shorter; what was saved is whole\n");

@@ -76,7 +76,7 @@ pub(super) fn generate(args: GenerateArgs) -> anyhow::Result<()> {
     let loaded = LoadedModel::load_with(&dir, load)?;
     let config = loaded.generation_config()?;
     if !config.unused.is_empty() {
-        eprintln!("{}: not used: {}", config.path.display(), config.unused.join(", "));
+        crate::panics::warn(&format!("{}: not used: {}", config.path.display(), config.unused.join(", ")));
     }
     let mut prompt = tokenizer.encode(&args.prompt)?;
     if prompt.is_empty() {

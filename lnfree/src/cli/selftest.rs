@@ -8,6 +8,7 @@ use lnfree::atomic::write_text;
 use lnfree::selftest::{Comparison, SelfTestOptions, selftest};
 
 use super::DeviceArgs;
+use super::out::outln;
 
 #[derive(Args)]
 pub(super) struct SelfTestArgs {
@@ -33,10 +34,10 @@ pub(super) fn run(args: SelfTestArgs) -> anyhow::Result<()> {
             return Err(Error::file(path, format!("{} is no folder", folder.display())).into());
         }
     }
-    println!("{}", Comparison::HEAD);
+    outln!("{}", Comparison::HEAD);
     let options = SelfTestOptions { quick: args.quick, fault: args.fault };
-    let test = selftest(device, &options, |comparison| println!("{}", comparison.line()))?;
-    println!("{}", test.verdict());
+    let test = selftest(device, &options, |comparison| outln!("{}", comparison.line()))?;
+    outln!("{}", test.verdict());
     if let Some(path) = &args.json {
         write_text(path, &serde_json::to_string_pretty(&test)?)?;
     }

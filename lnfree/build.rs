@@ -13,13 +13,14 @@ fn main() {
 }
 
 /// Operations on tensors, files of `native/`.
-const OPERATIONS: [&str; 15] = [
+const OPERATIONS: [&str; 16] = [
     "attention",
     "cross_entropy",
     "dispatch",
     "fake_norm",
     "fold",
     "gelu",
+    "gpu",
     "linear",
     "loops",
     "matmul",

@@ -7,7 +7,7 @@
 #     --dtypes LIST                      of float32, bfloat16, and on a GPU tf32
 #     --tasks LIST                       of train, eval, generate
 #     --repeats N                        rounds; in each, every program runs in turn (2 on a CPU, 1 on a GPU or with --minutes)
-#     --minutes N                        end by then; what is measured last gets its share of the time too
+#     --minutes N | --seconds N          end by then; what is measured last gets its share of the time too
 #     --limit N                          end a single run after so many seconds (600 on a CPU, 240 on a GPU)
 #     --device auto|cpu|cuda             a GPU if it can be used (auto), or what is said
 #     --peer-python PATH                 a Python with torch and transformers (python3); without them only lnfree is timed
@@ -26,7 +26,7 @@ PEER=$ROOT/scripts/bench/peer.py
 SHORTEST=5 # seconds: nothing is started that has fewer
 SMALLEST=(bench --device cuda --size "1,1,8,16" --seq 2 --batch-size 1 --steps 1 --warmup 0)
 python=python3
-sizes='' dtypes='' tasks=train,eval,generate repeats='' minutes='' limit='' out='' markdown=() quick='' device=auto
+sizes='' dtypes='' tasks=train,eval,generate repeats='' minutes='' seconds='' limit='' out='' markdown=() quick='' device=auto
 
 read_arguments() {
     while [ $# -gt 0 ]; do
@@ -38,6 +38,7 @@ read_arguments() {
         --tasks) tasks=${2:?--tasks needs a list} && shift ;;
         --repeats) repeats=${2:?--repeats needs a number} && shift ;;
         --minutes) minutes=${2:?--minutes needs a number} && shift ;;
+        --seconds) seconds=${2:?--seconds needs a number} && shift ;;
         --limit) limit=${2:?--limit needs a number of seconds} && shift ;;
         --device) device=${2:?--device needs auto, cpu or cuda} && shift ;;
         --peer-python) python=${2:?--peer-python needs a path} && shift ;;
@@ -54,9 +55,10 @@ read_arguments() {
 # Refuses now what would go wrong minutes later.
 check_arguments() {
     local word
-    for word in "$repeats" "$minutes" "$limit"; do
-        case $word in *[!0-9]* | 0) die "$word: --repeats, --minutes and --limit are whole numbers from 1" ;; esac
+    for word in "$repeats" "$minutes" "$seconds" "$limit"; do
+        case $word in *[!0-9]* | 0) die "$word: --repeats, --minutes, --seconds and --limit are whole numbers from 1" ;; esac
     done
+    [ -z "$minutes" ] || seconds=$((minutes * 60))
     case $device in auto | cpu | cuda) ;; *) die "device $device: there are auto, cpu and cuda" ;; esac
     for word in ${sizes//,/ }; do describe "$word"; done
     for word in ${tasks//,/ }; do
@@ -105,9 +107,9 @@ defaults() {
     if [ -n "$quick" ]; then
         : "${sizes:=nano}" "${dtypes:=float32,bfloat16}" "${repeats:=1}"
     fi
-    if [ -n "$minutes" ]; then : "${repeats:=1}"; fi
+    if [ -n "$seconds" ]; then : "${repeats:=1}"; fi
     if [ "$device" = cuda ]; then
-        : "${sizes:=gpt2,gpt2-medium,gpt2-large,gpt2-xl}" "${dtypes:=bfloat16}" "${repeats:=1}" "${minutes:=9}" "${limit:=240}"
+        : "${sizes:=gpt2,gpt2-medium,gpt2-large,gpt2-xl}" "${dtypes:=bfloat16}" "${repeats:=1}" "${seconds:=540}" "${limit:=240}"
     else
         : "${sizes:=nano,gpt2}" "${dtypes:=float32,bfloat16}" "${repeats:=2}" "${limit:=600}"
     fi
@@ -132,12 +134,12 @@ describe() {
 }
 
 # Sections share the time that is left: the one that begins has $1 of the $2 parts that it and all later ones have.
-section() { if [ -n "$minutes" ]; then until=$((SECONDS + (minutes * 60 - SECONDS) * $1 / $2)); fi; }
+section() { if [ -n "$seconds" ]; then until=$((SECONDS + (seconds - SECONDS) * $1 / $2)); fi; }
 
 # Seconds that a run which starts now may take.
 seconds_left() {
     local left=$limit
-    if [ -n "$minutes" ] && [ $((until - SECONDS)) -lt "$left" ]; then left=$((until - SECONDS)); fi
+    if [ -n "$seconds" ] && [ $((until - SECONDS)) -lt "$left" ]; then left=$((until - SECONDS)); fi
     echo "$left"
 }
 
@@ -176,10 +178,11 @@ measure() {
 # The line of file $1 that says what went wrong: the last that names an error, or the last.
 last_words() { { grep -E '[A-Za-z](Error|Exception)\b' "$1" || grep -v '^ *$' "$1" || true; } | tail -n 1; }
 
-# Why a program ended with code $1 after $3 of the $4 seconds that it had; what it said is in file $2.
+# Why a program ended with code $1 after $3 of the $4 seconds that it had; what it said is in file $2. With less than the limit, it is
+# no fault of its own.
 reason() {
     if [ "$1" -eq 124 ] || [ "$3" -ge "$4" ]; then
-        echo 'too slow'
+        if [ "$4" -lt "$limit" ]; then echo 'no time left'; else echo 'too slow'; fi
     elif grep -qiE 'out of memory|not enough memory|allocate memory|alloc(ation)?_failed' "$2"; then
         echo 'out of memory'
     elif [ "$1" -eq 137 ]; then

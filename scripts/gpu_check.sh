@@ -73,7 +73,7 @@ bench() {
     "$ROOT/scripts/bench.sh" --device "${device%%:*}" --peer-python "$python" --out "$out/part.jsonl" "$@" >"$out/bench.txt" 2>&1 || {
         verdict bench FAILED "bench.sh $*: $(tail -n 1 "$out/bench.txt")"
     }
-    sed -n '/tokens\/s$/p; /out of memory/p; /too slow/p; /failed/p' "$out/bench.txt"
+    sed -n '/tokens\/s$/p; /out of memory/p; /too slow/p; /failed/p; /no time left/p' "$out/bench.txt"
     cat "$out/part.jsonl" >>"$out/results.jsonl" 2>/dev/null || true
     rm -f "$out/part.jsonl" "$out/bench.txt"
 }
@@ -88,9 +88,9 @@ benchmark() {
     fi
     local sizes=()
     if [ -n "$quick" ]; then sizes=(--sizes nano); fi
-    bench --tasks eval --dtypes tf32 --no-peer --minutes 1 ${sizes[@]+"${sizes[@]}"}
-    rest=$((($(left) - LATEST) / 60))
-    if [ $rest -ge 1 ]; then bench --minutes $rest ${sizes[@]+"${sizes[@]}"}; else verdict bench skipped 'no time left'; fi
+    bench --tasks eval --dtypes tf32 --no-peer --seconds 50 ${sizes[@]+"${sizes[@]}"}
+    rest=$(($(left) - LATEST))
+    if [ $rest -ge 30 ]; then bench --seconds $rest ${sizes[@]+"${sizes[@]}"}; else verdict bench skipped 'no time left'; fi
 }
 
 judge() {

@@ -37,6 +37,9 @@ begin 'the set-up script'
 ./scripts/tests/setup_test.sh
 ./scripts/tests/portable_test.sh
 
+begin 'kernels for GPUs, on the CPU'
+./scripts/tests/gpu_kernels_test.sh
+
 begin 'cargo clippy'
 cargo clippy --locked --workspace --all-targets -- --deny warnings
 

@@ -5,8 +5,10 @@
 //! libtorch decides once, at the first call that touches it, whether there is CUDA (`at::detail::getCUDAHooks`): ask for
 //! a device here before any tensor is made.
 
+mod cache;
 mod cuda;
 mod driver;
+mod gpu_kernels;
 mod kernels;
 mod products;
 mod system;
@@ -20,6 +22,8 @@ use tch::Device;
 pub use cuda::{cuda_devices, load_cuda};
 pub(crate) use cuda::{cuda_part, version_in};
 pub use driver::{Driver, Gpu, driver};
+pub use gpu_kernels::gpu_kernels;
+pub(crate) use gpu_kernels::{for_gpu_kernels, has_gpu_kernels};
 pub use kernels::{KERNELS_VARIABLE, Kernels, KernelsGuard};
 pub(crate) use kernels::{for_cpu_kernels, has_cpu_kernels};
 pub(crate) use products::bfloat16_is_computed;

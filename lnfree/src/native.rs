@@ -1,6 +1,7 @@
 //! The functions of `native/`, made safe.
 
 mod devices;
+mod gpu;
 #[cfg(test)]
 mod nonfinite_tests;
 mod norms;
@@ -8,6 +9,7 @@ mod reads;
 mod tensors;
 
 pub(crate) use devices::*;
+pub(crate) use gpu::*;
 pub(crate) use norms::*;
 pub(crate) use reads::*;
 pub(crate) use tensors::*;

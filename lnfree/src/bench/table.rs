@@ -18,14 +18,23 @@ use crate::Result;
 pub fn bench_table(path: &Path, markdown: bool) -> Result<String> {
     let results = Results::read(path)?;
     let mut rows = vec![HEADER.map(String::from)];
+    let mut left_out = 0;
     for (task, programs) in &results.tasks {
-        rows.extend(programs.iter().map(|(program, runs)| results.row(task, program, runs)));
+        let (found, none): (Vec<_>, Vec<_>) = programs.iter().partition(|(_, runs)| !runs.had_no_time());
+        rows.extend(found.iter().map(|(program, runs)| results.row(task, program, runs)));
+        left_out += none.len();
     }
     let peaks: Vec<String> =
         results.peaks.iter().map(|(dtype, peak)| format!("{dtype} {}", flops(*peak))).collect();
     let devices = results.devices.join("; ");
     let head = format!("{devices}; matrix products alone reach {}", peaks.join(", "));
-    Ok(format!("{head}\n\n{}", if markdown { as_markdown(&rows) } else { as_columns(&rows) }))
+    let table = if markdown { as_markdown(&rows) } else { as_columns(&rows) };
+    let end = if left_out == 0 {
+        String::new()
+    } else {
+        format!("\n\nThere was no time left for {left_out} more.")
+    };
+    Ok(format!("{head}\n\n{table}{end}"))
 }
 
 const HEADER: [&str; COLUMNS] = [
@@ -157,6 +166,24 @@ mod tests {
             "{table}"
         );
         assert!(rows[3].contains("| 1.50 GiB (plan 1.75) |"), "{table}");
+    }
+
+    #[test]
+    fn what_there_was_no_time_for_is_counted() {
+        let none = |why: &str| {
+            format!(
+                r#"{{"program": "PyTorch", "size": "gpt2", "error": {{"task": "eval", "ln": "{}", "dtype": "tf32", "why": "{why}"}}}}"#,
+                why.len()
+            )
+        };
+        let lines = [line("lnfree", "real", 1.0), none("no time left"), none("too slow")];
+        let table = table_of(&lines, true).unwrap();
+        assert!(
+            table.contains("too slow") && table.ends_with("|\n\nThere was no time left for 1 more."),
+            "{table}"
+        );
+        let table = table_of(&lines[..1], true).unwrap();
+        assert!(table.ends_with('|'), "{table}");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::sync::OnceLock;
 use serde::{Deserialize, Serialize};
 use tch::Device;
 
-use super::{Kernels, LIBTORCH_VERSION, device_name};
+use super::{Kernels, LIBTORCH_VERSION, cache, device_name};
 use crate::Result;
 use crate::native;
 
@@ -88,9 +88,7 @@ fn machine() -> String {
 }
 
 fn file() -> Option<PathBuf> {
-    let folder = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let cache = folder("XDG_CACHE_HOME").or_else(|| Some(folder("HOME")?.join(".cache")))?;
-    Some(cache.join("lnfree").join("products.json"))
+    Some(cache::folder()?.join("products.json"))
 }
 
 /// What is known of machines that share this home; nothing where the file cannot be read.
@@ -103,18 +101,8 @@ fn read(path: &Path) -> BTreeMap<String, Products> {
 fn keep(path: &Path, products: Products) {
     let mut all = read(path);
     all.insert(machine(), products);
-    let Some(folder) = path.parent() else { return };
-    if std::fs::create_dir_all(folder).is_err() {
-        return;
-    }
-    let Ok(text) = serde_json::to_string_pretty(&all) else { return };
-    // Another process may be writing too: each writes a whole file.
-    let written = tempfile::NamedTempFile::new_in(folder).and_then(|mut file| {
-        std::io::Write::write_all(&mut file, text.as_bytes())?;
-        Ok(file)
-    });
-    if let Ok(file) = written {
-        let _ = file.persist(path);
+    if let Ok(text) = serde_json::to_string_pretty(&all) {
+        cache::keep(path, text.as_bytes());
     }
 }
 

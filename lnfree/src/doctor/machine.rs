@@ -56,7 +56,17 @@ fn computes() -> Result<(), String> {
 pub(super) fn cuda() -> Check {
     const NAME: &str = "CUDA";
     match device::cuda_devices() {
-        Ok(_) => Check::ok(NAME, device::driver().map(|d| describe(&d)).unwrap_or_default()),
+        Ok(_) => {
+            let gpus = device::driver().map(|d| describe(&d)).unwrap_or_default();
+            match device::gpu_kernels(0) {
+                Ok(()) => Check::ok(NAME, format!("{gpus}; lnfree's own kernels run")),
+                Err(why) => Check::warn(
+                    NAME,
+                    format!("{gpus}; lnfree's own kernels do not run ({why})"),
+                    "without them libtorch computes the same more slowly; ./scripts/setup.sh --cuda gets a whole libtorch",
+                ),
+            }
+        }
         Err(why) if nvidia_gpu_present() => match why.rsplit_once(": ") {
             Some((what, to_do)) => Check::warn(NAME, format!("not used: {what}"), to_do),
             None => Check::warn(NAME, format!("not used: {why}"), "./scripts/setup.sh --cuda"),

@@ -119,7 +119,7 @@ impl<P: FnMut(usize)> Engine<'_, P> {
             let ids = batch.ids.narrow(0, (i * at_a_time) as i64, rows.len() as i64);
             let stats = self.forward(&ids)?;
             self.settle()?;
-            let on_its_way = matches!(stats, Stats::Device(_));
+            let on_its_way = matches!(stats, Stats::OnTheWay(_));
             self.waiting = Some((rows.to_vec(), len - 1, stats));
             if !on_its_way {
                 self.settle()?;

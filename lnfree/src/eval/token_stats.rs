@@ -3,17 +3,17 @@
 use tch::{Device, Kind, Tensor};
 
 use super::memory::Chunk;
-use crate::device::for_cpu_kernels;
+use crate::device::{for_cpu_kernels, for_gpu_kernels};
 use crate::model::padded;
-use crate::native::{TokenSums, add_logits, product};
+use crate::native::{Reading, TokenSums, add_logits, gpu_token_stats, product};
 use crate::{Error, Result};
 
 /// `[loss, entropy, confidence, correct]` of `n` tokens.
 pub(super) enum Stats {
     /// Flat, on this side.
     Host(Vec<f32>),
-    /// float32 `[n, 4]` on a GPU, perhaps still being computed.
-    Device(Tensor),
+    /// float32 `[n, 4]`, on its way from a GPU that perhaps still computes it.
+    OnTheWay(Reading),
 }
 
 impl Stats {
@@ -21,7 +21,7 @@ impl Stats {
     pub fn on_host(self) -> Result<Vec<f32>> {
         match self {
             Stats::Host(stats) => Ok(stats),
-            Stats::Device(stats) => Ok(Vec::try_from(stats.to_device(Device::Cpu).view(-1))?),
+            Stats::OnTheWay(stats) => Ok(Vec::try_from(stats.end()?.view(-1))?),
         }
     }
 }
@@ -41,15 +41,24 @@ pub(super) fn token_stats(last: &Tensor, head: &Tensor, targets: &Tensor, chunk:
         }
         return Ok(Stats::Host(out));
     }
-    let parts: Vec<Tensor> = pieces
-        .map(|(start, len)| {
-            let logits = last.narrow(0, start, len).linear::<Tensor>(head, None);
-            piece(&logits, &targets.narrow(0, start, len))
-        })
-        .collect();
-    match parts.is_empty() {
-        true => Err(Error::invalid("no tokens to evaluate")),
-        false => Ok(Stats::Device(Tensor::cat(&parts, 0))),
+    let ours = for_gpu_kernels(last);
+    // Rows of zeros, which are no tokens.
+    let rows = if ours { padded(head, 0.0) } else { head.shallow_clone() };
+    let parts = pieces.map(|(start, len)| {
+        let (x, targets) = (last.narrow(0, start, len), targets.narrow(0, start, len));
+        match ours {
+            true => gpu_token_stats(&product(&x, &rows.tr())?, head.size()[0], &targets.contiguous()),
+            false => Ok(piece(&x.linear::<Tensor>(&rows, None), &targets)),
+        }
+    });
+    let parts = parts.collect::<Result<Vec<Tensor>>>()?;
+    if parts.is_empty() {
+        return Err(Error::invalid("no tokens to evaluate"));
+    }
+    let stats = Tensor::cat(&parts, 0);
+    match stats.device() {
+        Device::Cpu => Ok(Stats::Host(Vec::try_from(stats.view(-1))?)),
+        _ => Ok(Stats::OnTheWay(Reading::begin(&stats)?)),
     }
 }
 

@@ -7,9 +7,9 @@ use tch::{Kind, Tensor};
 
 use super::IGNORE;
 use crate::Result;
-use crate::device::for_cpu_kernels;
+use crate::device::{for_cpu_kernels, for_gpu_kernels};
 use crate::model::{ROWS, padded};
-use crate::native::{add_product, logits_to_gradient, product};
+use crate::native::{add_product, gpu_logits_to_gradient, logits_to_gradient, product};
 
 /// What [`linear_cross_entropy`] finds.
 #[derive(Debug)]
@@ -53,12 +53,18 @@ pub fn linear_cross_entropy(
             let losses = logits_to_gradient(&mut logits, vocab_size, &targets, coefficient as f32)?;
             sum += losses.sum(Kind::Double);
         } else {
-            let no_tokens = logits.narrow(1, vocab_size, logits.size()[1] - vocab_size);
-            let _ = no_tokens.shallow_clone().fill_(f64::NEG_INFINITY);
             let counts = targets.not_equal(IGNORE).to_kind(Kind::Float);
             let weights = (counts * coefficient / n_counted.clamp_min(1.0)).unsqueeze(-1);
-            let at_a_time = float_rows_at_a_time(vocab_size as u64) as i64;
-            sum += to_gradient(&logits, &targets, &weights, at_a_time);
+            if for_gpu_kernels(&logits) {
+                let losses =
+                    gpu_logits_to_gradient(&mut logits, vocab_size, &targets.contiguous(), &weights)?;
+                sum += losses.sum(Kind::Double);
+            } else {
+                let no_tokens = logits.narrow(1, vocab_size, logits.size()[1] - vocab_size);
+                let _ = no_tokens.shallow_clone().fill_(f64::NEG_INFINITY);
+                let at_a_time = float_rows_at_a_time(vocab_size as u64) as i64;
+                sum += to_gradient(&logits, &targets, &weights, at_a_time);
+            }
         }
         grad.narrow(0, start, len).copy_(&product(&logits, head)?);
         add_product(head_grad, &logits.tr(), &x)?;

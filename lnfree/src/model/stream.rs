@@ -26,8 +26,8 @@ impl<'a> Reader<'a> {
         Reader { norm: block.ln_1.as_ref(), site: LnSite::Ln1Qk(layer) }
     }
 
-    /// What it would have made along with the sum.
-    fn wishes(&self, pass: &Pass) -> Wishes<'a> {
+    /// What it would have made along with the sum; its fake LN only with `norms`.
+    fn wishes(&self, pass: &Pass, norms: bool) -> Wishes<'a> {
         let bfloat16 = pass.compute.dtype == Kind::BFloat16;
         let Some(norm) = self.norm else { return Wishes { bfloat16, ..Wishes::default() } };
         // σ comes with a real LN.
@@ -36,7 +36,7 @@ impl<'a> Reader<'a> {
         if norm.folded.main || norm.folded.v {
             return Wishes { bfloat16, sigma, norm: None };
         }
-        let std = self.std(pass).map(|std| (&norm.weight, &norm.bias, std));
+        let std = self.std(pass).filter(|_| norms).map(|std| (&norm.weight, &norm.bias, std));
         Wishes { bfloat16: bfloat16 && std.is_some(), sigma, norm: std }
     }
 
@@ -59,9 +59,10 @@ impl Stream {
 
     /// The stream with what a branch adds to it, `[batch, pos, n_embd]`; `None` reads nothing but the sum.
     pub(super) fn plus(&self, branch: &Tensor, reader: Option<Reader>, pass: &Pass) -> Stream {
-        let known = matches!(branch.kind(), Kind::Float | Kind::BFloat16) && for_cpu_kernels(&self.x);
-        if known && self.x.numel() > 0 {
-            let wishes = reader.map_or_else(Wishes::default, |reader| reader.wishes(pass));
+        let known = matches!(branch.kind(), Kind::Float | Kind::BFloat16);
+        if known && native::residual_is_ours(&self.x) {
+            let on_cpu = for_cpu_kernels(&self.x);
+            let wishes = reader.map_or_else(Wishes::default, |reader| reader.wishes(pass, on_cpu));
             if wishes.any() || branch.kind() == Kind::BFloat16 {
                 return native::residual(&self.x, branch, &wishes);
             }

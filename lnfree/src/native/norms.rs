@@ -5,7 +5,10 @@ use torch_sys::C_tensor;
 
 use super::tensors::{check, must, tensor};
 use crate::Result;
-use crate::device::for_cpu_kernels;
+use crate::device::{for_cpu_kernels, for_gpu_kernels};
+
+/// The longest rows of the residual stream that a GPU adds; native/residual.cpp has the same number.
+const GPU_LONGEST: i64 = 4096;
 
 unsafe extern "C" {
     fn lnfree_fold(
@@ -166,8 +169,14 @@ impl Wishes<'_> {
     }
 }
 
-/// `x` + `branch`, both `[batch, pos, n]` on a CPU, the one float32, the other float32 or bfloat16, and what else is wished for, in one
-/// pass; differentiable.
+/// Whether [`residual`] takes sums on the stream `x`: on a CPU all, on a GPU those whose rows its threads share evenly.
+pub(crate) fn residual_is_ours(x: &Tensor) -> bool {
+    let n = x.size().last().copied().unwrap_or(0);
+    x.numel() > 0 && (for_cpu_kernels(x) || (n % 4 == 0 && n <= GPU_LONGEST && for_gpu_kernels(x)))
+}
+
+/// `x` + `branch`, both `[batch, pos, n]`, the one float32, the other float32 or bfloat16, and what else is wished for, in one pass;
+/// differentiable. On a GPU there is no fake LN of it.
 pub(crate) fn residual(x: &Tensor, branch: &Tensor, wishes: &Wishes) -> Stream {
     let null = std::ptr::null();
     let (weight, bias, divisor) = match &wishes.norm {

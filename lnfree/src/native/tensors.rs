@@ -240,7 +240,7 @@ pub(super) fn check(code: i32) -> Result<()> {
     if code == 0 { Ok(()) } else { Err(last_error()) }
 }
 
-fn last_error() -> Error {
+pub(super) fn last_error() -> Error {
     // SAFETY: reads a flag of this thread.
     if unsafe { lnfree_last_error_is_memory() } {
         return Error::OutOfMemory;

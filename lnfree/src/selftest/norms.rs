@@ -1,7 +1,7 @@
 //! LNs, real and fake, wherever they are computed: alone, in the matrix that reads them, with the sum that
 //! they read.
 
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::recorder::{Recorder, Tolerance, noise};
 use crate::Result;
@@ -30,6 +30,7 @@ pub(super) fn all(recorder: &mut Recorder) {
         recorder.compare(op, &name, Tolerance::PRODUCT, |recorder| fake_norm(recorder, shape));
     }
     recorder.compare(op, "residual sum", Tolerance::PRODUCT, residual_sum);
+    recorder.compare(op, "residual sum that is read", Tolerance::PRODUCT, residual_read);
     recorder.compare(op, "residual sum with its fake LN", Tolerance::PRODUCT, residual_with_norm);
 }
 
@@ -112,13 +113,13 @@ fn residual_inputs(recorder: &Recorder) -> [(Tensor, Tensor); 5] {
     ]
 }
 
-/// The sum as devices without our kernels make it too, float32 plus the type of products.
+/// The sum alone, float32 plus the type of products; as devices without our kernels make it too.
 fn residual_sum(recorder: &Recorder) -> Result<Pairs> {
     let inputs = residual_inputs(recorder);
     let (above, wide_above) = recorder.both_wide(noise(&[3, 21, 96], 0.91));
     let leaf = |x: &Tensor| x.detach().copy().set_requires_grad(true);
     let (x, branch) = (leaf(&inputs[0].0), leaf(&inputs[1].0));
-    let sum = match has_cpu_kernels(recorder.device) {
+    let sum = match native::residual_is_ours(&x) {
         true => native::residual(&x, &branch, &Wishes::default()).x,
         false => &x + &branch,
     };
@@ -128,6 +129,34 @@ fn residual_sum(recorder: &Recorder) -> Result<Pairs> {
         ("", sum.detach(), right),
         ("gradient of x", x.grad(), wide_above.shallow_clone()),
         ("gradient of branch", branch.grad(), wide_above),
+    ])
+}
+
+/// The sum, read in bfloat16 too, with its σ; backwards, gradients of both meet.
+fn residual_read(recorder: &Recorder) -> Result<Pairs> {
+    let inputs = residual_inputs(recorder);
+    let leaf = |x: &Tensor| x.detach().copy().set_requires_grad(true);
+    let (x, branch) = (leaf(&inputs[0].0), leaf(&inputs[1].0));
+    if !native::residual_is_ours(&x) {
+        return Ok(Vec::new());
+    }
+    let (above, wide_above) = recorder.both_wide(noise(&[3, 21, 96], 0.91));
+    let of_read = noise(&[3, 21, 96], 0.83).to_kind(Kind::BFloat16);
+    let stream = native::residual(&x, &branch, &Wishes { norm: None, bfloat16: true, sigma: Some(1e-5) });
+    let read = stream.read.ok_or_else(|| crate::Error::invalid("nothing was made for the reader"))?;
+    let sigma = stream.sigma.ok_or_else(|| crate::Error::invalid("no sigma was made"))?;
+    let arrived = of_read.to_device(recorder.device);
+    backward_from(&[(&stream.x, Some(&above)), (&read, Some(&arrived))])?;
+    let right = &inputs[0].1 + &inputs[1].1;
+    let right_sigma = (right.var_dim([-1i64].as_slice(), false, false) + 1e-5).sqrt();
+    let met = wide_above + of_read.to_kind(Kind::Double);
+    let rounded = stream.x.to_kind(Kind::BFloat16).to_device(Device::Cpu).to_kind(Kind::Double);
+    Ok(vec![
+        ("", stream.x.detach(), right),
+        ("in bfloat16", read.detach(), rounded),
+        ("sigma", sigma, right_sigma),
+        ("gradient of x", x.grad(), met.shallow_clone()),
+        ("gradient of branch", branch.grad(), met),
     ])
 }
 
@@ -166,8 +195,6 @@ fn residual_with_norm(recorder: &Recorder) -> Result<Pairs> {
 
 #[cfg(test)]
 mod tests {
-    use tch::Device;
-
     use super::*;
 
     #[test]

@@ -4,6 +4,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::recorder::{Recorder, Tolerance, noise};
 use crate::Result;
+use crate::device::{has_cpu_kernels, has_gpu_kernels};
 use crate::loss::{IGNORE, linear_cross_entropy};
 use crate::native::{self, AdamWStep, Gradients};
 use crate::optim::clip_coefficient;
@@ -29,6 +30,9 @@ pub(super) fn all(recorder: &mut Recorder) {
     recorder.compare(op, "cross-entropy", Tolerance::PRODUCT, |recorder| cross_entropy(recorder, 0));
     recorder.compare(op, "cross-entropy, padded", Tolerance::PRODUCT, |recorder| cross_entropy(recorder, 21));
     recorder.compare(op, "logits to gradient", Tolerance::ROUNDING, logits_to_gradient);
+    // Whatever the type of logits, numbers are computed in float32.
+    let float32 = Tolerance { bfloat16: 1e-5, tf32: 1e-5, ..Tolerance::PRODUCT };
+    recorder.compare(op, "token statistics", float32, token_stats);
     recorder.compare(op, "adamw", Tolerance { bfloat16: 2e-6, ..Tolerance::ROUNDING }, adamw);
     recorder.compare(op, "clipping", Tolerance { bfloat16: 2e-6, ..Tolerance::ROUNDING }, clipping);
 }
@@ -173,19 +177,49 @@ fn cross_entropy(recorder: &Recorder, padding: i64) -> Result<Pairs> {
     ])
 }
 
-/// The kernel for CPUs alone; other devices have it in their cross-entropy.
+/// Our kernels alone, on logits with columns that are no tokens; other devices have it in their cross-entropy.
 fn logits_to_gradient(recorder: &Recorder) -> Result<Pairs> {
-    if recorder.device != Device::Cpu {
+    let (n, vocab_size) = (60, 1003);
+    let (mut logits, wide) = recorder.both(noise(&[n, vocab_size + 21], 0.31) * 4.0);
+    let ids = targets(n, vocab_size);
+    let losses = if has_gpu_kernels(recorder.device) {
+        let weights = ids.not_equal(IGNORE).to_kind(Kind::Float).to_device(recorder.device);
+        native::gpu_logits_to_gradient(&mut logits, vocab_size, &ids.to_device(recorder.device), &weights)?
+    } else if has_cpu_kernels(recorder.device) {
+        native::logits_to_gradient(&mut logits, vocab_size, &ids, 1.0)?
+    } else {
+        return Ok(Vec::new());
+    };
+    let [x] = leaves([&wide.narrow(1, 0, vocab_size)]);
+    let mean = plain_cross_entropy(&x, &ids);
+    let counted = ids.not_equal(IGNORE).sum(Kind::Double);
+    (&mean * &counted).backward();
+    let found = logits.narrow(1, 0, vocab_size);
+    Ok(vec![("losses", losses.sum(Kind::Double), (mean * counted).detach()), ("", found, x.grad())])
+}
+
+/// Our kernel for GPUs alone; a CPU has its own, in pieces of the vocabulary, which the evaluation shows.
+fn token_stats(recorder: &Recorder) -> Result<Pairs> {
+    if !has_gpu_kernels(recorder.device) {
         return Ok(Vec::new());
     }
-    let (mut logits, wide) = recorder.both(noise(&[60, 1003], 0.31) * 4.0);
-    let ids = targets(60, 1003);
-    let losses = native::logits_to_gradient(&mut logits, 1003, &ids, 1.0)?;
-    let [x] = leaves([&wide]);
-    let mean = plain_cross_entropy(&x, &ids);
-    let n = ids.not_equal(IGNORE).sum(Kind::Double);
-    (&mean * &n).backward();
-    Ok(vec![("losses", losses.sum(Kind::Double), (mean * n).detach()), ("", logits, x.grad())])
+    let (n, vocab_size) = (60, 1003);
+    let (logits, wide) = recorder.both(noise(&[n, vocab_size + 21], 0.31) * 4.0);
+    let wide = wide.narrow(1, 0, vocab_size);
+    // Some are the most likely token.
+    let ids = (Tensor::arange(n, (Kind::Int64, Device::Cpu)) * 7919).remainder(vocab_size);
+    ids.narrow(0, 0, 20).copy_(&wide.narrow(0, 0, 20).argmax(-1, false));
+    let found = native::gpu_token_stats(&logits, vocab_size, &ids.to_device(recorder.device))?;
+    let log_p = wide.log_softmax(-1, Kind::Double);
+    let right = [
+        -log_p.gather(-1, &ids.unsqueeze(-1), false).squeeze_dim(-1),
+        -(log_p.exp() * &log_p).sum_dim_intlist([-1i64].as_slice(), false, Kind::Double),
+        log_p.amax([-1i64], false).exp(),
+        wide.argmax(-1, false).eq_tensor(&ids).to_kind(Kind::Double),
+    ];
+    let names = ["losses", "entropy", "confidence", "correct"];
+    let columns = (0..4).map(|i| found.select(1, i));
+    Ok(names.into_iter().zip(columns.zip(right)).map(|(name, (x, y))| (name, x, y)).collect())
 }
 
 fn adamw(recorder: &Recorder) -> Result<Pairs> {

@@ -154,6 +154,11 @@ fn entry<K: PartialEq, V: Default>(list: &mut Vec<(K, V)>, key: K) -> &mut V {
 }
 
 impl Runs {
+    /// Whether nothing came of it because others had taken the time.
+    pub(super) fn had_no_time(&self) -> bool {
+        self.records.is_empty() && self.failure.as_deref() == Some("no time left")
+    }
+
     /// Of a number of its runs.
     pub(super) fn median(&self, of: fn(&Record) -> f64) -> Option<f64> {
         let mut values: Vec<f64> = self.records.iter().map(of).collect();

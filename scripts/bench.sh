@@ -276,12 +276,34 @@ within_48_gb() {
     measure 'lnfree, 6 at a time, recomputing' gpt2-xl "$LNFREE" bench --aux-weight 0.01 --checkpointing
 }
 
+# Training of nano's shape while other programs keep one core busy, then all of them.
+crowded() {
+    local cores busy i others
+    cores=$(getconf _NPROCESSORS_ONLN)
+    for busy in 1 "$cores"; do
+        others=()
+        for ((i = 0; i < busy; i++)); do
+            (while :; do :; done) &
+            others+=($!)
+        done
+        describe nano
+        ours "nano, $busy of $cores cores busy"
+        eager "nano, $busy of $cores cores busy"
+        kill "${others[@]}" && wait "${others[@]}" 2>/dev/null || true
+        [ "$cores" -gt 1 ] || break
+    done
+}
+
 asked() { case ,$tasks, in *,$1,*) ;; *) return 1 ;; esac; }
 
 has_size() { case ,$sizes, in *,$1,*) ;; *) return 1 ;; esac; }
 
 on_a_cpu() {
-    if asked train; then task=train && section 6 10 && in_turn; fi
+    if asked train; then
+        task=train
+        section 6 10 && in_turn
+        if has_size nano; then ln=fake dtype=${dtypes%%,*} && section 1 6 && crowded; fi
+    fi
     if asked eval; then task='eval' && section 2 4 && in_turn; fi
     if asked generate; then task=generate && section 1 1 && generation; fi
 }

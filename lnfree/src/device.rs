@@ -11,6 +11,7 @@ mod driver;
 mod gpu_kernels;
 mod kernels;
 mod products;
+mod sharing;
 mod system;
 mod usage;
 
@@ -28,6 +29,7 @@ pub use kernels::{KERNELS_VARIABLE, Kernels, KernelsGuard};
 pub(crate) use kernels::{for_cpu_kernels, has_cpu_kernels};
 pub(crate) use products::bfloat16_is_computed;
 pub use products::{Products, products};
+pub use sharing::{CoreSharing, share_cores};
 pub(crate) use system::cpu_units;
 pub use system::{Memory, cpu_name, disk_free, memory};
 pub(crate) use usage::release_cached_memory;

@@ -11,7 +11,7 @@ use self::candidates::Candidates;
 pub use self::options::SampleOptions;
 use crate::config::FloatType;
 use crate::data::Tokenizer;
-use crate::device::has_cpu_kernels;
+use crate::device::{has_cpu_kernels, share_cores};
 use crate::model::{Gpt2, KvCache, LoadedModel};
 use crate::norm::LnState;
 use crate::{Error, Result};
@@ -131,6 +131,7 @@ impl<'a> Generator<'a> {
         mut on_token: impl FnMut(usize, u32) -> bool,
     ) -> Result<Vec<Vec<u32>>> {
         options.check()?;
+        let _sharing = share_cores(self.model.device());
         let mut texts = Vec::with_capacity(prompts.len());
         for (i, prompt) in prompts.iter().enumerate() {
             texts.push(Text::new(i, prompt, &self.model, options)?);

@@ -60,7 +60,7 @@ unsafe extern "C" {
     fn lnfree_kernels() -> i32;
     fn lnfree_best_kernels() -> i32;
     fn lnfree_set_kernels(level: i32) -> i32;
-    fn lnfree_time_products(n: i64, seconds: *mut f64) -> i32;
+    fn lnfree_time_products(m: i64, k: i64, n: i64, seconds: *mut f64) -> i32;
     fn lnfree_choose_products(onednn: bool, bfloat16: bool);
 }
 
@@ -99,15 +99,15 @@ pub(crate) fn set_kernels(level: i32) -> i32 {
     unsafe { lnfree_set_kernels(level) }
 }
 
-/// Seconds that a product of `n` × `n` matrices takes on the CPU: float32 by libtorch's own choice, float32 by oneDNN (infinite where it cannot
+/// Seconds that a product of `m` × `k` and `k` × `n` matrices takes on the CPU: float32 by libtorch's own choice, float32 by oneDNN (infinite where it cannot
 /// be called), and bfloat16 by the faster of both.
 ///
 /// # Errors
 /// What libtorch says.
-pub(crate) fn time_products(n: i64) -> Result<[f64; 3]> {
+pub(crate) fn time_products([m, k, n]: [i64; 3]) -> Result<[f64; 3]> {
     let mut seconds = [f64::INFINITY; 3];
     // SAFETY: there is room for three.
-    check(unsafe { lnfree_time_products(n, seconds.as_mut_ptr()) })?;
+    check(unsafe { lnfree_time_products(m, k, n, seconds.as_mut_ptr()) })?;
     Ok(seconds)
 }
 

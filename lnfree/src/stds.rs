@@ -154,6 +154,7 @@ pub fn measure(
     let n = tokens.n_sequences().min(max_sequences);
     let mut hook = MomentsHook::default();
     let listening = interrupt::listen();
+    let _sharing = crate::device::share_cores(model.device());
     for start in (0..n).step_by(batch_size.max(1)) {
         listening.check()?;
         let rows: Vec<usize> = (start..(start + batch_size.max(1)).min(n)).collect();

@@ -7,9 +7,10 @@ mod here;
 #[path = "system/macos.rs"]
 mod here;
 
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, c_void};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Main memory in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +64,29 @@ pub fn disk_free(path: &Path) -> Option<u64> {
 /// The real path of the shared library whose file name begins with `name`, if this process has loaded one.
 pub(super) fn loaded_library(name: &str) -> Option<PathBuf> {
     here::loaded_library(name)
+}
+
+/// For how long the threads that this process has now have waited for a core that another thread had; None where the system does not tell.
+pub(super) fn waited_for_cores() -> Option<Duration> {
+    here::waited_for_cores()
+}
+
+/// Cores that this thread may run on; None where the system does not tell.
+pub(super) fn allowed_cores() -> Option<usize> {
+    here::allowed_cores()
+}
+
+/// Where `name` is in shared library `library`, or anywhere in this process; null where it is not loaded.
+pub(super) fn function_of_loaded(library: &CStr, name: &CStr) -> *mut c_void {
+    // SAFETY: C strings; nothing is loaded that is not there already, and the handle stays open, as the library does.
+    unsafe {
+        let anywhere = libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr());
+        if !anywhere.is_null() {
+            return anywhere;
+        }
+        let handle = libc::dlopen(library.as_ptr(), libc::RTLD_NOW | libc::RTLD_NOLOAD);
+        if handle.is_null() { handle } else { libc::dlsym(handle, name.as_ptr()) }
+    }
 }
 
 /// Why the last dlopen or dlsym of this thread failed, on one line.

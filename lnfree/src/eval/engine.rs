@@ -9,6 +9,7 @@ use super::sequences::SequenceLoss;
 use super::token_stats::{Stats, token_stats};
 use crate::config::FloatType;
 use crate::data::TokenFile;
+use crate::device::share_cores;
 use crate::hook::NoHook;
 use crate::interrupt;
 use crate::loss::{predicting, targets};
@@ -72,6 +73,7 @@ pub fn evaluate(
 ) -> Result<Evaluation> {
     let _guard = tch::no_grad_guard();
     let listening = interrupt::listen();
+    let _sharing = share_cores(model.device());
     options.dtype.prepare(model.device())?;
     let options = EvalOptions { dtype: options.dtype.in_effect(model.device()), ..options };
     let model = model.for_inference(ln, options.dtype.kind())?;

@@ -16,6 +16,7 @@ use crate::Result;
 use crate::checkpoint::{self, TrainerState};
 use crate::config::Config;
 use crate::data::{Loader, TokenFile};
+use crate::device::CoreSharing;
 use crate::model::Gpt2;
 use crate::norm::{LnState, ln_names};
 use crate::optim::{AdamW, LrSchedule, clip_coefficient};
@@ -46,6 +47,8 @@ pub struct Trainer {
     /// Losses of the step in progress (total, cross-entropy, auxiliary), and when it began.
     sums: Tensor,
     started: Instant,
+    /// Gives way to other programs between the threads' work.
+    _sharing: Option<CoreSharing>,
 }
 
 impl Trainer {

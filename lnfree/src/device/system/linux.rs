@@ -4,6 +4,7 @@ use super::Memory;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 pub(super) fn memory() -> Option<Memory> {
     let machine = parse_meminfo(&std::fs::read_to_string("/proc/meminfo").ok()?)?;
@@ -58,6 +59,40 @@ fn library_in_maps(maps: &[u8], name: &str) -> Option<PathBuf> {
     })
 }
 
+pub(super) fn waited_for_cores() -> Option<Duration> {
+    let mut waited = None;
+    for thread in std::fs::read_dir("/proc/self/task").ok()?.flatten() {
+        // A thread may have ended meanwhile.
+        let text = std::fs::read_to_string(thread.path().join("schedstat")).unwrap_or_default();
+        waited = waited.into_iter().chain(waited_in(&text)).reduce(|a, b| a + b);
+    }
+    waited
+}
+
+/// schedstat: nanoseconds on a core, nanoseconds waited for one, time slices.
+fn waited_in(schedstat: &str) -> Option<Duration> {
+    schedstat.split_whitespace().nth(1)?.parse().ok().map(Duration::from_nanos)
+}
+
+#[cfg(target_os = "linux")]
+pub(super) fn allowed_cores() -> Option<usize> {
+    // SAFETY: an all-zero cpu_set_t is the empty set, which the call fills.
+    let set = unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        if libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &mut set) != 0 {
+            return None;
+        }
+        set
+    };
+    // SAFETY: counts bits.
+    usize::try_from(unsafe { libc::CPU_COUNT(&set) }).ok()
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(super) fn allowed_cores() -> Option<usize> {
+    None
+}
+
 pub(super) fn peak() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
@@ -110,6 +145,12 @@ const ARM_CORES: [(&str, &str, &str); 10] = [
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn threads_say_how_long_they_waited() {
+        assert_eq!(waited_in("5000 1500 7\n"), Some(Duration::from_nanos(1500)));
+        assert!(waited_in("").is_none() && waited_in("1 x 2").is_none());
+    }
 
     #[test]
     fn meminfo_is_read_in_bytes() {

@@ -55,6 +55,14 @@ pub(super) fn cpu_units() -> Option<String> {
     Some(if cfg!(target_arch = "aarch64") { "asimd" } else { "sse2 avx2" }.into())
 }
 
+pub(super) fn waited_for_cores() -> Option<std::time::Duration> {
+    None
+}
+
+pub(super) fn allowed_cores() -> Option<usize> {
+    None
+}
+
 pub(super) fn loaded_library(name: &str) -> Option<PathBuf> {
     // SAFETY: takes no arguments.
     let count = unsafe { libc::_dyld_image_count() };

@@ -10,6 +10,7 @@ use crate::checkpoint;
 use crate::config::{Config, TrainConfig};
 use crate::data::{Loader, TokenFile};
 use crate::device::available_memory;
+use crate::device::share_cores;
 use crate::model::{Gpt2, LoadedModel, Shape};
 use crate::norm::LnState;
 use crate::optim::{AdamW, AdamWConfig, is_decayed};
@@ -135,6 +136,7 @@ impl Trainer {
             micro_batch,
             sums: Tensor::zeros([3], (Kind::Float, start.device)),
             started: Instant::now(),
+            _sharing: share_cores(start.device),
         })
     }
 }

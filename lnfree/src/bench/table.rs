@@ -169,6 +169,13 @@ mod tests {
     }
 
     #[test]
+    fn a_prompt_longer_than_its_text_is_refused() {
+        let line = line("lnfree", "real", 1.0).replace("\"seq\": 100", "\"seq\": 100, \"prompt\": 101");
+        let why = table_of(&[line], true).unwrap_err().to_string();
+        assert!(why.ends_with("line 1: a prompt of 101 tokens in texts of 100"), "{why}");
+    }
+
+    #[test]
     fn what_there_was_no_time_for_is_counted() {
         let none = |why: &str| {
             format!(

@@ -1,45 +1,55 @@
 //! A check before arrow's own reader: it takes memory by the lengths that a file's footer says, before it has read anything.
 
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
 use arrow::ipc::reader::read_footer_length;
 use arrow::ipc::root_as_footer;
+use memmap2::Mmap;
 
+use super::arrow_buffers::{check_block, check_stream};
+use super::arrow_file::MAGIC;
 use crate::{Error, Result};
 
 /// Footer length and closing mark.
-const TRAILER: u64 = 10;
+const TRAILER: usize = 10;
 
-/// Checks that the footer of the Arrow IPC file `path`, and every block that it lists, lies inside the file.
+/// Checks that the footer of the Arrow IPC file `path`, and every block that it lists, lies inside the file, and that no message or
+/// compressed buffer, of a file or a stream, announces more than it can hold. What begins as neither is left to the reader.
 ///
 /// # Errors
 /// [`Error::File`] naming `path` when one does not.
-pub(crate) fn check_blocks(path: &Path) -> Result<()> {
-    let mut file = File::open(path).map_err(Error::io(path))?;
-    let length = file.metadata().map_err(Error::io(path))?.len();
+pub(crate) fn check_arrow(path: &Path) -> Result<()> {
+    let file = File::open(path).map_err(Error::io(path))?;
+    if file.metadata().map_err(Error::io(path))?.len() == 0 {
+        return Ok(());
+    }
+    // SAFETY: as in `arrow_file::open`.
+    let bytes = unsafe { Mmap::map(&file) }.map_err(Error::io(path))?;
+    check_bytes(path, &bytes)
+}
+
+/// [`check_arrow`] of what is in memory.
+///
+/// # Errors
+/// As [`check_arrow`].
+pub(super) fn check_bytes(path: &Path, bytes: &[u8]) -> Result<()> {
+    if !bytes.starts_with(MAGIC) {
+        let damaged = |why: String| {
+            Error::file(path, format!("the Arrow stream is truncated or damaged: {why}; write it again"))
+        };
+        return check_stream(bytes).map_err(damaged);
+    }
     let cut_off = || Error::file(path, "the Arrow file is truncated: its end is missing; write it again");
-    let mut part = |start: u64, length: u64| -> std::io::Result<Vec<u8>> {
-        file.seek(SeekFrom::Start(start))?;
-        let mut bytes = Vec::new();
-        (&mut file).take(length).read_to_end(&mut bytes).map(|_| bytes)
-    };
-    let end = length.checked_sub(TRAILER).ok_or_else(cut_off)?;
-    let trailer = part(end, TRAILER).map_err(Error::io(path))?;
-    let trailer = trailer.try_into().map_err(|_| cut_off())?;
-    let footer_length = read_footer_length(trailer).map_err(|_| cut_off())? as u64;
-    let start = end.checked_sub(footer_length).ok_or_else(cut_off)?;
-    let footer = part(start, footer_length).map_err(Error::io(path))?;
     let damaged =
         |why: &dyn std::fmt::Display| Error::file(path, format!("the Arrow file is damaged: {why}"));
-    let footer = root_as_footer(&footer).map_err(|e| damaged(&e))?;
+    let end = bytes.len().checked_sub(TRAILER).ok_or_else(cut_off)?;
+    let trailer = bytes[end..].try_into().map_err(|_| cut_off())?;
+    let footer_length = read_footer_length(trailer).map_err(|_| cut_off())?;
+    let start = end.checked_sub(footer_length).ok_or_else(cut_off)?;
+    let footer = root_as_footer(&bytes[start..end]).map_err(|e| damaged(&e))?;
     for block in footer.dictionaries().iter().flatten().chain(footer.recordBatches().iter().flatten()) {
-        let parts = [block.offset(), block.metaDataLength().into(), block.bodyLength()];
-        let end = parts.iter().try_fold(0u64, |sum, part| sum.checked_add(u64::try_from(*part).ok()?));
-        if end.is_none_or(|end| end > length) {
-            return Err(damaged(&"a batch lies outside the file"));
-        }
+        check_block(bytes, block).map_err(|why| damaged(&why))?;
     }
     Ok(())
 }

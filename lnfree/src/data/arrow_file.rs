@@ -14,6 +14,7 @@ use arrow::ipc::{Block, root_as_footer};
 use arrow::record_batch::RecordBatch;
 use memmap2::Mmap;
 
+use super::arrow_blocks::check_bytes;
 use super::first_line;
 use super::sequences::{INPUT_IDS, Sequences};
 use super::side_columns;
@@ -49,6 +50,7 @@ pub(super) fn open(path: &Path, file: &File) -> Result<ArrowFile> {
     // SAFETY: the buffer owns the map, which stays where it is until the last array over it is gone.
     let buffer = unsafe { Buffer::from_custom_allocation(start, length, Arc::new(map)) };
 
+    check_bytes(path, &buffer)?;
     let (batches, checksum) = if buffer.starts_with(MAGIC) {
         file_format(path, &buffer)?
     } else {

@@ -4,6 +4,7 @@
 //! seeded order ([`order`]). [`resolve()`] turns the names of data sets into token files.
 
 mod arrow_blocks;
+mod arrow_buffers;
 mod arrow_file;
 mod chunker;
 mod folder;
@@ -15,6 +16,7 @@ mod long_line;
 pub mod numpy_rng;
 mod openwebtext;
 pub mod order;
+mod parquet_check;
 mod parquet_file;
 mod parts;
 mod plain;
@@ -40,7 +42,7 @@ use std::path::Path;
 
 use crate::{Error, Result};
 
-pub(crate) use arrow_blocks::check_blocks;
+pub(crate) use arrow_blocks::check_arrow;
 pub use info::{Info, info};
 pub use loader::Loader;
 pub use openwebtext::{OWT_DOCUMENTS, owt_split};

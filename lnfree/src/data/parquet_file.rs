@@ -11,6 +11,7 @@ use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ParquetRecordBatchReaderBuilder};
 
 use super::arrow_file::{column_indices, sequences_of};
+use super::parquet_check::check_columns;
 use super::sequences::{INPUT_IDS, Sequences};
 use super::{first_line, guarded, side_columns};
 use crate::{Error, Result};
@@ -41,6 +42,8 @@ impl ParquetFile {
     /// If the file is damaged or has no `input_ids` lists.
     pub(super) fn open(path: &Path, file: File, budget: usize) -> Result<Self> {
         let metadata = ArrowReaderMetadata::load(&file, Default::default()).map_err(|e| damaged(path, e))?;
+        let length = file.metadata().map_err(Error::io(path))?.len();
+        check_columns(metadata.metadata(), length).map_err(|why| damaged(path, why))?;
         column_indices(path, metadata.schema())?;
         let mut starts = vec![0];
         for group in metadata.metadata().row_groups() {

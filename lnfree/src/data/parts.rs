@@ -12,9 +12,9 @@ use parquet::arrow::arrow_reader::ArrowReaderMetadata;
 
 use super::arrow_file::{self, ArrowFile};
 use super::folder::data_files;
-use super::guarded;
 use super::parquet_file::{self, ParquetFile};
 use super::sequences::{INPUT_IDS, Sequences};
+use super::{check_arrow, guarded};
 use crate::{Error, Result};
 
 /// Arrow files with a checksum are checked when they are opened if their ids take at most this many bytes.
@@ -107,6 +107,9 @@ fn has_ids(path: &Path) -> bool {
         let file = File::open(path).map_err(Error::io(path))?;
         if let Ok(table) = ArrowReaderMetadata::load(&file, Default::default()) {
             return Ok(named(table.schema()));
+        }
+        if check_arrow(path).is_err() {
+            return Ok(false);
         }
         let again = || File::open(path).map(BufReader::new).map_err(Error::io(path));
         if let Ok(table) = FileReader::try_new(again()?, None) {

@@ -11,6 +11,7 @@ use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ParquetRecordBatchReader
 use parquet::errors::ParquetError;
 use parquet::file::reader::{ChunkReader, Length};
 
+use super::parquet_check::check_columns;
 use super::rows::{Row, columns_of, rows_of};
 use super::{first_line, guarded};
 use crate::hub::RemoteFile;
@@ -50,6 +51,7 @@ impl RemoteParquet {
         let (metadata, columns) = guarded(&origin, || {
             let metadata =
                 ArrowReaderMetadata::load(&window, Default::default()).map_err(|e| damaged(&origin, e))?;
+            check_columns(metadata.metadata(), file.len()).map_err(|why| damaged(&origin, why))?;
             let columns = columns_of(&origin, metadata.schema())?;
             Ok((metadata, columns))
         })?;

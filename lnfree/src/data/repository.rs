@@ -14,7 +14,7 @@ use super::remote_parquet::{RemoteParquet, unreadable};
 use super::rows::{Document, Row, Rows, flattened, read_ahead, rows_of, stop_at_error};
 use super::text::utf8;
 use super::unpack::unpacked;
-use super::{check_blocks, first_line, guarded};
+use super::{check_arrow, first_line, guarded};
 use crate::hub::DatasetRepo;
 use crate::{Error, Result};
 
@@ -163,9 +163,7 @@ pub(super) fn arrow_rows(path: &Path) -> Result<Rows> {
     let mut file = File::open(path).map_err(Error::io(path))?;
     let is_file = file.read_exact(&mut start).is_ok() && start == MAGIC;
     let file = BufReader::new(File::open(path).map_err(Error::io(path))?);
-    if is_file {
-        check_blocks(path)?;
-    }
+    check_arrow(path)?;
     let mut batches: Box<dyn RecordBatchReader + Send> = guarded(path, || match is_file {
         true => Ok(Box::new(FileReader::try_new(file, None).map_err(|e| damaged(&e))?) as _),
         false => Ok(Box::new(StreamReader::try_new(file, None).map_err(|e| damaged(&e))?) as _),

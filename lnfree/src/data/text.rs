@@ -11,6 +11,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use super::folder::data_files;
 use super::json_lines::json_rows;
+use super::parquet_check::check_columns;
 use super::plain_text::parts;
 use super::repository::arrow_rows;
 use super::rows::{Document, Rows, TEXT, flattened, rows_of, stop_at_error};
@@ -161,8 +162,10 @@ fn documents_of_file(path: &Path, meter: &Meter) -> Result<Parts> {
 }
 
 fn parquet(path: &Path, file: File) -> Result<Rows> {
+    let length = file.metadata().map_err(Error::io(path))?.len();
     let mut reader = guarded(path, || {
         let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|e| damaged(path, e))?;
+        check_columns(builder.metadata(), length).map_err(|why| damaged(path, why))?;
         let columns: Vec<String> = builder.schema().fields().iter().map(|f| f.name().clone()).collect();
         if !columns.iter().any(|name| name == TEXT) {
             return Err(Error::file(path, format!("no column `{TEXT}`; it has {}", columns.join(", "))));

@@ -58,7 +58,7 @@ pub fn write_sequences(path: &Path, sequences: &[SequenceLoss]) -> Result<()> {
 /// When it cannot be read or has other columns.
 pub fn read_sequences(path: &Path) -> Result<Vec<SequenceLoss>> {
     let file = std::fs::File::open(path).map_err(Error::io(path))?;
-    crate::data::check_blocks(path)?;
+    crate::data::check_arrow(path)?;
     crate::data::guarded(path, || {
         let reader = FileReader::try_new_buffered(file, None).map_err(|e| Error::file(path, e))?;
         let mut out = Vec::new();

@@ -111,6 +111,14 @@ impl Results {
                 Error::file(path, format!("line {} is no result of a benchmark ({e})", number + 1))
             })?;
             let task = Task::of(&line.size, &line.outcome);
+            if let Outcome::Record(Record { prompt, seq, .. }) = &line.outcome
+                && prompt > seq
+            {
+                return Err(Error::file(
+                    path,
+                    format!("line {}: a prompt of {prompt} tokens in texts of {seq}", number + 1),
+                ));
+            }
             if let Outcome::Record(record) = &line.outcome {
                 let peak = results.peaks.entry(record.dtype.clone()).or_insert(0.0);
                 *peak = peak.max(record.matrix_peak);

@@ -281,15 +281,16 @@ crowded() {
     local cores busy i others
     cores=$(getconf _NPROCESSORS_ONLN)
     for busy in 1 "$cores"; do
-        others=()
+        others=''
         for ((i = 0; i < busy; i++)); do
             (while :; do :; done) &
-            others+=($!)
+            others="$others $!"
         done
         describe nano
         ours "nano, $busy of $cores cores busy"
         eager "nano, $busy of $cores cores busy"
-        kill "${others[@]}" && wait "${others[@]}" 2>/dev/null || true
+        # shellcheck disable=SC2086  # a list of numbers
+        kill $others && wait $others 2>/dev/null || true
         [ "$cores" -gt 1 ] || break
     done
 }

@@ -65,7 +65,7 @@ export STUB_LOG=$SANDBOX/log
 wrong_arguments() {
     local case
     for case in '--sizes gpt3|unknown size gpt3' '--tasks fly|unknown task fly' '--dtypes int8|unknown dtype int8' \
-        '--minutes soon|soon: --repeats, --minutes and --limit are whole numbers' '--device tpu|there are auto, cpu and cuda' '--what|unknown argument --what'; do
+        '--minutes soon|soon: --repeats, --minutes, --seconds and --limit are whole numbers' '--device tpu|there are auto, cpu and cuda' '--what|unknown argument --what'; do
         # shellcheck disable=SC2086  # an argument and its value
         bench ${case%%|*}
         ends_with 1

@@ -118,9 +118,10 @@ losses = pa.table({"sequence": pa.array([0, 1], pa.uint64()), "loss": pa.array([
     "n_tokens": pa.array([3, 3], pa.uint64())})
 
 
-def arrow(table, stream=False):
+def arrow(table, stream=False, compression=None):
     out = io.BytesIO()
-    with (pa.ipc.new_stream if stream else pa.ipc.new_file)(out, table.schema) as writer:
+    options = pa.ipc.IpcWriteOptions(compression=compression)
+    with (pa.ipc.new_stream if stream else pa.ipc.new_file)(out, table.schema, options=options) as writer:
         writer.write_table(table)
     return out.getvalue()
 
@@ -144,6 +145,18 @@ for name, table in [("texts", texts), ("views", views), ("dictionary", named)]:
 for name, table in [("texts", texts), ("dictionary", named)]:
     put("parquet_text", name, parquet(table))
     put("parquet_text", name + "_snappy", parquet(table, compression="snappy"))
+# Long enough that the buffers are smaller compressed: others are stored as they are.
+many = pa.table({"text": ["the same words again"] * 40})
+row = pa.table({"input_ids": pa.array([[7] * 40] * 4, pa.list_(pa.int32(), 40))})
+for codec in ["lz4", "zstd"]:
+    put("arrow_tokens", f"{codec}_stream", arrow(row, True, codec))
+    put("arrow_tokens", f"{codec}_file", arrow(row, False, codec))
+    put("arrow_text", f"{codec}_stream", arrow(many, True, codec))
+    put("arrow_text", f"{codec}_file", arrow(pa.table({"text": many["text"].dictionary_encode()}), False, codec))
+    put("parquet_tokens", codec, parquet(row, compression=codec, use_dictionary=True))
+    put("parquet_text", codec, parquet(many, compression=codec, use_dictionary=False))
+for codec in ["gzip", "brotli"]:
+    put("parquet_text", codec, parquet(many, compression=codec))
 put("parquet_text", "delta", parquet(pa.table({"text": ["ab", "abc", "b"]}), use_dictionary=False, column_encoding="DELTA_BYTE_ARRAY"))
 put("arrow_losses", "two", arrow(losses))
 # Rows without tokens take no bytes: there can be any number of them.

@@ -185,6 +185,6 @@ fn evaluations() {
 }
 
 #[test]
-fn all_of_this_on_the_path_of_a_gpu() {
-    common::again_with_kernels("plain", "all_of_this_on_the_path_of_a_gpu");
+fn all_of_this_at_every_level_of_kernels() {
+    common::again_at_every_level("all_of_this_at_every_level_of_kernels");
 }

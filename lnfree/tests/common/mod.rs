@@ -111,21 +111,27 @@ pub fn random_run(
     (folder, Trainer::of_model(config, start, model, ln).unwrap())
 }
 
-/// Runs the tests of this binary again, but for `this`, with our kernels no further than `level` (see `lnfree::device::Kernels`).
+/// Runs the tests of this binary again, but for `this`, with our kernels no further than each level that the processor has (see
+/// `lnfree::device::Kernels`). `plain` among them is the path of a GPU.
 #[track_caller]
-pub fn again_with_kernels(level: &str, this: &str) {
+pub fn again_at_every_level(this: &str) {
     if std::env::var_os(KERNELS_VARIABLE).is_some() {
         // This is such a run, or one that somebody wants at a level of his own.
         return;
     }
     let again = std::env::current_exe().unwrap();
-    let run = std::process::Command::new(again)
-        .args(["--skip", this])
-        .env(KERNELS_VARIABLE, level)
-        .output()
-        .unwrap();
-    let said = format!("{}{}", String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
-    assert!(run.status.success() && !said.contains(" 0 passed"), "with {KERNELS_VARIABLE}={level}:\n{said}");
+    // The tests beside this one run at the best level.
+    let levels: Vec<Kernels> = Kernels::usable().collect();
+    for level in &levels[..levels.len() - 1] {
+        let level = level.name();
+        let run = std::process::Command::new(&again)
+            .args(["--skip", this])
+            .env(KERNELS_VARIABLE, level)
+            .output()
+            .unwrap();
+        let said = format!("{}{}", String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
+        assert!(run.status.success() && !said.contains(" 0 passed"), "with {KERNELS_VARIABLE}={level}:\n{said}");
+    }
 }
 
 /// Whether tensors on a CPU take the path of those on a GPU here.

@@ -1,8 +1,11 @@
 //! A check before arrow's own reader: it takes as much memory as messages and compressed buffers announce, before it has read anything.
 
-use arrow::ipc::{Block, CompressionType, Message, RecordBatch, root_as_message};
+use arrow::buffer::Buffer;
+use arrow::ipc::{Block, CompressionType, RecordBatch, root_as_message};
 
-/// Stands before the length of a message since Arrow 0.15; compression is younger.
+use super::first_line;
+
+/// Stands before the length of a message since Arrow 0.15.
 const CONTINUATION: [u8; 4] = [0xff; 4];
 /// LZ4 makes at most so many bytes of one.
 const LZ4_RATIO: u64 = 255;
@@ -26,39 +29,57 @@ pub(super) fn check_block(bytes: &[u8], block: &Block) -> Result<(), String> {
     )?;
     // With or without the mark, the length comes before the message.
     let skipped = if metadata.starts_with(&CONTINUATION) { 8 } else { 4 };
-    match metadata.get(skipped..).map(root_as_message) {
-        Some(Ok(message)) => check_message(&message, body, bytes.len() as u64),
-        // The reader has better words for it.
-        _ => Ok(()),
-    }
+    let message = metadata.get(skipped..).ok_or("a message is too short")?;
+    check_message(message, |_| Some(body), bytes.len() as u64).map(drop)
 }
 
-/// Checks the buffers of all messages of an Arrow stream; what does not begin as one is left to the reader.
+/// Checks the buffers of all messages of an Arrow stream; what begins with neither mark nor message is left to the reader.
 ///
 /// # Errors
 /// What is wrong, in words.
 pub(super) fn check_stream(bytes: &[u8]) -> Result<(), String> {
     const CUT_OFF: &str = "its end is missing";
     let mut at = 0u64;
-    while part(bytes, at, 4) == Some(&CONTINUATION) {
-        let length = part(bytes, at + 4, 4).ok_or(CUT_OFF)?;
+    while let Some(mut length) = part(bytes, at, 4) {
+        let unmarked_start = at == 0 && length != CONTINUATION;
+        at += 4;
+        // Older streams have no mark before the length.
+        if length == CONTINUATION {
+            length = part(bytes, at, 4).ok_or(CUT_OFF)?;
+            at += 4;
+        }
         let length = u32::from_le_bytes(length.try_into().map_err(|_| CUT_OFF)?).into();
         if length == 0 {
             return Ok(());
         }
-        let metadata = part(bytes, at + 8, length).ok_or(CUT_OFF)?;
-        let Ok(message) = root_as_message(metadata) else { return Ok(()) };
-        let body = u64::try_from(message.bodyLength()).map_err(|_| "a batch has no length")?;
-        at += 8 + length;
-        check_message(&message, part(bytes, at, body).ok_or(CUT_OFF)?, bytes.len() as u64)?;
-        at += body;
+        let checked = part(bytes, at, length).ok_or_else(|| CUT_OFF.to_string()).and_then(|message| {
+            check_message(message, |body| part(bytes, at + length, body), bytes.len() as u64)
+        });
+        match checked {
+            // The reader has better words for it.
+            Err(_) if unmarked_start => return Ok(()),
+            body => at += length + body?,
+        }
     }
     Ok(())
 }
 
-fn check_message(message: &Message, body: &[u8], file: u64) -> Result<(), String> {
+/// Checks the buffers of a message, in the body that `body` finds by its length. Returns that length.
+fn check_message<'a>(
+    message: &[u8],
+    body: impl FnOnce(u64) -> Option<&'a [u8]>,
+    file: u64,
+) -> Result<u64, String> {
+    // A copy, which is aligned as flatbuffers ask: in a file that is damaged the message may begin anywhere.
+    let message = Buffer::from(message);
+    let message = root_as_message(&message).map_err(|e| format!("a message is none: {}", first_line(e)))?;
+    let length = u64::try_from(message.bodyLength()).map_err(|_| "a batch has no length")?;
+    let body = body(length).ok_or("its end is missing")?;
     let dictionary = message.header_as_dictionary_batch().and_then(|dictionary| dictionary.data());
-    message.header_as_record_batch().or(dictionary).map_or(Ok(()), |batch| check_batch(&batch, body, file))
+    if let Some(batch) = message.header_as_record_batch().or(dictionary) {
+        check_batch(&batch, body, file)?;
+    }
+    Ok(length)
 }
 
 /// Every buffer lies in `body`, and none announces more than `file` bytes can hold.
@@ -98,7 +119,7 @@ mod tests {
     use arrow::record_batch::RecordBatch as Table;
 
     use super::*;
-    use crate::data::check_arrow;
+    use crate::data::arrow_blocks::check_arrow;
 
     /// A table as file and as stream, its one column compressed.
     fn tables(codec: CompressionType) -> [Vec<u8>; 2] {
@@ -151,6 +172,18 @@ mod tests {
         assert!(checked(&bytes).unwrap_err().contains("its end is missing"));
         // The batch's body.
         assert!(checked(&stream[..stream.len() - 100]).unwrap_err().contains("its end is missing"));
+        // Without the mark, and at any place.
+        for (codec, [_, stream]) in
+            [CompressionType::LZ4_FRAME, CompressionType::ZSTD].map(|c| (c, tables(c)))
+        {
+            let batch = stream.windows(4).rposition(|x| x == CONTINUATION).unwrap();
+            let batch = stream[..batch].windows(4).rposition(|x| x == CONTINUATION).unwrap();
+            let mut old = [&stream[4..batch], &stream[batch + 4..]].concat();
+            checked(&old).unwrap_or_else(|e| panic!("{codec:?}: {e}"));
+            let at = old.windows(8).position(|x| x == 16000i64.to_le_bytes()).unwrap();
+            old[at..at + 8].copy_from_slice(&i64::MAX.to_le_bytes());
+            assert!(checked(&old).unwrap_err().contains("announces 9223372036854775807"));
+        }
         // No stream at all, which the reader says.
         checked(b"some text, no table").unwrap();
         checked(b"").unwrap();

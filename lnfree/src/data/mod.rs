@@ -33,6 +33,7 @@ mod sequences;
 pub mod shuffles;
 mod side_columns;
 pub mod text;
+mod thrift;
 pub mod tokenizer;
 pub mod tokens;
 mod unpack;
@@ -42,7 +43,7 @@ use std::path::Path;
 
 use crate::{Error, Result};
 
-pub(crate) use arrow_blocks::check_arrow;
+pub(crate) use arrow_blocks::open_arrow;
 pub use info::{Info, info};
 pub use loader::Loader;
 pub use openwebtext::{OWT_DOCUMENTS, owt_split};

@@ -11,7 +11,7 @@ use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ParquetRecordBatchReaderBuilder};
 
 use super::arrow_file::{column_indices, sequences_of};
-use super::parquet_check::check_columns;
+use super::parquet_check::{check_pages, read_footer};
 use super::sequences::{INPUT_IDS, Sequences};
 use super::{first_line, guarded, side_columns};
 use crate::{Error, Result};
@@ -41,9 +41,7 @@ impl ParquetFile {
     /// # Errors
     /// If the file is damaged or has no `input_ids` lists.
     pub(super) fn open(path: &Path, file: File, budget: usize) -> Result<Self> {
-        let metadata = ArrowReaderMetadata::load(&file, Default::default()).map_err(|e| damaged(path, e))?;
-        let length = file.metadata().map_err(Error::io(path))?.len();
-        check_columns(metadata.metadata(), length).map_err(|why| damaged(path, why))?;
+        let metadata = read_footer(&file).map_err(|why| damaged(path, why))?;
         column_indices(path, metadata.schema())?;
         let mut starts = vec![0];
         for group in metadata.metadata().row_groups() {
@@ -103,6 +101,9 @@ impl ParquetFile {
     fn decode(&self, group: usize) -> Result<Sequences> {
         let bad = |e: &dyn std::fmt::Display| damaged(&self.path, e);
         let file = self.file.try_clone().map_err(Error::io(&self.path))?;
+        let sides = side_columns::names(self.metadata.schema());
+        let needed = |root: &str| root == INPUT_IDS || sides.iter().any(|side| side == root);
+        check_pages(&file, self.metadata.metadata(), group, needed).map_err(|why| bad(&why))?;
         let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.metadata.clone());
         let columns = column_indices(&self.path, self.metadata.schema())?;
         let mask = ProjectionMask::roots(builder.parquet_schema(), columns);

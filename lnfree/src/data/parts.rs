@@ -2,19 +2,19 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Read};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::datatypes::Schema;
-use arrow::ipc::reader::{FileReader, StreamReader};
-use parquet::arrow::arrow_reader::ArrowReaderMetadata;
 
-use super::arrow_file::{self, ArrowFile};
+use super::arrow_blocks::open_arrow;
+use super::arrow_file::{self, ArrowFile, MAGIC};
 use super::folder::data_files;
+use super::guarded;
+use super::parquet_check::read_schema;
 use super::parquet_file::{self, ParquetFile};
 use super::sequences::{INPUT_IDS, Sequences};
-use super::{check_arrow, guarded};
 use crate::{Error, Result};
 
 /// Arrow files with a checksum are checked when they are opened if their ids take at most this many bytes.
@@ -105,19 +105,14 @@ fn has_ids(path: &Path) -> bool {
     let named = |schema: &Schema| schema.index_of(INPUT_IDS).is_ok();
     let found = guarded(path, || {
         let file = File::open(path).map_err(Error::io(path))?;
-        if let Ok(table) = ArrowReaderMetadata::load(&file, Default::default()) {
+        if let Ok(table) = read_schema(&file) {
             return Ok(named(table.schema()));
         }
-        if check_arrow(path).is_err() {
-            return Ok(false);
-        }
-        let again = || File::open(path).map(BufReader::new).map_err(Error::io(path));
-        if let Ok(table) = FileReader::try_new(again()?, None) {
-            return Ok(named(&table.schema()));
-        }
-        // A stream's first message begins so; what does not may be anything, of any length.
-        let marked = again()?.fill_buf().is_ok_and(|start| start.starts_with(&[0xff; 4]));
-        Ok(marked && StreamReader::try_new(again()?, None).is_ok_and(|table| named(&table.schema())))
+        // What is no file of Arrow's and has not a stream's first mark may be anything, of any length.
+        let mut start = [0; MAGIC.len()];
+        File::open(path).and_then(|mut file| file.read_exact(&mut start)).map_err(Error::io(path))?;
+        let known = start == *MAGIC || start.starts_with(&[0xff; 4]);
+        Ok(known && named(&open_arrow(path)?.schema()))
     });
     found.unwrap_or(false)
 }

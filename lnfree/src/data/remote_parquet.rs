@@ -11,7 +11,7 @@ use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ParquetRecordBatchReader
 use parquet::errors::ParquetError;
 use parquet::file::reader::{ChunkReader, Length};
 
-use super::parquet_check::check_columns;
+use super::parquet_check::{check_pages, read_footer};
 use super::rows::{Row, columns_of, rows_of};
 use super::{first_line, guarded};
 use crate::hub::RemoteFile;
@@ -49,9 +49,7 @@ impl RemoteParquet {
         let tail = file.read_at(start, length as usize).map_err(|e| unreadable(&origin, e))?;
         let window = Window { file: file.clone(), spans: vec![(start, Bytes::from(tail))] };
         let (metadata, columns) = guarded(&origin, || {
-            let metadata =
-                ArrowReaderMetadata::load(&window, Default::default()).map_err(|e| damaged(&origin, e))?;
-            check_columns(metadata.metadata(), file.len()).map_err(|why| damaged(&origin, why))?;
+            let metadata = read_footer(&window).map_err(|why| damaged(&origin, why))?;
             let columns = columns_of(&origin, metadata.schema())?;
             Ok((metadata, columns))
         })?;
@@ -95,6 +93,8 @@ impl RemoteParquet {
         }
         let window = Window { file: file.clone(), spans };
         guarded(origin, || {
+            let needed = |root: &str| columns.iter().any(|column| column == root);
+            check_pages(&window, metadata.metadata(), group, needed).map_err(|why| damaged(origin, why))?;
             let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(window, metadata.clone());
             let mask = ProjectionMask::columns(builder.parquet_schema(), columns.iter().map(String::as_str));
             let reader = builder

@@ -1,20 +1,16 @@
 //! The rows of a data set's repository on the hub: which of its files are the training split, and how they are read.
 
-use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
-use arrow::ipc::reader::{FileReader, StreamReader};
-use arrow::record_batch::RecordBatchReader;
-
-use super::arrow_file::MAGIC;
+use super::arrow_blocks::{damaged, open_arrow};
 use super::folder::{is_leftover, listed};
+use super::guarded;
 use super::json_lines::json_rows;
 use super::remote_parquet::{RemoteParquet, unreadable};
 use super::rows::{Document, Row, Rows, flattened, read_ahead, rows_of, stop_at_error};
 use super::text::utf8;
 use super::unpack::unpacked;
-use super::{check_arrow, first_line, guarded};
 use crate::hub::DatasetRepo;
 use crate::{Error, Result};
 
@@ -156,28 +152,14 @@ fn file_rows(repo: &DatasetRepo, file: &str) -> Result<Rows> {
 /// # Errors
 /// If it cannot be read; for what comes later, as an item.
 pub(super) fn arrow_rows(path: &Path) -> Result<Rows> {
-    let damaged = |e: &dyn std::fmt::Display| {
-        Error::file(path, format!("the Arrow file is damaged or not readable: {}", first_line(e)))
-    };
-    let mut start = [0; MAGIC.len()];
-    let mut file = File::open(path).map_err(Error::io(path))?;
-    let is_file = file.read_exact(&mut start).is_ok() && start == MAGIC;
-    let file = BufReader::new(File::open(path).map_err(Error::io(path))?);
-    check_arrow(path)?;
-    let mut batches: Box<dyn RecordBatchReader + Send> = guarded(path, || match is_file {
-        true => Ok(Box::new(FileReader::try_new(file, None).map_err(|e| damaged(&e))?) as _),
-        false => Ok(Box::new(StreamReader::try_new(file, None).map_err(|e| damaged(&e))?) as _),
-    })?;
+    let mut batches = open_arrow(path)?;
     super::rows::columns_of(path, &batches.schema())?;
     let path = path.to_path_buf();
     let mut first_row = 0;
     let groups = std::iter::from_fn(move || {
         let next = guarded(&path, || {
-            let damaged = |e| {
-                Error::file(&path, format!("the Arrow file is damaged or not readable: {}", first_line(e)))
-            };
             let Some(batch) = batches.next() else { return Ok(None) };
-            rows_of(&path, first_row, &batch.map_err(damaged)?).map(Some)
+            rows_of(&path, first_row, &batch.map_err(|e| damaged(&path, e))?).map(Some)
         });
         first_row += next.as_ref().ok().and_then(|rows| rows.as_ref()).map_or(0, Vec::len);
         next.transpose()

@@ -11,7 +11,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use super::folder::data_files;
 use super::json_lines::json_rows;
-use super::parquet_check::check_columns;
+use super::parquet_check::{check_pages, read_footer};
 use super::plain_text::parts;
 use super::repository::arrow_rows;
 use super::rows::{Document, Rows, TEXT, flattened, rows_of, stop_at_error};
@@ -162,10 +162,13 @@ fn documents_of_file(path: &Path, meter: &Meter) -> Result<Parts> {
 }
 
 fn parquet(path: &Path, file: File) -> Result<Rows> {
-    let length = file.metadata().map_err(Error::io(path))?.len();
     let mut reader = guarded(path, || {
-        let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|e| damaged(path, e))?;
-        check_columns(builder.metadata(), length).map_err(|why| damaged(path, why))?;
+        let metadata = read_footer(&file).map_err(|why| damaged(path, why))?;
+        for group in 0..metadata.metadata().num_row_groups() {
+            check_pages(&file, metadata.metadata(), group, |root| root == TEXT)
+                .map_err(|why| damaged(path, why))?;
+        }
+        let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata);
         let columns: Vec<String> = builder.schema().fields().iter().map(|f| f.name().clone()).collect();
         if !columns.iter().any(|name| name == TEXT) {
             return Err(Error::file(path, format!("no column `{TEXT}`; it has {}", columns.join(", "))));

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, Float32Array, Float64Array, RecordBatch, UInt32Array};
 use arrow::datatypes::{Float64Type, UInt32Type};
-use arrow::ipc::reader::FileReader;
 use arrow::ipc::writer::FileWriter;
 
 use super::sequences::SequenceLoss;
@@ -57,10 +56,8 @@ pub fn write_sequences(path: &Path, sequences: &[SequenceLoss]) -> Result<()> {
 /// # Errors
 /// When it cannot be read or has other columns.
 pub fn read_sequences(path: &Path) -> Result<Vec<SequenceLoss>> {
-    let file = std::fs::File::open(path).map_err(Error::io(path))?;
-    crate::data::check_arrow(path)?;
+    let reader = crate::data::open_arrow(path)?;
     crate::data::guarded(path, || {
-        let reader = FileReader::try_new_buffered(file, None).map_err(|e| Error::file(path, e))?;
         let mut out = Vec::new();
         for batch in reader {
             let batch = batch.map_err(|e| Error::file(path, e))?;

@@ -129,8 +129,12 @@ pub fn again_at_every_level(this: &str) {
             .env(KERNELS_VARIABLE, level)
             .output()
             .unwrap();
-        let said = format!("{}{}", String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
-        assert!(run.status.success() && !said.contains(" 0 passed"), "with {KERNELS_VARIABLE}={level}:\n{said}");
+        let said =
+            format!("{}{}", String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
+        assert!(
+            run.status.success() && !said.contains(" 0 passed"),
+            "with {KERNELS_VARIABLE}={level}:\n{said}"
+        );
     }
 }
 

@@ -21,9 +21,9 @@ mod settings;
 
 use std::path::{Path, PathBuf};
 
-use crate::console::say;
-use crate::data::data_dir;
-use crate::model::Gpt2Config;
+use crate::base::console::say;
+use crate::base::data_dir;
+use crate::config::Gpt2Config;
 use crate::{Error, Result};
 use cache::{CONFIG, Has, RepoCache, TOKENIZER, WEIGHTS, Want};
 use client::Client;

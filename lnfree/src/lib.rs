@@ -10,39 +10,33 @@
 // Input must not end the program: only tests may unwrap.
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used))]
 
-pub mod atomic;
-pub mod bench;
-pub mod checkpoint;
+mod base;
 pub mod config;
-pub mod console;
 pub mod data;
-pub mod device;
-pub mod doctor;
-mod error;
 pub mod eval;
 pub mod export;
-pub mod generate;
-pub mod hook;
 pub mod hub;
-pub mod interrupt;
-mod json;
-pub mod loss;
 pub mod model;
-mod native;
-pub mod norm;
-pub mod optim;
-pub mod output;
-pub mod plan;
-pub mod plot;
+mod ops;
 pub mod prelude;
-pub mod report;
-pub mod schedule;
-pub mod selftest;
-pub mod stds;
-pub mod suite;
+mod study;
 pub mod train;
-pub mod walk;
 
-pub use error::{Error, Result, is_lack_of_memory};
+pub use base::error::{Error, Result, is_lack_of_memory};
+pub use base::{atomic, console, device, interrupt, output};
+pub use config::schedule;
+pub use eval::{generate, stds};
+pub use model::hook;
+pub use ops::loss;
+pub use study::{bench, doctor, plan, plot, report, selftest, suite, walk};
+pub use train::{checkpoint, optim};
+
+/// LN sites, what becomes of them, and the standard deviations that replace them.
+pub mod norm {
+    pub use crate::config::norm::*;
+    pub use crate::model::ln_state::*;
+    pub use crate::model::ln_statistics::*;
+}
+
 /// The libtorch bindings that this crate is built on, so that a notebook needs no second dependency.
 pub use tch;

@@ -23,30 +23,31 @@ pub use std::path::{Path, PathBuf};
 
 pub use tch::{self, Device, IndexOp, Kind, Tensor};
 
-pub use crate::checkpoint::locate_model;
+pub use crate::base::device::{parse_device, peak_memory};
+pub use crate::config::norm::{LnMode, LnSite, NormSettings, RemovalKind};
+pub use crate::config::schedule::{Schedule, ScheduleConfig};
 pub use crate::config::{Config, FloatType};
 pub use crate::data::{
     DatasetOptions, Split, TokenFile, Tokenizer, open_dataset, open_dataset_with, prepare,
 };
-pub use crate::device::{parse_device, peak_memory};
+pub use crate::eval::generate::{Generator, SampleOptions, generate};
+pub use crate::eval::locate_model;
+pub use crate::eval::stds::{StdDict, measure};
 pub use crate::eval::{
     EvalOptions, EvalRecord, Evaluation, Evaluator, PairedDifference, Summary, evaluate, mean_interval,
 };
 pub use crate::export::{CardFacts, ExportFormat, Proof, compare, export};
-pub use crate::generate::{Generator, SampleOptions, generate};
-pub use crate::hook::{Activation, Capture, Hook, NoHook, without_patterns};
 pub use crate::hub::{PushOptions, locate_tokenizer, push};
+pub use crate::model::hook::{Activation, Capture, Hook, NoHook, without_patterns};
+pub use crate::model::ln_state::LnState;
 pub use crate::model::{Compute, Gpt2, LoadOptions, LoadedModel, ModelFormat, Shape};
-pub use crate::norm::{LnMode, LnSite, LnState, NormSettings, RemovalKind};
-pub use crate::plot::{
+pub use crate::study::plot::{
     Difference, EvalRow, Figure, Generation, Reference, RunMetrics, SizePoint, attention_patterns,
     data_needed, generations, loss_by_position, loss_curve, optimisation, paired_differences,
     removal_schedule, results_bars, results_with_intervals, std_over_depth, std_over_time,
 };
-pub use crate::report::{differences, read_eval, read_run, results_table};
-pub use crate::schedule::{Schedule, ScheduleConfig};
-pub use crate::stds::{StdDict, measure};
-pub use crate::suite::Suite;
+pub use crate::study::report::{differences, read_eval, read_run, results_table};
+pub use crate::study::suite::Suite;
+pub use crate::study::walk::{Walk, published_points, run_points};
 pub use crate::train::{Mode, StartOptions, Trainer, run, start_or_resume};
-pub use crate::walk::{Walk, published_points, run_points};
 pub use crate::{Error, Result};

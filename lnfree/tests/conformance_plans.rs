@@ -4,10 +4,10 @@ mod common;
 
 use common::{close, json, map, tensors, token_file, vector};
 use lnfree::config::Config;
+use lnfree::config::LrSchedule;
 use lnfree::data::TokenFile;
 use lnfree::model::LoadedModel;
 use lnfree::norm::{RemovalKind, SpecialAxis};
-use lnfree::optim::LrSchedule;
 use lnfree::schedule::{Schedule, ScheduleConfig};
 use lnfree::stds::{StdDict, measure};
 use lnfree::tch::{Device, Kind};

@@ -230,7 +230,7 @@ fn what_cannot_take_an_activations_place_is_an_error_that_names_it() {
                 };
                 let error = way.try_logits(&mut hook).unwrap_err();
                 let Error::Hook { activation, .. } = &error else { panic!("{error}") };
-                assert_eq!((*activation, calls_after), (wanted, 0), "{}: {what}", way.name);
+                assert_eq!((activation, calls_after), (&format!("{wanted:?}"), 0), "{}: {what}", way.name);
                 let (text, name) = (error.to_string(), format!("{wanted:?}"));
                 assert!(text.contains(&name) && text.contains(&format!("{size:?}")), "{text}");
                 assert_eq!(text.lines().count(), 1);

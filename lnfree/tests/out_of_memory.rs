@@ -11,8 +11,8 @@ use common::random_run;
 use lnfree::Error;
 use lnfree::model::{Gpt2Config, Shape};
 use lnfree::norm::{LnState, RemovalKind};
-use lnfree::plan::{Passes, TrainingMemory};
 use lnfree::tch::Device;
+use lnfree::train::memory::{Passes, TrainingMemory};
 use lnfree::train::{Mode, StepRecord, Trainer, run};
 
 const BATCH: u64 = 32;

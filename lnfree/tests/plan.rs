@@ -7,8 +7,8 @@ use lnfree::config::FloatType;
 use lnfree::device::{peak_memory, reset_peak_memory};
 use lnfree::model::{Gpt2Config, Shape};
 use lnfree::norm::{LnState, RemovalKind};
-use lnfree::plan::{Passes, TrainingMemory};
 use lnfree::tch::{Device, Kind, Tensor};
+use lnfree::train::memory::{Passes, TrainingMemory};
 use lnfree::train::{Mode, Trainer};
 
 /// Takes away every LN.

@@ -7,9 +7,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 use lnfree::Error;
 use lnfree::atomic::write_text;
 use lnfree::checkpoint::locate_model;
+use lnfree::data::dataset_options;
 use lnfree::data::open_dataset_with;
 use lnfree::eval::{EvalOptions, EvalRecord, Evaluation, Evaluator, result_name, write_losses, write_result};
-use lnfree::model::{LoadOptions, LoadedModel, ModelFormat, dataset_options};
+use lnfree::model::{LoadOptions, LoadedModel, ModelFormat};
 use lnfree::output::{Kept, check_apart, check_file, check_folder, keep_file, keep_folder};
 
 use super::DeviceArgs;

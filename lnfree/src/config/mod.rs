@@ -1,19 +1,29 @@
 //! Configs: one TOML file a run, of which the shipped ones are embedded in the program.
 
+pub mod hf_config;
+mod learning_rate;
+mod mode;
+pub mod norm;
 mod presets;
+pub mod run_dir;
+pub mod run_state;
+pub mod schedule;
 mod tables;
+pub mod tokenizer_files;
 mod validate;
 
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+pub use hf_config::Gpt2Config;
+pub use learning_rate::LrSchedule;
+pub use mode::Mode;
 pub use presets::{PRESETS, Preset};
 pub use tables::{DataConfig, EvalConfig, FloatType, ModelConfig, TrainConfig};
 
-use crate::norm::{NormSettings, RemovalKind, SpecialAxis};
-use crate::optim::LrSchedule;
-use crate::schedule::{Schedule, ScheduleConfig};
+use self::norm::{NormSettings, RemovalKind, SpecialAxis};
+use self::schedule::{Schedule, ScheduleConfig};
 use crate::{Error, Result};
 
 /// Everything that decides a run. Written back as TOML it loads again as the same config.
@@ -63,8 +73,8 @@ impl Config {
     pub fn parse(text: &str, origin: &str, overrides: &[String]) -> Result<Config> {
         let error = |key: &str, message: String| Error::Config {
             origin: origin.into(),
-            key: crate::error::one_line(key),
-            message: crate::error::one_line(message),
+            key: crate::base::error::one_line(key),
+            message: crate::base::error::one_line(message),
         };
         let mut table: toml::Table = text.parse().map_err(|e: toml::de::Error| {
             let line = e.span().map_or(1, |s| 1 + text[..s.start.min(text.len())].matches('\n').count());

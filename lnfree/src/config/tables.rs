@@ -60,12 +60,14 @@ impl FloatType {
     /// What is computed in on `device` where this is asked for: float32 instead of bfloat16 on a CPU that multiplies float32 faster, which
     /// is said once.
     pub fn in_effect(self, device: tch::Device) -> FloatType {
-        if self != FloatType::Bfloat16 || device != tch::Device::Cpu || crate::device::bfloat16_is_computed()
+        if self != FloatType::Bfloat16
+            || device != tch::Device::Cpu
+            || crate::base::device::bfloat16_is_computed()
         {
             return self;
         }
-        let products = crate::device::products();
-        crate::console::warn_once(&format!(
+        let products = crate::base::device::products();
+        crate::base::console::warn_once(&format!(
             "dtype bfloat16: this CPU multiplies float32 faster ({:.0} GFLOP/s against {:.0}), so float32 is computed in",
             products.fastest_float32() / 1e9,
             products.bfloat16 / 1e9
@@ -83,10 +85,10 @@ impl FloatType {
                 "dtype tf32 needs a CUDA device; on a CPU take float32 or bfloat16",
             )),
             (_, false) => {
-                crate::device::products();
+                crate::base::device::products();
                 Ok(())
             }
-            (float, true) => crate::native::set_product_precision(float == FloatType::Tf32),
+            (float, true) => crate::base::ffi::set_product_precision(float == FloatType::Tf32),
         }
     }
 }

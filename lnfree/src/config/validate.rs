@@ -1,7 +1,7 @@
 //! Values that cannot work are refused before anything is loaded, with the key named.
 
 use super::{Config, FloatType};
-use crate::norm::RemovalKind;
+use crate::config::norm::RemovalKind;
 
 type Check = Result<(), (String, String)>;
 

@@ -11,10 +11,11 @@ use arrow::ipc::root_as_footer;
 use memmap2::Mmap;
 
 use super::arrow_buffers::{check_block, check_stream};
-use super::arrow_file::MAGIC;
 use super::{first_line, guarded};
 use crate::{Error, Result};
 
+/// How the file format starts and ends; a stream has no mark.
+pub(super) const MAGIC: &[u8] = b"ARROW1";
 /// Footer length and closing mark.
 const TRAILER: usize = 10;
 

@@ -14,14 +14,12 @@ use arrow::ipc::{Block, root_as_footer};
 use arrow::record_batch::RecordBatch;
 use memmap2::Mmap;
 
-use super::arrow_blocks::check_bytes;
+use super::arrow_blocks::{MAGIC, check_bytes};
 use super::first_line;
 use super::sequences::{INPUT_IDS, Sequences};
 use super::side_columns;
 use crate::{Error, Result};
 
-/// How the file format starts and ends; a stream has no mark.
-pub(super) const MAGIC: &[u8] = b"ARROW1";
 /// Footer length and closing mark.
 const TRAILER: usize = 10;
 /// Footer key under which [`super::write_tokens`] leaves the checksum of all ids.

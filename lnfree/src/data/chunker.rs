@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 
 use super::Tokenizer;
-use super::prepare::{ChunkScheme, Cut, Source};
 use super::rows::Document;
+use super::scheme::{ChunkScheme, Cut, Source};
 use super::tokenizer::{Pieces, batch_bytes};
 use crate::{Error, Result};
 

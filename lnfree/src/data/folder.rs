@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use super::files_in;
-use crate::{Error, Result, json};
+use crate::base::json;
+use crate::{Error, Result};
 
 const STATE: &str = "state.json";
 const SPLITS: &str = "dataset_dict.json";

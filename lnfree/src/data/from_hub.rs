@@ -2,15 +2,16 @@
 
 use std::path::PathBuf;
 
+use super::names::{DatasetOptions, GPT2, Split};
 use super::openwebtext::{training, validation};
-use super::prepare::{ChunkScheme, Cut, Source, cut_into};
+use super::prepare::cut_into;
 use super::prepared::{MadeWith, Provenance, Request, cache_dir, find, lock};
 use super::progress::{Progress, Unit};
 use super::recipes::{Order, Recipe, documents};
-use super::resolve::{DatasetOptions, GPT2, Split};
 use super::rows::Document;
+use super::scheme::{ChunkScheme, Cut, Source};
 use super::{TokenFile, Tokenizer};
-use crate::console::say;
+use crate::base::console::say;
 use crate::hub::{self, DatasetRepo};
 use crate::{Error, Result};
 

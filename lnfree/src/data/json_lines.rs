@@ -11,8 +11,9 @@ use super::long_line::{lift_text, unescaped};
 use super::rows::{Document, META, PILE_SET, Row, Rows, TEXT, stop_at_error};
 use super::sequences::INPUT_IDS;
 use super::side_columns;
-use crate::console::say;
-use crate::{Error, Result, json};
+use crate::base::console::say;
+use crate::base::json;
+use crate::{Error, Result};
 
 /// Longer lines give their memory back.
 const KEPT: usize = 1 << 20;

@@ -7,7 +7,8 @@ use std::thread::JoinHandle;
 use tch::{Device, Tensor};
 
 use super::{Batches, TokenFile};
-use crate::{Error, Result, native};
+use crate::base::device::{pin, send};
+use crate::{Error, Result};
 
 /// Batches that may wait for the computation.
 const AHEAD: usize = 4;
@@ -28,20 +29,6 @@ pub(crate) fn feed<T>(items: impl IntoIterator<Item = Result<T>>, sender: &Sende
             return;
         }
     }
-}
-
-/// `tensor` in memory that a GPU can read by itself, if it is to go to one.
-pub(crate) fn pin(tensor: Tensor, device: Device) -> Tensor {
-    if !device.is_cuda() {
-        return tensor;
-    }
-    // Where there is none left, the host waits for the copy.
-    native::pinned(&tensor).unwrap_or(tensor)
-}
-
-/// A tensor from [`pin`] on `device`; to a GPU without waiting.
-pub(crate) fn send(tensor: &Tensor, device: Device) -> Tensor {
-    tensor.to_device_(device, tensor.kind(), device.is_cuda(), false)
 }
 
 /// [`Batches`] on a device, read while earlier ones are computed with.

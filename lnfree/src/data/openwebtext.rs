@@ -12,8 +12,8 @@ use super::remote_parquet::RemoteParquet;
 use super::repository::{CONNECTIONS, rows, train_files};
 use super::rows::{Document, read_ahead};
 use super::shuffles::{TrainTest, train_test_split};
-use crate::atomic::write_bytes;
-use crate::console::say;
+use crate::base::atomic::write_bytes;
+use crate::base::console::say;
 use crate::hub::DatasetRepo;
 use crate::{Error, Result};
 

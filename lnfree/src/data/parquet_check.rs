@@ -8,6 +8,7 @@ use parquet::file::metadata::{ColumnChunkMetaData, FooterTail, ParquetMetaData, 
 use parquet::file::reader::ChunkReader;
 
 use super::first_line;
+use super::parquet_shapes::{FILE_METADATA, PAGE_HEADER, SCHEMA_ELEMENT};
 use super::thrift::{Compact, Kind};
 
 /// What columns, and single pages, may come to, unpacked: so many bytes for each byte of the file or page, or the floor where that is
@@ -56,7 +57,7 @@ pub(super) fn read_schema(file: &impl ChunkReader) -> Result<ArrowReaderMetadata
 fn check_schema(footer: &[u8]) -> Result<(), String> {
     Compact::new(footer).structure(|footer, field, kind| {
         if (field, kind) != (2, Kind::List) {
-            return Ok(false);
+            return footer.field(field, kind, FILE_METADATA).map(|()| true);
         }
         let (kind, count) = footer.list()?;
         if kind != Kind::Struct {
@@ -67,11 +68,11 @@ fn check_schema(footer: &[u8]) -> Result<(), String> {
         for node in 1..=count {
             let mut children = 0;
             footer.structure(|node, field, kind| {
-                let counts = (field, kind) == (5, Kind::Int);
-                if counts {
-                    children = node.int()?;
+                match (field, kind) {
+                    (5, Kind::Int) => children = node.int()?,
+                    _ => node.field(field, kind, SCHEMA_ELEMENT)?,
                 }
-                Ok(counts)
+                Ok(true)
             })?;
             if children < 0 || children as usize > count - node {
                 return Err(format!("a group of its schema announces {children} columns"));
@@ -127,7 +128,7 @@ fn read_head(file: &impl ChunkReader, at: u64, end: u64) -> Result<u64, String> 
             let size = match (field, kind) {
                 (2, Kind::Int) => &mut unpacked,
                 (3, Kind::Int) => &mut packed,
-                _ => return Ok(false),
+                _ => return head.field(field, kind, PAGE_HEADER).map(|()| true),
             };
             *size = head.int()?;
             Ok(true)

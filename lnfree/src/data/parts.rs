@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use arrow::datatypes::Schema;
 
-use super::arrow_blocks::open_arrow;
-use super::arrow_file::{self, ArrowFile, MAGIC};
+use super::arrow_blocks::{MAGIC, open_arrow};
+use super::arrow_file::{self, ArrowFile};
 use super::folder::data_files;
 use super::guarded;
 use super::parquet_check::read_schema;

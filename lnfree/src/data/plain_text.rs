@@ -4,8 +4,11 @@ use std::io::Read;
 use std::path::Path;
 
 use super::rows::Document;
-use super::text::Parts;
-use crate::{Error, Result, json};
+use crate::base::json;
+use crate::{Error, Result};
+
+/// A stream of documents, long ones in parts; after an error it ends.
+pub(super) type Parts = Box<dyn Iterator<Item = Result<Document>> + Send>;
 
 /// Bytes that are read at a time.
 const PART: usize = 1 << 20;

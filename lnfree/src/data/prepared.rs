@@ -8,11 +8,12 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::names::is_named;
 use super::prepare::Prepared;
-use super::resolve::is_named;
 use super::{TokenFile, hex};
-use crate::console::say;
-use crate::{Error, Result, atomic};
+use crate::base::atomic;
+use crate::base::console::say;
+use crate::{Error, Result};
 
 /// To be raised when the same source and tokenizer come to give another token file.
 const SCHEME_VERSION: u32 = 3;

@@ -3,13 +3,12 @@
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
-use super::arrow_blocks::{damaged, open_arrow};
+use super::arrow_rows::arrow_rows;
 use super::folder::{is_leftover, listed};
-use super::guarded;
 use super::json_lines::json_rows;
+use super::plain_text::utf8;
 use super::remote_parquet::{RemoteParquet, unreadable};
-use super::rows::{Document, Row, Rows, flattened, read_ahead, rows_of, stop_at_error};
-use super::text::utf8;
+use super::rows::{Document, Row, Rows, flattened, read_ahead, stop_at_error};
 use super::unpack::unpacked;
 use crate::hub::DatasetRepo;
 use crate::{Error, Result};
@@ -145,26 +144,6 @@ fn file_rows(repo: &DatasetRepo, file: &str) -> Result<Rows> {
         return Ok(Box::new(std::iter::once(Ok(Row { document, pile_set: None }))));
     }
     Ok(json_rows(&origin, BufReader::new(unpacked(&origin, file, stream)?)))
-}
-
-/// The rows of an Arrow file or stream.
-///
-/// # Errors
-/// If it cannot be read; for what comes later, as an item.
-pub(super) fn arrow_rows(path: &Path) -> Result<Rows> {
-    let mut batches = open_arrow(path)?;
-    super::rows::columns_of(path, &batches.schema())?;
-    let path = path.to_path_buf();
-    let mut first_row = 0;
-    let groups = std::iter::from_fn(move || {
-        let next = guarded(&path, || {
-            let Some(batch) = batches.next() else { return Ok(None) };
-            rows_of(&path, first_row, &batch.map_err(|e| damaged(&path, e))?).map(Some)
-        });
-        first_row += next.as_ref().ok().and_then(|rows| rows.as_ref()).map_or(0, Vec::len);
-        next.transpose()
-    });
-    Ok(stop_at_error(flattened(groups)))
 }
 
 #[cfg(test)]

@@ -5,73 +5,18 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use super::from_hub::from_hub;
+use super::names::{DatasetOptions, EMBEDDED, GPT2, HUB, NANO};
 use super::parts::holds_ids;
-use super::prepare::{ChunkScheme, prepare};
+use super::prepare::prepare;
 use super::prepared::{MadeWith, Provenance, Request, find, lock};
 use super::recipes::recipe;
+use super::scheme::ChunkScheme;
 use super::text::Meter;
 use super::{TokenFile, Tokenizer, hex, text};
-use crate::atomic::digest_file;
+use crate::base::atomic::digest_file;
+use crate::base::data_dir;
 use crate::hub;
 use crate::{Error, Result};
-
-/// The data sets that come with the repository, and their texts.
-const EMBEDDED: [(&str, &str); 3] = [
-    ("nano-train", "sotu-train.parquet"),
-    ("nano-owt", "sotu-val.parquet"),
-    ("nano-pile", "moby-dick.parquet"),
-];
-/// The names of data sets on the Hugging Face hub: the peer's, and one for each part of OpenWebText.
-const HUB: [&str; 7] = [
-    "openwebtext",
-    "openwebtext-val",
-    "openwebtext-train",
-    "pile-apollo",
-    "pile-apollo-luca",
-    "pile-10k",
-    "pile-uncopyrighted",
-];
-/// Whether a data set is one of those.
-pub(super) fn is_named(name: &str) -> bool {
-    HUB.contains(&name) || EMBEDDED.iter().any(|(embedded, _)| *embedded == name)
-}
-
-/// The folder of the embedded tokenizer, whose presence tells the data folder.
-const TOKENIZER: &str = "nano";
-/// The tokenizer of data sets on the hub.
-pub(super) const GPT2: &str = "gpt2";
-
-/// Which part of a data set that has several.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Split {
-    /// What is trained on.
-    Train,
-    /// What is evaluated on; the peer's `-d openwebtext`.
-    #[default]
-    Validation,
-}
-
-/// How a data set is prepared where that is not done yet.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DatasetOptions {
-    /// Tokens in a sequence.
-    pub block_size: usize,
-    /// Sequences at most, of data sets on the hub; of the Pile's also the rows that are read, the peer's `num_samples`. The
-    /// validation split of OpenWebText is always whole.
-    pub max_sequences: usize,
-    /// Tokenizer for text, a folder or a name on the hub; `gpt2` where there is none. Embedded data sets have their own, token
-    /// data sets need none.
-    pub tokenizer: Option<String>,
-    /// What `openwebtext` stands for; `openwebtext-val` and `openwebtext-train` say it themselves.
-    pub split: Split,
-}
-
-impl DatasetOptions {
-    /// For evaluation as the peer does it: sequences of `block_size` tokens, 10,000 at most, GPT-2's tokenizer.
-    pub fn new(block_size: usize) -> Self {
-        Self { block_size, max_sequences: 10_000, tokenizer: None, split: Split::default() }
-    }
-}
 
 /// [`resolve_with`], for evaluation.
 ///
@@ -120,7 +65,7 @@ fn find_or_make(name: &str, options: &DatasetOptions) -> Result<(PathBuf, TokenF
     }
     if let Some((_, text)) = EMBEDDED.iter().find(|(embedded, _)| *embedded == name) {
         let data = data_dir()?;
-        let tokenizer = data.join(TOKENIZER);
+        let tokenizer = data.join(NANO);
         return local_text(name, &data.join(text), &tokenizer.to_string_lossy(), options.block_size);
     }
     let path = Path::new(name);
@@ -135,24 +80,6 @@ fn find_or_make(name: &str, options: &DatasetOptions) -> Result<(PathBuf, TokenF
             HUB.join(", ")
         ))),
     }
-}
-
-/// The repository's `data/`: the one above the current folder, else the one that this crate was built beside.
-///
-/// # Errors
-/// If there is none.
-pub fn data_dir() -> Result<PathBuf> {
-    let here = std::env::current_dir().unwrap_or_default();
-    let built = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new(""));
-    here.ancestors()
-        .chain([built])
-        .map(|folder| folder.join("data"))
-        .find(|data| data.join(TOKENIZER).join("tokenizer.json").is_file())
-        .ok_or_else(|| {
-            Error::invalid(
-                "the folder data/ of lnfree's repository is not here; run this inside the repository",
-            )
-        })
 }
 
 /// A token file, or text: by name where that tells, else by what is in it.

@@ -9,17 +9,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
+use super::arrow_rows::arrow_rows;
 use super::folder::data_files;
 use super::json_lines::json_rows;
 use super::parquet_check::{check_pages, read_footer};
-use super::plain_text::parts;
-use super::repository::arrow_rows;
+use super::plain_text::{Parts, parts};
 use super::rows::{Document, Rows, TEXT, flattened, rows_of, stop_at_error};
 use super::unpack::unpacked;
 use super::{first_line, guarded};
 use crate::{Error, Result};
-
-pub(super) use super::plain_text::utf8;
 
 /// What [`documents`] can read.
 const EXTENSIONS: &str = ".parquet, .arrow, .jsonl, .jsonl.zst, .jsonl.gz or .txt";
@@ -29,8 +27,6 @@ const BATCH_ROWS: usize = 32;
 
 /// A stream of documents; after an error it ends.
 pub type Documents = Box<dyn Iterator<Item = Result<String>> + Send>;
-/// The same, long ones in parts.
-pub(super) type Parts = Box<dyn Iterator<Item = Result<Document>> + Send>;
 
 /// The documents of a text file, or of the text files in a folder in name order, streamed.
 ///

@@ -21,6 +21,14 @@ pub(super) enum Kind {
     Uuid,
 }
 
+/// What a value should be. Fields that are not listed may be anything.
+#[derive(Debug)]
+pub(super) enum Shape {
+    Is(Kind),
+    List(&'static Shape),
+    Struct(&'static [(i64, &'static Shape)]),
+}
+
 /// What is left of the bytes of a structure.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Compact<'a> {
@@ -116,6 +124,37 @@ impl<'a> Compact<'a> {
             }
             // Parquet has none.
             Kind::Map => Err("its metadata holds a map".into()),
+        }
+    }
+
+    /// Walks the value of field `number`, of which `shapes` says what it should be.
+    ///
+    /// # Errors
+    /// As [`Compact::structure`], and where it is something else.
+    pub(super) fn field(&mut self, number: i64, kind: Kind, shapes: &[(i64, &Shape)]) -> Result<(), String> {
+        match shapes.iter().find(|(known, _)| *known == number) {
+            Some((_, shape)) => self.value(kind, shape),
+            // A truth value in a field is its type.
+            None if kind == Kind::Bool => Ok(()),
+            None => self.skip(kind),
+        }
+    }
+
+    fn value(&mut self, kind: Kind, shape: &Shape) -> Result<(), String> {
+        match (shape, kind) {
+            (Shape::Is(Kind::Bool), Kind::Bool) => Ok(()),
+            (Shape::Is(expected), _) if *expected == kind => self.skip(kind),
+            (Shape::Struct(fields), Kind::Struct) => {
+                self.structure(|walk, number, kind| walk.field(number, kind, fields).map(|()| true))
+            }
+            (Shape::List(element), Kind::List) => {
+                self.deeper()?;
+                let (kind, count) = self.list()?;
+                (0..count).try_for_each(|_| self.value(kind, element))?;
+                self.depth -= 1;
+                Ok(())
+            }
+            _ => Err("its metadata is not of the kinds that Parquet's is".into()),
         }
     }
 

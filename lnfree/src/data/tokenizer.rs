@@ -6,6 +6,7 @@
 //! name.
 
 mod assemble;
+mod copy;
 mod cut;
 mod pieces;
 mod settings;
@@ -21,24 +22,16 @@ use tokenizers::{AddedToken, Tokenizer as HfTokenizer};
 use self::cut::Cutter;
 use self::settings::Settings;
 use super::{first_line, guarded};
+use crate::config::tokenizer_files::{ADDED, CONFIG, MERGES, SPECIAL_MAP, TOKENIZER, VOCAB};
 use crate::{Error, Result};
 
+pub use self::copy::copy_tokenizer;
 pub(super) use self::pieces::{Pieces, batch_bytes};
 pub use self::train::train_bpe;
+pub use crate::config::tokenizer_files::TOKENIZER_FILES;
 
 /// The token that ends every document, and that GPT-2 also uses as its begin-of-text token.
 pub const END_OF_TEXT: &str = "<|endoftext|>";
-/// The files of a tokenizer, any of which may be missing: what is loaded, fetched from the hub, and copied
-/// beside models.
-pub const TOKENIZER_FILES: [&str; 6] = [TOKENIZER, VOCAB, MERGES, CONFIG, SPECIAL_MAP, ADDED];
-
-const TOKENIZER: &str = "tokenizer.json";
-const VOCAB: &str = "vocab.json";
-const MERGES: &str = "merges.txt";
-const CONFIG: &str = "tokenizer_config.json";
-const SPECIAL_MAP: &str = "special_tokens_map.json";
-const ADDED: &str = "added_tokens.json";
-
 /// One file of a tokenizer, kept in memory so that it can be written beside an exported model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenizerFile {
@@ -110,7 +103,7 @@ impl Tokenizer {
         let bytes_of = |name: &str| files.iter().find(|f| f.name == name).map(|f| f.bytes.as_slice());
         let whole = bytes_of(TOKENIZER).is_some();
         let mut inner = match (bytes_of(TOKENIZER), bytes_of(VOCAB), bytes_of(MERGES)) {
-            (Some(json), ..) => HfTokenizer::from_bytes(crate::json::without_bom(json))
+            (Some(json), ..) => HfTokenizer::from_bytes(crate::base::json::without_bom(json))
                 .map_err(|e| Error::file(origin, format!("not a tokenizer.json: {}", first_line(e))))?,
             (None, Some(vocab), Some(merges)) => assemble::from_vocab_and_merges(origin, vocab, merges)?,
             _ => {
@@ -256,7 +249,7 @@ impl Tokenizer {
         let dir = dir.as_ref();
         fs::create_dir_all(dir).map_err(Error::io(dir))?;
         for file in &self.files {
-            crate::atomic::write_bytes(&dir.join(&file.name), &file.bytes)?;
+            crate::base::atomic::write_bytes(&dir.join(&file.name), &file.bytes)?;
         }
         Ok(())
     }

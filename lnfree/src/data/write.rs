@@ -13,7 +13,7 @@ use arrow::record_batch::RecordBatch;
 
 use super::arrow_file::CHECKSUM_KEY;
 use super::sequences::{INPUT_IDS, Sequences};
-use crate::atomic::write_atomic;
+use crate::base::atomic::write_atomic;
 use crate::{Error, Result};
 
 /// Tokens in a record batch, about.

@@ -2,10 +2,11 @@
 
 use tch::{Device, Tensor};
 
-use super::EvalOptions;
+use super::evaluation::EvalOptions;
 use crate::Result;
+use crate::base::device::{pin, send};
 use crate::data::TokenFile;
-use crate::data::loader::{channel, feed, pin, send};
+use crate::data::loader::{channel, feed};
 
 /// Equally long sequences.
 pub(super) struct Batch {

@@ -3,61 +3,18 @@
 use tch::Tensor;
 
 use super::batches::{Batch, for_each_batch};
-use super::calibration::Calibration;
+use super::evaluation::{EvalOptions, Evaluation};
 use super::memory::{Chunk, chunk, sequences_at_a_time};
 use super::sequences::SequenceLoss;
 use super::token_stats::{Stats, token_stats};
-use crate::config::FloatType;
+use crate::base::device::share_cores;
+use crate::base::interrupt;
 use crate::data::TokenFile;
-use crate::device::share_cores;
-use crate::hook::NoHook;
-use crate::interrupt;
-use crate::loss::{predicting, targets};
+use crate::model::hook::NoHook;
+use crate::model::ln_state::LnState;
 use crate::model::{Compute, Gpt2};
-use crate::norm::LnState;
+use crate::ops::loss::{predicting, targets};
 use crate::{Error, Result};
-
-/// How an evaluation runs.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct EvalOptions {
-    /// Sequences in one batch; computed in smaller pieces where memory is short.
-    pub batch_size: usize,
-    /// Sequences evaluated at most.
-    pub max_sequences: usize,
-    /// Leave out the last batch when it is not full, as the paper's code does.
-    pub drop_last: bool,
-    /// What matrix products and attention are computed in.
-    pub dtype: FloatType,
-}
-
-impl Default for EvalOptions {
-    fn default() -> Self {
-        EvalOptions { batch_size: 8, max_sequences: usize::MAX, drop_last: false, dtype: FloatType::Float32 }
-    }
-}
-
-/// What a model makes of token data. End-of-text targets count.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Evaluation {
-    /// Cross-entropy in nats, one per predicted token, in the order of sequences and positions.
-    pub losses: Vec<f32>,
-    /// Which sequences they came from.
-    pub sequences: Vec<SequenceLoss>,
-    /// Mean entropy of the predicted distributions in nats; NaN where a loss is not finite, or a distribution
-    /// has none.
-    pub entropy: f64,
-    /// Share of tokens that the model held to be the most likely; NaN where a loss is not finite.
-    pub accuracy: f64,
-    /// How far its confidence can be trusted.
-    pub calibration: Calibration,
-}
-
-impl Evaluation {
-    /// Expected calibration error, 15 bins; NaN where a loss is not finite.
-    pub fn calibration_error(&self) -> f64 {
-        if self.not_finite().is_some() { f64::NAN } else { self.calibration.error() }
-    }
-}
 
 /// Evaluates `model` on `tokens`; `progress` is told how many sequences are done. Losses that are not finite
 /// are among the others, for the caller to look at: [`Evaluation::check`] makes an error of them.

@@ -6,14 +6,15 @@ use std::time::{Duration, Instant};
 use tch::Device;
 
 use super::{EvalOptions, EvalRecord, Evaluation, RunFacts, evaluate, files};
-use crate::atomic::write_text;
-use crate::checkpoint::locate_model;
-use crate::console::say;
+use crate::base::atomic::write_text;
+use crate::base::console::say;
+use crate::base::device::{device_name, peak_memory, reset_peak_memory};
+use crate::base::output::{check_folder, keep_folder};
 use crate::data::{DatasetOptions, TokenFile, Tokenizer, open_dataset_with};
-use crate::device::{device_name, peak_memory, reset_peak_memory};
+use crate::data::{GPT2_VOCAB, dataset_options};
+use crate::eval::locate_model;
 use crate::hub::locate_tokenizer;
-use crate::model::{GPT2_VOCAB, LoadOptions, LoadedModel, ModelFormat, dataset_options};
-use crate::output::{check_folder, keep_folder};
+use crate::model::{LoadOptions, LoadedModel, ModelFormat};
 use crate::{Error, Result};
 
 /// Time between lines of progress.

@@ -8,7 +8,7 @@ use arrow::datatypes::{Float64Type, UInt32Type};
 use arrow::ipc::writer::FileWriter;
 
 use super::sequences::SequenceLoss;
-use crate::atomic::write_atomic;
+use crate::base::atomic::write_atomic;
 use crate::{Error, Result};
 
 /// The name, without extension, of the files about one model on one data set: characters that a file name had better not

@@ -2,8 +2,8 @@
 
 use tch::Device;
 
+use crate::base::device::{available_memory, has_cpu_kernels};
 use crate::config::FloatType;
-use crate::device::{available_memory, has_cpu_kernels};
 use crate::model::Gpt2Config;
 
 /// Logits that are made at a time.

@@ -3,9 +3,9 @@
 use tch::{Device, Kind, Tensor};
 
 use super::memory::Chunk;
-use crate::device::{for_cpu_kernels, for_gpu_kernels};
-use crate::model::padded;
-use crate::native::{Reading, TokenSums, add_logits, gpu_token_stats, product};
+use crate::base::device::{for_cpu_kernels, for_gpu_kernels};
+use crate::ops::padded;
+use crate::ops::{Reading, TokenSums, add_logits, gpu_token_stats, product};
 use crate::{Error, Result};
 
 /// `[loss, entropy, confidence, correct]` of `n` tokens.

@@ -4,9 +4,9 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use super::{ExportFormat, Proof};
+use crate::config::norm::ln_names;
 use crate::hub::full_name;
 use crate::model::Gpt2;
-use crate::norm::ln_names;
 use crate::{Error, Result};
 
 /// What the card says about where the model comes from.

@@ -14,13 +14,13 @@ pub(super) fn write(config: &Gpt2Config, dir: &Path) -> Result<()> {
     let map = match path.is_file() {
         true => {
             let text = std::fs::read(&path).map_err(Error::io(&path))?;
-            let map = crate::json::from_slice(&text)
+            let map = crate::base::json::from_slice(&text)
                 .map_err(|e| Error::file(&path, format!("is not a JSON object: {e}")))?;
             within_vocabulary(map, config.vocab_size)
         }
         false => of_config(config),
     };
-    let text = crate::json::to_string_pretty(&Value::Object(map)).map_err(|e| Error::file(&path, e))?;
+    let text = crate::base::json::to_string_pretty(&Value::Object(map)).map_err(|e| Error::file(&path, e))?;
     std::fs::write(&path, text + "\n").map_err(Error::io(&path))
 }
 

@@ -12,13 +12,14 @@ use std::str::FromStr;
 
 use tch::{Device, Kind, Tensor};
 
-use crate::atomic::write_dir_atomic;
-use crate::checkpoint::copy_tokenizer;
-use crate::hook::NoHook;
+use crate::base::atomic::write_dir_atomic;
+use crate::config::norm::{LnSite, ln_names};
+use crate::data::tokenizer::copy_tokenizer;
+use crate::model::hook::NoHook;
+use crate::model::ln_state::LnState;
 use crate::model::names::{hf_names, metadata};
 use crate::model::weights::write_safetensors;
 use crate::model::{Compute, Gpt2, LoadedModel, ModelFormat};
-use crate::norm::{LnSite, LnState, ln_names};
 use crate::{Error, Result};
 
 pub use card::CardFacts;

@@ -9,7 +9,7 @@ use crate::{Error, Result};
 const EPS: f64 = 1e12;
 
 /// The model with every LN's weight multiplied by 1e6/σ̄ and ε = 1e12; `stds` are the σ̄ in the order of
-/// [`crate::norm::ln_names`]. Useless in fp16, where 1e12 is no number.
+/// [`crate::config::norm::ln_names`]. Useless in fp16, where 1e12 is no number.
 ///
 /// # Errors
 /// When the model has no LN to scale.
@@ -26,9 +26,9 @@ pub fn scale(model: &Gpt2, stds: &[f64]) -> Result<Gpt2> {
         None => Err(Error::invalid("the model has no LN left to scale: it is folded already")),
     };
     for (layer, block) in out.h.iter_mut().enumerate() {
-        rescale(&mut block.ln_1, stds[crate::norm::ln1_row(layer)])?;
-        rescale(&mut block.ln_2, stds[crate::norm::ln2_row(layer)])?;
+        rescale(&mut block.ln_1, stds[crate::config::norm::ln1_row(layer)])?;
+        rescale(&mut block.ln_2, stds[crate::config::norm::ln2_row(layer)])?;
     }
-    rescale(&mut out.ln_f, stds[crate::norm::lnf_row(model.h.len())])?;
+    rescale(&mut out.ln_f, stds[crate::config::norm::lnf_row(model.h.len())])?;
     Ok(out)
 }

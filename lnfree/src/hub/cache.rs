@@ -14,8 +14,8 @@ use std::sync::Once;
 use hf_hub::{Cache, CacheRepo, Repo};
 
 use super::names::RepoKind;
-use crate::atomic::write_text;
-use crate::console::say;
+use crate::base::atomic::write_text;
+use crate::base::console::say;
 use crate::{Error, Result};
 
 /// The files with weights, best first; the order in which a folder's are read.
@@ -26,7 +26,7 @@ pub(super) const WEIGHTS: [&str; 4] = [
     "pytorch_model.bin.index.json",
 ];
 /// The files of a tokenizer; any may be missing.
-pub(super) use crate::data::tokenizer::TOKENIZER_FILES as TOKENIZER;
+pub(super) use crate::config::tokenizer_files::TOKENIZER_FILES as TOKENIZER;
 /// The file without which there is no model.
 pub(super) const CONFIG: &str = "config.json";
 /// More than any index needs.
@@ -247,7 +247,7 @@ pub(super) fn shards(index: &Path) -> Result<BTreeSet<String>, String> {
     }
     let text = fs::read(index).map_err(|e| e.to_string())?;
     let value: serde_json::Value =
-        crate::json::from_slice(&text).map_err(|e| format!("is not an index of shards: {e}"))?;
+        crate::base::json::from_slice(&text).map_err(|e| format!("is not an index of shards: {e}"))?;
     let map = value.get("weight_map").and_then(|m| m.as_object()).filter(|m| !m.is_empty());
     let map = map.ok_or("is not an index of shards: it has no weight_map")?;
     map.values()

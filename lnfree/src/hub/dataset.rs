@@ -12,7 +12,7 @@ use super::fetch::Fetch;
 use super::names::RepoId;
 use super::remote::RemoteFile;
 use super::settings::Settings;
-use crate::console::say;
+use crate::base::console::say;
 use crate::{Error, Result};
 
 /// A data set repository at one commit; clones share everything.

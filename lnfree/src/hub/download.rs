@@ -14,7 +14,7 @@ use super::client::{Ask, Client, Remote};
 use super::failure::{Failure, Kind, reason};
 use super::names::RepoId;
 use super::progress::Progress;
-use crate::atomic::digest_file;
+use crate::base::atomic::digest_file;
 use crate::{Error, Result};
 
 /// Attempts in a row that bring nothing before it is given up.

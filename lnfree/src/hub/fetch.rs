@@ -7,7 +7,7 @@ use super::client::Client;
 use super::download::{Download, persist};
 use super::failure::{Failure, Kind};
 use super::names::RepoId;
-use crate::device::disk_free;
+use crate::base::device::disk_free;
 
 /// What the files of one commit are fetched with.
 pub(super) struct Fetch<'a> {

@@ -4,12 +4,12 @@ use tch::{Kind, Tensor};
 
 use super::layer_norm::Faces;
 use super::{Conv1d, Pass};
-use crate::hook::{Activation, Hook};
-use crate::native;
+use crate::model::hook::{Activation, Hook};
+use crate::ops;
 
 /// Causal attention, softmax(q kᵀ / √d_head) v, of q, k and v `[batch, head, pos, d_head]`; likewise; differentiable. No `[pos, pos]` matrix is made.
 pub fn causal_attention(q: &Tensor, k: &Tensor, v: &Tensor) -> Tensor {
-    native::must(native::causal_attention(q, k, v))
+    ops::must(ops::causal_attention(q, k, v))
 }
 
 /// Multi-head attention of one block.

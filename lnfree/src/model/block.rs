@@ -2,53 +2,13 @@
 
 use tch::Tensor;
 
+use super::conv1d::{Conv1d, gelu};
 use super::layer_norm::Faces;
 use super::stream::Reader;
 use super::{Attention, LayerNorm, Pass, seed_dropout};
-use crate::hook::{Activation, Hook};
-use crate::native::{self, Gradients, Stream};
-use crate::norm::LnSite;
-
-/// An affine map stored as the original GPT-2 stores it: y = x @ weight + bias.
-#[derive(Debug)]
-pub struct Conv1d {
-    /// `[in, out]`.
-    pub weight: Tensor,
-    /// `[out]`.
-    pub bias: Tensor,
-    /// Where a backward adds the gradients; None where weight and bias are leaves that gather their own.
-    pub(crate) gradients: Option<Gradients>,
-}
-
-impl Conv1d {
-    /// A map whose weight and bias gather their own gradients, if any.
-    pub(crate) fn new(weight: Tensor, bias: Tensor) -> Conv1d {
-        Conv1d { weight, bias, gradients: None }
-    }
-
-    /// `x` `[.., in]` → `[.., out]`, computed in the pass's dtype.
-    pub(super) fn forward(&self, x: &Tensor, pass: &Pass) -> Tensor {
-        let (x, weight, bias) = (pass.cast(x), pass.cast(&self.weight), pass.cast(&self.bias));
-        native::must(native::linear(&x, &weight, &bias, self.gradients.as_ref()))
-    }
-
-    /// The part of the map that makes outputs `start .. start + len`; shares its storage and gradients.
-    pub(super) fn columns(&self, start: i64, len: i64) -> Conv1d {
-        let part =
-            |weight: &Tensor, bias: &Tensor| (weight.narrow(1, start, len), bias.narrow(0, start, len));
-        let (weight, bias) = part(&self.weight, &self.bias);
-        let gradients = self.gradients.as_ref().map(|g| {
-            let (weight, bias) = part(&g.weight, &g.bias);
-            Gradients { weight, bias }
-        });
-        Conv1d { weight, bias, gradients }
-    }
-}
-
-/// GPT-2's GELU, x/2 · (1 + tanh(√(2/π) (x + 0.044715 x³))), of float32 or bfloat16 of any shape; differentiable.
-pub fn gelu(x: &Tensor) -> Tensor {
-    native::must(native::gelu(x))
-}
+use crate::config::norm::LnSite;
+use crate::model::hook::{Activation, Hook};
+use crate::ops::Stream;
 
 /// The two-layer perceptron of a block, with tanh-GELU between.
 #[derive(Debug)]
@@ -91,14 +51,14 @@ impl Block {
         let faces = self.attention_reads(layer, &x, pass);
         let attn_out = self.attn.forward(layer, faces, pass, hook);
         let attn_out = pass.seen(Activation::AttnOut(layer), pass.dropout(attn_out, self.resid_pdrop), hook);
-        let x = x.plus(&attn_out, Some(Reader::mlp(self, layer)), pass);
+        let x = x.plus(&attn_out, Some(Reader::mlp(self.ln_2.as_ref(), layer)), pass);
         let x = x.seen(Activation::ResidMid(layer), pass, hook);
         let normed = self.mlp_reads(layer, &x, pass);
         let pre = pass.seen(Activation::MlpPre(layer), self.mlp.c_fc.forward(&normed, pass), hook);
         let post = pass.seen(Activation::MlpPost(layer), gelu(&pre), hook);
         let mlp_out = pass.dropout(self.mlp.c_proj.forward(&post, pass), self.resid_pdrop);
         let mlp_out = pass.seen(Activation::MlpOut(layer), mlp_out, hook);
-        let reader = next.map(|block| Reader::attention(block, layer + 1));
+        let reader = next.map(|block| Reader::attention(block.ln_1.as_ref(), layer + 1));
         x.plus(&mlp_out, reader, pass).seen(Activation::ResidPost(layer), pass, hook)
     }
 

@@ -5,9 +5,9 @@ use tch::{Kind, Tensor};
 use super::layer_norm::Faces;
 use super::stream::Reader;
 use super::{Attention, Block, Compute, Gpt2, Pass, causal_attention};
-use crate::hook::NoHook;
-use crate::native::Stream;
-use crate::norm::LnState;
+use crate::model::hook::NoHook;
+use crate::model::ln_state::LnState;
+use crate::ops::Stream;
 use crate::{Error, Result};
 
 /// Keys and values of the positions that [`Gpt2::decode`] has seen, in memory taken once.
@@ -114,7 +114,11 @@ impl Block {
     fn decode(&self, layer: usize, x: Tensor, pass: &mut Pass, kept: &Kept, mask: Option<&Tensor>) -> Tensor {
         let x = Stream::of(x);
         let faces = self.attention_reads(layer, &x, pass);
-        let x = x.plus(&self.attn.decode(faces, pass, kept, mask), Some(Reader::mlp(self, layer)), pass);
+        let x = x.plus(
+            &self.attn.decode(faces, pass, kept, mask),
+            Some(Reader::mlp(self.ln_2.as_ref(), layer)),
+            pass,
+        );
         let normed = self.mlp_reads(layer, &x, pass);
         let post = self.mlp.c_fc.forward(&normed, pass).gelu_("tanh");
         x.plus(&self.mlp.c_proj.forward(&post, pass), None, pass).x

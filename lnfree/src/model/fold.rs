@@ -8,13 +8,14 @@
 use tch::{Device, Kind, Tensor};
 
 use super::{Attention, Block, Conv1d, Gpt2, LayerNorm, Mlp};
-use crate::norm::{LnMode, LnState, ln1_row, ln2_row, lnf_row};
+use crate::config::norm::{LnMode, ln1_row, ln2_row, lnf_row};
+use crate::model::ln_state::LnState;
 use crate::{Error, Result};
 
 /// Which LNs of a model go into its matrices, and how that is computed.
 #[derive(Debug)]
 pub(crate) struct Folded {
-    /// σ̄ in the order of [`crate::norm::ln_names`]; LNs with `None` stay.
+    /// σ̄ in the order of [`crate::config::norm::ln_names`]; LNs with `None` stay.
     stds: Vec<Option<f64>>,
     /// What is computed in.
     kind: Kind,

@@ -8,8 +8,9 @@ use serde_json::{Map, Value};
 
 use self::keys::Keys;
 use super::Gpt2Config;
-use crate::console::warn_once;
-use crate::{Error, Result, json};
+use crate::base::console::warn_once;
+use crate::base::json;
+use crate::{Error, Result};
 
 /// The name of the file.
 pub(crate) const GENERATION: &str = "generation_config.json";

@@ -4,7 +4,7 @@ use tch::{Kind, Tensor};
 
 use super::{Attention, Block, Conv1d, Folded, Gpt2, LayerNorm, Mlp};
 use crate::Result;
-use crate::norm::LnState;
+use crate::model::ln_state::LnState;
 
 impl Gpt2 {
     /// A model that computes the same, with `ln` again, and with less work: matrices are converted to `dtype` once instead of in every

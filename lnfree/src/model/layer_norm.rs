@@ -3,8 +3,8 @@
 use tch::{Kind, Tensor};
 
 use super::Pass;
-use crate::native::{self, Stream};
-use crate::norm::LnSite;
+use crate::config::norm::LnSite;
+use crate::ops::{self, Stream, sigma_of};
 
 /// Weight and bias of a LayerNorm over n_embd.
 #[derive(Debug)]
@@ -90,7 +90,7 @@ impl LayerNorm {
         }
         // What a matrix reads, it reads in the type of the computation.
         let kind = if site == LnSite::LnF { Kind::Float } else { pass.compute.dtype };
-        native::fake_norm(x, &self.weight, &self.bias, &std, kind)
+        ops::fake_norm(x, &self.weight, &self.bias, &std, kind)
     }
 
     /// The real LN and its σ `[batch, pos]`: libtorch returns 1/σ beside the output, so following it costs no pass.
@@ -133,9 +133,4 @@ pub(super) fn any_real(site: LnSite, pass: &Pass) -> bool {
         LnSite::Ln1Qk(l) | LnSite::Ln1V(l) => is_real(LnSite::Ln1Qk(l)) || is_real(LnSite::Ln1V(l)),
         _ => is_real(site),
     }
-}
-
-/// σ = sqrt(var(x) + ε) of `x` `[batch, pos, n_embd]` over its last axis, biased variance: `[batch, pos]`.
-pub(crate) fn sigma_of(x: &Tensor, eps: f64) -> Tensor {
-    native::must(native::sigma(x, eps))
 }

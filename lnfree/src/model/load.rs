@@ -9,32 +9,15 @@ use std::str::FromStr;
 use tch::{Device, Kind};
 
 pub use self::state::state_tensors;
+use super::check_shapes::check_shapes;
 use super::generation_config::GenerationConfig;
-use super::hf_config::check_shapes;
 use super::weights::{Weights, not_finite, read_weights};
 use super::{Gpt2, Gpt2Config};
-use crate::console::warn_once;
-use crate::data::DatasetOptions;
-use crate::norm::{LnMode, LnState, NormSettings};
+use crate::base::console::warn_once;
+use crate::config::norm::{LnMode, NormSettings};
+use crate::config::run_state;
+use crate::model::ln_state::LnState;
 use crate::{Error, Result};
-
-/// Tokens of GPT-2's vocabulary, whose tokenizer is known without asking the model.
-pub const GPT2_VOCAB: i64 = 50257;
-
-/// More ids than any padding of a vocabulary adds: those are multiples of 64 to 512.
-const MAX_PADDING: i64 = 512;
-
-/// How data sets are prepared for a model in this folder: with GPT-2's tokenizer if it has GPT-2's vocabulary, or brings no
-/// tokenizer and has GPT-2's vocabulary with a padding; else with its own.
-pub fn dataset_options(dir: &Path, block_size: usize) -> DatasetOptions {
-    let own = ["tokenizer.json", "vocab.json"].iter().any(|name| dir.join(name).is_file());
-    let is_gpt2 = Gpt2Config::read(dir).is_ok_and(|config| match config.vocab_size - GPT2_VOCAB {
-        0 => true,
-        padding => !own && (1..MAX_PADDING).contains(&padding),
-    });
-    let tokenizer = (!is_gpt2).then(|| dir.to_string_lossy().into_owned());
-    DatasetOptions { tokenizer, ..DatasetOptions::new(block_size) }
-}
 
 /// How a model directory stores what became of its LNs. The names are the paper's code's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -224,5 +207,5 @@ fn all_fake(n_layer: usize, std: f64, device: Device) -> LnState {
 
 /// Our own checkpoints say how their standard deviations are followed; the paper's code kept that in the environment.
 fn settings(dir: &Path) -> Result<Option<NormSettings>> {
-    crate::checkpoint::norm_settings(dir)
+    Ok(run_state::state(dir)?.map(|state| state.config.norm))
 }

@@ -3,14 +3,17 @@
 mod attention;
 mod block;
 mod cache;
+mod check_shapes;
+mod conv1d;
 mod fold;
 mod generation_config;
-pub mod hf_config;
+pub mod hook;
 mod inference;
 mod layer_norm;
+pub mod ln_state;
+pub mod ln_statistics;
 mod load;
 pub mod names;
-mod padding;
 mod parameters;
 mod shape;
 mod step;
@@ -21,23 +24,24 @@ use std::cell::OnceCell;
 
 use tch::{Kind, Tensor};
 
+pub use crate::config::Gpt2Config;
 pub use attention::{Attention, causal_attention};
-pub use block::{Block, Conv1d, Mlp, gelu};
+pub use block::{Block, Mlp};
 pub use cache::KvCache;
+pub use check_shapes::check_shapes;
+pub use conv1d::{Conv1d, gelu};
 pub(crate) use fold::Folded;
 pub(crate) use generation_config::GENERATION;
 pub use generation_config::GenerationConfig;
-pub use hf_config::Gpt2Config;
 pub use layer_norm::LayerNorm;
-pub(crate) use layer_norm::sigma_of;
-pub use load::{GPT2_VOCAB, LoadOptions, LoadedModel, ModelFormat, dataset_options, state_tensors};
-pub(crate) use padding::{ROWS, padded};
+pub use load::{LoadOptions, LoadedModel, ModelFormat, state_tensors};
 pub use shape::Shape;
 pub use step::StepModel;
 
-use crate::hook::{Activation, Hook, replaced};
-use crate::native::Stream;
-use crate::norm::{LnSite, LnState};
+use crate::config::norm::LnSite;
+use crate::model::hook::{Activation, Hook, replaced};
+use crate::model::ln_state::LnState;
+use crate::ops::Stream;
 use crate::{Error, Result};
 
 /// A GPT-2: parameters only. Which LNs are fake is in a [`LnState`], given to every forward.
@@ -86,7 +90,7 @@ pub struct Pass<'a> {
     pub start: i64,
     /// Positions of end-of-text tokens, bool `[batch, pos, 1]`.
     pub is_eot: Tensor,
-    /// What the LNs saw, `[2]` each, in the order of [`crate::norm::ln_names`].
+    /// What the LNs saw, `[2]` each, in the order of [`crate::config::norm::ln_names`].
     pub observed: Vec<Option<Tensor>>,
     /// What was wrong with the first thing a hook returned that cannot be used.
     refused: OnceCell<Error>,
@@ -149,7 +153,7 @@ impl Gpt2 {
             )));
         }
         if input_ids.device() == tch::Device::Cpu {
-            crate::device::products();
+            crate::base::device::products();
         }
         let eot = self.config.eot_token_id().unwrap_or(-1);
         let n_ln = 2 * self.h.len() + 1;

@@ -2,10 +2,11 @@
 
 use tch::{Device, Kind, Tensor};
 
-use super::hf_config::{Gpt2Config, check_shapes};
+use super::check_shapes::check_shapes;
 use super::layer_norm::FoldedFaces;
 use super::weights::Weights;
 use super::{Attention, Block, Conv1d, Gpt2, LayerNorm, Mlp};
+use crate::config::hf_config::{Gpt2Config, expected};
 use crate::{Error, Result};
 
 /// Takes named tensors out of a set of weights, in one dtype on one device.
@@ -83,7 +84,7 @@ impl Gpt2 {
         tch::manual_seed(seed as i64);
         let residual_std = 0.02 / (2.0 * config.n_layer as f64).sqrt();
         let mut weights = Weights::new();
-        for (name, shape) in super::hf_config::expected(&config) {
+        for (name, shape) in expected(&config) {
             let is_ln = name.starts_with("ln_f") || name.contains(".ln_");
             let tensor = if name.ends_with(".bias") {
                 Tensor::zeros(&shape, (Kind::Float, Device::Cpu))

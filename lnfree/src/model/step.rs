@@ -12,12 +12,13 @@ use tch::{Kind, Tensor};
 
 use super::inference::centred_head;
 use super::layer_norm::FoldedFaces;
-use super::padding::padded;
 use super::{Attention, Block, Compute, Conv1d, Gpt2, LayerNorm, Mlp};
 use crate::Result;
-use crate::device::for_cpu_kernels;
-use crate::native::{Affine, Gradients, must, set_grad};
-use crate::norm::{LnSite, LnState};
+use crate::base::device::for_cpu_kernels;
+use crate::config::norm::LnSite;
+use crate::model::ln_state::LnState;
+use crate::ops::padded;
+use crate::ops::{Affine, Gradients, must, set_grad};
 
 /// From how many tokens for each column of a matrix on it pays to fold on a CPU: both folding, twice a step, and computing an LN, for every
 /// token, wait for memory.

@@ -3,11 +3,11 @@
 use tch::{Kind, Tensor};
 
 use super::layer_norm::any_real;
-use super::{Block, LayerNorm, Pass};
-use crate::device::for_cpu_kernels;
-use crate::hook::{Activation, Hook};
-use crate::native::{self, Stream, Wishes};
-use crate::norm::LnSite;
+use super::{LayerNorm, Pass};
+use crate::base::device::for_cpu_kernels;
+use crate::config::norm::LnSite;
+use crate::model::hook::{Activation, Hook};
+use crate::ops::{self, Stream, Wishes};
 
 /// What reads a sum next.
 pub(super) struct Reader<'a> {
@@ -17,13 +17,13 @@ pub(super) struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     /// The MLP of block `layer`.
-    pub(super) fn mlp(block: &'a Block, layer: usize) -> Reader<'a> {
-        Reader { norm: block.ln_2.as_ref(), site: LnSite::Ln2(layer) }
+    pub(super) fn mlp(ln_2: Option<&'a LayerNorm>, layer: usize) -> Reader<'a> {
+        Reader { norm: ln_2, site: LnSite::Ln2(layer) }
     }
 
     /// The attention of block `layer`.
-    pub(super) fn attention(block: &'a Block, layer: usize) -> Reader<'a> {
-        Reader { norm: block.ln_1.as_ref(), site: LnSite::Ln1Qk(layer) }
+    pub(super) fn attention(ln_1: Option<&'a LayerNorm>, layer: usize) -> Reader<'a> {
+        Reader { norm: ln_1, site: LnSite::Ln1Qk(layer) }
     }
 
     /// What it would have made along with the sum; its fake LN only with `norms`.
@@ -60,11 +60,11 @@ impl Stream {
     /// The stream with what a branch adds to it, `[batch, pos, n_embd]`; `None` reads nothing but the sum.
     pub(super) fn plus(&self, branch: &Tensor, reader: Option<Reader>, pass: &Pass) -> Stream {
         let known = matches!(branch.kind(), Kind::Float | Kind::BFloat16);
-        if known && native::residual_is_ours(&self.x) {
+        if known && ops::residual_is_ours(&self.x) {
             let on_cpu = for_cpu_kernels(&self.x);
             let wishes = reader.map_or_else(Wishes::default, |reader| reader.wishes(pass, on_cpu));
             if wishes.any() || branch.kind() == Kind::BFloat16 {
-                return native::residual(&self.x, branch, &wishes);
+                return ops::residual(&self.x, branch, &wishes);
             }
         }
         // libtorch adds bfloat16 to float32 number by number: a float32 copy of the branch would be written and read for nothing.

@@ -3,11 +3,11 @@
 use tch::{Kind, Tensor};
 
 use crate::Result;
-use crate::hook::NoHook;
-use crate::loss::{aux_loss, aux_loss_around, linear_cross_entropy, predicting};
+use crate::model::hook::NoHook;
+use crate::model::ln_state::LnState;
 use crate::model::{Compute, Pass, StepModel};
-use crate::native::{Stream, backward_from};
-use crate::norm::LnState;
+use crate::ops::loss::{aux_loss, aux_loss_around, linear_cross_entropy, predicting};
+use crate::ops::{Stream, backward_from};
 
 /// The losses of one micro-batch, detached, 0-dim, on the device.
 #[derive(Debug)]

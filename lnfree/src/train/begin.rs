@@ -5,9 +5,9 @@ use std::path::Path;
 use super::Mode;
 use crate::config::Config;
 use crate::data::TokenFile;
+use crate::eval::stds::{StdDict, measure};
+use crate::model::ln_state::LnState;
 use crate::model::{Gpt2, Gpt2Config, LoadedModel, ModelFormat};
-use crate::norm::LnState;
-use crate::stds::{StdDict, measure};
 use crate::{Error, Result};
 
 /// Sequences that the first standard deviations are measured on.

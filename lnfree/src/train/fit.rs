@@ -1,6 +1,6 @@
 //! Whether config, model and data fit together: said before the first step, not in the middle of a run.
 
-use super::StartOptions;
+use super::start_options::StartOptions;
 use crate::config::Config;
 use crate::data::TokenFile;
 use crate::model::Gpt2;

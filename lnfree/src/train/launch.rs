@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use tch::Device;
 
 use super::{Mode, Outcome, RunLock, StartOptions, Trainer, lock_run, metrics, run};
-use crate::atomic::{verify_checksums, write_text};
-use crate::checkpoint;
+use crate::base::atomic::{verify_checksums, write_text};
+use crate::base::console::say;
 use crate::config::Config;
-use crate::console::say;
+use crate::data::dataset_options;
 use crate::data::{DatasetOptions, Split, TokenFile, open_dataset_with};
 use crate::hub::locate_tokenizer;
-use crate::model::dataset_options;
+use crate::train::checkpoint;
 use crate::{Error, Result};
 
 /// A run that is ready to train, and its directory, which is this process's own until this is dropped.

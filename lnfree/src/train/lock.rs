@@ -3,8 +3,8 @@
 use std::fs::File;
 use std::path::Path;
 
-use crate::atomic;
-use crate::console::say;
+use crate::base::atomic;
+use crate::base::console::say;
 use crate::{Error, Result};
 
 /// A run directory is this process's until the value is dropped, or the process ends in whatever way.

@@ -7,10 +7,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::Trainer;
 use super::tensorboard::EventWriter;
-use crate::atomic::write_text;
-use crate::norm::RemovalKind;
+use crate::base::atomic::write_text;
+use crate::config::norm::RemovalKind;
 use crate::{Error, Result};
 
 /// One optimizer step.
@@ -76,15 +75,15 @@ pub(super) struct MetricsLog {
 }
 
 impl MetricsLog {
-    /// Opens the files of a run directory. Lines of steps that the trainer is about to do again are dropped first, a
+    /// Opens the files of a run directory. Lines of steps after `step`, which will be done again, are dropped first, a
     /// half-written last line too.
-    pub(super) fn open(dir: &Path, trainer: &Trainer) -> Result<MetricsLog> {
+    pub(super) fn open(dir: &Path, step: usize) -> Result<MetricsLog> {
         std::fs::create_dir_all(dir).map_err(Error::io(dir))?;
         let path = dir.join("metrics.jsonl");
-        let (kept, evaluated) = kept_lines(&path, trainer.step())?;
+        let (kept, evaluated) = kept_lines(&path, step)?;
         write_text(&path, &kept.concat())?;
         let file = File::options().append(true).open(&path).map_err(Error::io(&path))?;
-        let board = EventWriter::resume(dir, trainer.step())?;
+        let board = EventWriter::resume(dir, step)?;
         Ok(MetricsLog { path, file, board, evaluated })
     }
 

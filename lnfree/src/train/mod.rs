@@ -4,44 +4,37 @@
 
 mod backward;
 mod begin;
+pub mod checkpoint;
 mod fit;
 mod launch;
 mod lock;
+pub mod memory;
 mod metrics;
+pub mod optim;
 mod progress;
 pub mod split;
+mod start_options;
 pub mod tensorboard;
 mod trainer;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
-
+pub use crate::config::Mode;
 pub use backward::{BackwardRecipe, Losses, backward};
 pub use launch::{Launch, Sources, override_data, start_or_resume};
 pub use lock::{RunLock, lock_run};
 pub use metrics::{Event, StepRecord};
-pub use trainer::{StartOptions, Trainer};
+pub use start_options::StartOptions;
+pub use trainer::Trainer;
 
-use crate::console::say;
+use crate::base::console::say;
+use crate::base::interrupt;
 use crate::eval::{EvalOptions, Summary, evaluate};
-use crate::{Error, Result, checkpoint, interrupt};
+use crate::{Error, Result};
 use metrics::MetricsLog;
 use progress::Progress;
 use split::catching_lack_of_memory;
-
-/// What a run does about LN.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Mode {
-    /// Removes LN on the config's schedule.
-    WithoutLn,
-    /// Keeps LN: the vanilla control.
-    WithLn,
-    /// Trains from scratch, with LN.
-    Pretrain,
-}
 
 /// How a run ended.
 #[derive(Debug, Clone, PartialEq)]
@@ -119,7 +112,7 @@ impl<'a> Run<'a> {
         let checkpoint = trainer.resumed_from().map(Path::to_path_buf);
         Ok(Run {
             dir,
-            log: MetricsLog::open(dir, trainer)?,
+            log: MetricsLog::open(dir, trainer.step())?,
             progress: Progress::new(trainer),
             saved: checkpoint.as_ref().map(|_| trainer.step()),
             checkpoint,

@@ -11,11 +11,11 @@ use std::sync::Once;
 
 use tch::Tensor;
 
-use crate::error::is_lack_of_memory;
-use crate::hook::NoHook;
-use crate::loss::{IGNORE, sigma_sums};
+use crate::base::error::is_lack_of_memory;
+use crate::model::hook::NoHook;
+use crate::model::ln_state::LnState;
 use crate::model::{Compute, StepModel};
-use crate::norm::LnState;
+use crate::ops::loss::{IGNORE, sigma_sums};
 use crate::{Error, Result};
 
 /// Some sequences of a batch.

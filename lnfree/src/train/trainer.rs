@@ -3,8 +3,6 @@
 mod gradients;
 mod start;
 
-pub use start::StartOptions;
-
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -13,14 +11,16 @@ use tch::{Device, Kind, Tensor};
 
 use super::{Mode, StepRecord};
 use crate::Result;
-use crate::checkpoint::{self, TrainerState};
+use crate::base::device::CoreSharing;
 use crate::config::Config;
+use crate::config::LrSchedule;
+use crate::config::norm::ln_names;
+use crate::config::schedule::{Removal, Schedule};
 use crate::data::{Loader, TokenFile};
-use crate::device::CoreSharing;
 use crate::model::Gpt2;
-use crate::norm::{LnState, ln_names};
-use crate::optim::{AdamW, LrSchedule, clip_coefficient};
-use crate::schedule::{Removal, Schedule};
+use crate::model::ln_state::LnState;
+use crate::train::checkpoint::{self, TrainerState};
+use crate::train::optim::{AdamW, clip_coefficient};
 
 /// Everything that a run changes.
 pub struct Trainer {

@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use lnfree::config::hf_config::expected;
 use lnfree::data::Tokenizer;
 use lnfree::generate::{SampleOptions, generate};
-use lnfree::model::hf_config::expected;
 use lnfree::model::names::{hf_names, metadata};
 use lnfree::model::weights::{Weights, write_safetensors};
 use lnfree::model::{Gpt2Config, LoadedModel};

@@ -87,7 +87,7 @@ fn fingerprints_differ_where_ids_do() {
 fn checkpoints_and_exports_carry_every_file_of_a_tokenizer() {
     let case = json!({"whole": true, "config": {}, "files": {"added_tokens": {}, "special_tokens_map": {}}});
     let (from, to) = (folder_of(&case), tempfile::tempdir().unwrap());
-    lnfree::checkpoint::copy_tokenizer(from.path(), to.path()).unwrap();
+    lnfree::data::tokenizer::copy_tokenizer(from.path(), to.path()).unwrap();
     for name in TOKENIZER_FILES {
         assert!(to.path().join(name).is_file(), "{name}");
     }

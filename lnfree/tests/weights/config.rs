@@ -2,7 +2,8 @@
 
 use std::fs;
 
-use lnfree::model::hf_config::{Gpt2Config, check_shapes, expected};
+use lnfree::config::hf_config::{Gpt2Config, expected};
+use lnfree::model::check_shapes;
 use lnfree::model::weights::read_weights;
 use lnfree::tch::Tensor;
 use serde_json::{Map, Value, json};

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use lnfree::data::dataset_options;
 use lnfree::model::weights::{Weights, read_weights, write_safetensors};
-use lnfree::model::{Gpt2Config, LoadedModel, dataset_options};
+use lnfree::model::{Gpt2Config, LoadedModel};
 use lnfree::tch::{Device, Kind, Tensor};
 use serde_json::{Value, json};
 

@@ -2,7 +2,9 @@
 
 use lnfree::Result;
 use lnfree::config::Config;
-use lnfree::model::{Gpt2Config, Shape, dataset_options, hf_config};
+use lnfree::config::hf_config;
+use lnfree::data::dataset_options;
+use lnfree::model::{Gpt2Config, Shape};
 
 use super::USUAL;
 use crate::parts::parts;

@@ -10,8 +10,9 @@ use tokenizers::{AddedToken, Tokenizer as HfTokenizer};
 
 use super::settings::{Class, Settings};
 use super::{CONFIG, END_OF_TEXT, MERGES, VOCAB};
-use crate::console::say;
-use crate::{Error, Result, json};
+use crate::base::console::say;
+use crate::base::json;
+use crate::{Error, Result};
 
 /// A vocabulary and its merges, with no token added.
 pub(super) fn from_vocab_and_merges(origin: &Path, vocab: &[u8], merges: &[u8]) -> Result<HfTokenizer> {

@@ -7,7 +7,8 @@ use serde_json::{Map, Value};
 use tokenizers::AddedToken;
 
 use super::{ADDED, CONFIG, END_OF_TEXT, SPECIAL_MAP, TokenizerFile};
-use crate::{Error, Result, json};
+use crate::base::json;
+use crate::{Error, Result};
 
 /// In the order in which they get ids, where the vocabulary lacks them.
 const SPECIAL: [&str; 7] =

@@ -10,7 +10,7 @@ use serde_json::json;
 use sha1::{Digest, Sha1};
 use sha2::Sha256;
 
-use crate::atomic::digest_file;
+use crate::base::atomic::digest_file;
 use crate::hub::cache::CONFIG;
 use crate::{Error, Result};
 

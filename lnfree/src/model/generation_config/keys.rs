@@ -3,9 +3,9 @@
 use serde_json::{Map, Value};
 
 use super::GenerationConfig;
-use crate::json::not_finite;
+use crate::base::json::not_finite;
+use crate::config::hf_config::{token_ids, whole, within};
 use crate::model::Gpt2Config;
-use crate::model::hf_config::{token_ids, whole, within};
 
 /// A message that the caller puts the file's name before.
 type Why<T> = Result<T, String>;

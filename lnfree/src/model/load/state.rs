@@ -2,8 +2,9 @@
 
 use tch::{Device, Kind};
 
+use crate::config::norm::{LnMode, NormSettings, SpecialAxis, ln_names};
+use crate::model::ln_state::LnState;
 use crate::model::weights::Weights;
-use crate::norm::{LnMode, LnState, NormSettings, SpecialAxis, ln_names};
 
 /// Reads the LN state under the names that the paper's checkpoints use, and takes it out of `weights`.
 pub(super) fn read_state(

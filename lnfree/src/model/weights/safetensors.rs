@@ -14,7 +14,7 @@ use serde::ser::{SerializeMap, Serializer};
 use tch::{Kind, Tensor};
 
 use super::{Weights, Why, file_error, names, raw};
-use crate::atomic::write_atomic;
+use crate::base::atomic::write_atomic;
 use crate::{Error, Result};
 
 /// More header than any model has (gpt2-xl: 0.1 MB), little enough to parse without a thought.

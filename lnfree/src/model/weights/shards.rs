@@ -9,8 +9,9 @@ use serde::Deserialize;
 use tch::Tensor;
 
 use super::{file_error, names, read_file};
-use crate::console::warn_once;
-use crate::{Error, Result, json};
+use crate::base::console::warn_once;
+use crate::base::json;
+use crate::{Error, Result};
 
 /// More than any index needs.
 const MAX_INDEX: u64 = 16 << 20;

@@ -5,10 +5,10 @@ use std::time::Instant;
 use tch::{Kind, Tensor};
 
 use super::Trainer;
-use crate::console::say;
-use crate::device::release_cached_memory;
-use crate::loss::targets;
+use crate::base::console::say;
+use crate::base::device::release_cached_memory;
 use crate::model::{Compute, StepModel};
+use crate::ops::loss::targets;
 use crate::train::split::{Part, aux_target, catching_lack_of_memory, parts, smaller};
 use crate::train::{BackwardRecipe, Mode, backward};
 use crate::{Error, Result};

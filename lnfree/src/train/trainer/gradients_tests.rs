@@ -3,12 +3,12 @@
 use tch::Device;
 
 use super::*;
-use crate::bench::{BenchLn, BenchOptions, Task, bench_trainer};
+use crate::base::device::Kernels;
 use crate::config::FloatType;
-use crate::device::Kernels;
+use crate::config::norm::RemovalKind;
 use crate::model::Gpt2Config;
-use crate::native::ReadWatch;
-use crate::norm::RemovalKind;
+use crate::ops::ReadWatch;
+use crate::study::bench::{BenchLn, BenchOptions, Task, bench_trainer};
 
 /// Two micro-batches of four sequences, with the auxiliary loss, that go through two at a time.
 fn trainer(ln: BenchLn, dtype: FloatType, checkpointing: bool) -> (tempfile::TempDir, Trainer) {

@@ -1,40 +1,26 @@
 //! How a run comes to be: new, of a model that is there, or where a checkpoint left it.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 use super::Trainer;
-use crate::checkpoint;
+use crate::base::device::available_memory;
+use crate::base::device::share_cores;
+use crate::config::Mode;
+use crate::config::schedule::Schedule;
 use crate::config::{Config, TrainConfig};
-use crate::data::{Loader, TokenFile};
-use crate::device::available_memory;
-use crate::device::share_cores;
+use crate::data::Loader;
+use crate::model::ln_state::LnState;
 use crate::model::{Gpt2, LoadedModel, Shape};
-use crate::norm::LnState;
-use crate::optim::{AdamW, AdamWConfig, is_decayed};
-use crate::plan::{Passes, fitting_micro_batch, usable};
-use crate::schedule::Schedule;
-use crate::train::Mode;
+use crate::train::StartOptions;
 use crate::train::begin::{initial_state, pretrain_config, set_dropout};
+use crate::train::checkpoint;
 use crate::train::fit::check_fit;
+use crate::train::memory::{Passes, fitting_micro_batch, usable};
+use crate::train::optim::{AdamW, AdamWConfig, is_decayed};
 use crate::{Error, Result};
-
-/// Where a new run takes things from.
-#[derive(Debug)]
-pub struct StartOptions {
-    /// With LN, without, or from scratch.
-    pub mode: Mode,
-    /// The model's directory; for [`Mode::Pretrain`], where tokenizer files are found.
-    pub model_dir: PathBuf,
-    /// Training tokens.
-    pub tokens: TokenFile,
-    /// Validation tokens.
-    pub eval_tokens: Option<TokenFile>,
-    /// Where to compute.
-    pub device: Device,
-}
 
 impl Trainer {
     /// A run at step 0.

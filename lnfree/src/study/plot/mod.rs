@@ -1,0 +1,53 @@
+//! Figures, drawn from plain data: schedules, the loss with its removal events, stds over time and depth, attention,
+//! texts, results and what is certain of them.
+//!
+//! All figures share one style: colours that stay apart under the common colour-vision deficiencies and against
+//! light and dark pages, transparent backgrounds, units on every axis. They are as wide as the page lets them be.
+//!
+//! ```
+//! use lnfree::plot::{self, RunMetrics, Step};
+//!
+//! let step = |step| Step { step, loss: 3.2, ce_loss: 3.1, aux_loss: 0.1, lr: 6e-4, grad_norm: 0.5, tokens_per_s: 1e4 };
+//! let run = RunMetrics { name: "vanilla".into(), steps: (0..100).map(step).collect(), ..RunMetrics::default() };
+//! let figure = plot::loss_curve(&[run]);
+//! assert!(figure.to_json().contains("cross-entropy, nats per token"));
+//! ```
+
+mod attention;
+mod bars;
+mod data;
+mod data_needed;
+mod depth;
+mod figure;
+mod forest;
+mod generations;
+mod image;
+mod intervals;
+mod loss;
+mod names;
+mod optimisation;
+mod positions;
+mod schedule;
+mod series;
+mod stds;
+#[cfg(test)]
+mod tests;
+mod theme;
+
+pub use crate::config::norm::RemovalKind;
+pub use crate::config::schedule::Removal;
+pub use attention::attention_patterns;
+pub use bars::results_bars;
+pub use data::{EvalDetails, EvalRow, LnName, PositionLoss, RunInfo, RunMetrics, Step, WorstSequence};
+pub use data_needed::{SizePoint, data_needed};
+pub use depth::std_over_depth;
+pub use figure::Figure;
+pub use generations::{Generation, generations};
+pub use intervals::{Difference, Reference, paired_differences, results_with_intervals};
+pub use loss::loss_curve;
+pub use names::{ModelName, Role, distinct_names};
+pub use optimisation::optimisation;
+pub use plotly::Plot;
+pub use positions::loss_by_position;
+pub use schedule::removal_schedule;
+pub use stds::std_over_time;

@@ -1,0 +1,162 @@
+//! A whole study as one page: results beside published figures, differences with intervals, what failed.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::compare::Comparison;
+use super::details;
+use super::html;
+use super::models::{Failure, StudyModel};
+use super::page::escape;
+use super::text;
+use super::{results_table, sections};
+use crate::Result;
+use crate::study::plot::Difference;
+use crate::study::plot::EvalRow;
+
+/// What a suite of evaluations came to. Its JSON is `results.json`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Study {
+    /// Heading of the page.
+    pub title: String,
+    /// What was computed, on what and when: name and value.
+    pub facts: Vec<(&'static str, String)>,
+    /// The models, in the order of the suite.
+    pub models: Vec<StudyModel>,
+    /// Where the figures to compare with come from, as a column's heading.
+    pub source: &'static str,
+    /// How far a measured figure may lie from them, nats.
+    pub tolerance: f64,
+    /// Every evaluation beside its published figure, in the order of the suite.
+    pub comparisons: Vec<Comparison>,
+    /// Differences between models on the same tokens.
+    pub differences: Vec<Difference>,
+    /// What did not work.
+    pub failures: Vec<Failure>,
+    /// What a reader has to know before comparing: one sentence each.
+    pub notes: Vec<String>,
+    /// The evaluations themselves.
+    pub evaluations: Vec<EvalRow>,
+}
+
+impl Study {
+    /// What the verdicts mean, in a sentence or two.
+    pub fn verdicts_explained(&self) -> String {
+        format!(
+            "`reproduced`: within {} nats of the figure beside it, which has four decimals and may have been computed in \
+             another precision; `differs`: further away; `not comparable`: measured on another sample; \
+             `of another step`: what was published is of another step of fine-tuning, so that nothing is compared.",
+            self.tolerance
+        )
+    }
+
+    /// The page as Markdown.
+    pub fn to_markdown(&self) -> String {
+        let mut out = format!("# {}\n\n", self.title);
+        for (name, value) in &self.facts {
+            let _ = writeln!(out, "- {name}: {}", markdown_cell(value));
+        }
+        if !self.failures.is_empty() {
+            out.push_str("\n## Failed\n\n");
+        }
+        for Failure { label, dataset, why } in &self.failures {
+            let _ = writeln!(out, "- **{label} on {dataset}**: {}", markdown_cell(why));
+        }
+        if !self.evaluations.is_empty() {
+            let table = results_table(&self.evaluations).to_markdown();
+            let _ = write!(out, "\n## Results\n\nMean cross-entropy, nats per token.\n\n{table}");
+            let (head, rows) = text::comparisons(&self.comparisons, self.source);
+            let _ = write!(out, "\n## Beside {}\n\n{}\n\n", self.source, self.verdicts_explained());
+            out.push_str(&markdown_table(&head, 2, &rows));
+            for note in &self.notes {
+                let _ = write!(out, "\n{}\n", markdown_cell(note));
+            }
+        }
+        let quality = text::quality(&self.evaluations);
+        let machine = text::machine(&self.evaluations);
+        for (title, note, (head, rows)) in [
+            ("Models", text::MODELS, text::models(&self.models)),
+            ("Paired differences", text::DIFFERENCES, text::differences(&self.differences)),
+            ("Calibration and intervals", text::QUALITY, quality),
+            ("Speed and memory", text::MACHINE, machine),
+        ] {
+            if !rows.is_empty() {
+                let _ = write!(out, "\n## {title}\n\n{note}\n\n{}", markdown_table(&head, 2, &rows));
+            }
+        }
+        out
+    }
+
+    /// Writes the page as one HTML file that needs no network and no other file.
+    ///
+    /// # Errors
+    /// [`crate::Error::Io`] or [`crate::Error::File`] if `out` cannot be written.
+    pub fn write_html(&self, out: &Path) -> Result<()> {
+        let mut body = String::from("<dl class=\"facts\">\n");
+        for (name, value) in &self.facts {
+            let _ = writeln!(body, "<dt>{}</dt><dd>{}</dd>", escape(name), escape(value));
+        }
+        body.push_str("</dl>\n");
+        body.push_str(&self.failed());
+        body.push_str(&sections::results(&self.evaluations));
+        body.push_str(&self.beside_published());
+        body.push_str(&sections::evaluations(&self.evaluations, &self.differences, &[]));
+        body.push_str(&details::models(&self.models));
+        html::write_page(out, &self.title, &body)
+    }
+
+    fn failed(&self) -> String {
+        if self.failures.is_empty() {
+            return String::new();
+        }
+        let row =
+            |f: &Failure| vec![f.label.as_str().into(), f.dataset.as_str().into(), f.why.as_str().into()];
+        let rows: Vec<_> = self.failures.iter().map(row).collect();
+        let table = details::table(&["model", "data set", "why"], 3, &rows);
+        format!(
+            "<section class=\"failed\">\n<h2>Failed</h2>\n<p class=\"warning\">These evaluations gave no result; they are \
+             in none of the tables below.</p>\n{table}</section>\n"
+        )
+    }
+
+    fn beside_published(&self) -> String {
+        if self.comparisons.is_empty() {
+            return String::new();
+        }
+        let (head, rows) = text::comparisons(&self.comparisons, self.source);
+        let explained = self.verdicts_explained().replace('`', "");
+        let mut out = format!(
+            "<section>\n<h2>Beside {}</h2>\n<p class=\"note\">{}</p>\n{}",
+            escape(self.source),
+            escape(&explained),
+            details::table(&head, 2, &rows)
+        );
+        for note in &self.notes {
+            let _ = writeln!(out, "<p class=\"note\">{}</p>", escape(note));
+        }
+        out.push_str("</section>\n");
+        out
+    }
+}
+
+fn markdown_cell(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('|', "\\|").replace('<', "\\<").replace(['\n', '\r'], " ")
+}
+
+fn markdown_table(head: &[&str], n_texts: usize, rows: &[Vec<text::Cell>]) -> String {
+    let mut out = format!("| {} |\n|", head.join(" | "));
+    for i in 0..head.len() {
+        out.push_str(if i < n_texts { "---|" } else { "---:|" });
+    }
+    out.push('\n');
+    for row in rows {
+        for cell in row {
+            let text = markdown_cell(&cell.text);
+            let _ = if cell.marked { write!(out, "| **{text}** ") } else { write!(out, "| {text} ") };
+        }
+        out.push_str("|\n");
+    }
+    out
+}

@@ -1,0 +1,95 @@
+//! How long a model was fine-tuned: a published figure of another step says nothing about it.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use super::Suite;
+use crate::export;
+use crate::train::checkpoint;
+
+/// More than the header of any model's weights takes.
+const MAX_HEADER: u64 = 64 << 20;
+
+/// Steps of fine-tuning that a folder says it has: a checkpoint, a run directory for its latest one, or an
+/// export.
+pub(super) fn steps_of(folder: &Path) -> Option<u32> {
+    let checkpoint = match folder.join("checkpoints").is_dir() {
+        true => checkpoint::latest(folder).ok()?,
+        false => folder.to_path_buf(),
+    };
+    match checkpoint::state(&checkpoint).ok()? {
+        Some(state) => u32::try_from(state.step).ok(),
+        None => in_header(&checkpoint.join("model.safetensors")),
+    }
+}
+
+/// What the header of an export's weights says.
+fn in_header(path: &Path) -> Option<u32> {
+    let mut file = File::open(path).ok()?;
+    let mut length = [0; 8];
+    file.read_exact(&mut length).ok()?;
+    let length = Some(u64::from_le_bytes(length)).filter(|length| *length <= MAX_HEADER)?;
+    let mut header = Vec::new();
+    file.take(length).read_to_end(&mut header).ok()?;
+    let header: serde_json::Value = serde_json::from_slice(&header).ok()?;
+    header["__metadata__"][export::STEPS].as_str()?.parse().ok()
+}
+
+/// One sentence for each of the user's own models that stands under the label of a published one: whether
+/// both are of the same step.
+pub fn step_notes(suite: &Suite) -> Vec<String> {
+    let of = |model: &super::SuiteModel| {
+        let published = suite.published.iter().find(|p| p.label == model.label)?.steps;
+        let label = &model.label;
+        Some(match model.steps {
+            Some(steps) if steps == published => {
+                format!("{label} is held against the published figures: both are of step {steps}.")
+            }
+            Some(steps) => format!(
+                "{label} is not held against the published figures: it is of step {steps}, they are of \
+                 step {published}."
+            ),
+            None => format!(
+                "{label} is not held against the published figures, which are of step {published}: its \
+                 files do not say of which step it is."
+            ),
+        })
+    };
+    suite.models.iter().filter(|model| model.own).filter_map(of).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn own_models_are_compared_only_at_the_published_step() {
+        let folder = tempfile::tempdir().unwrap();
+        let written = |steps: Option<&str>| {
+            let metadata = steps.map(|s| (export::STEPS.to_string(), s.to_string())).into_iter().collect();
+            let path = folder.path().join("model.safetensors");
+            crate::model::weights::write_safetensors(&path, &Default::default(), &metadata).unwrap();
+            let mut suite = Suite::find("paper").unwrap();
+            suite.select(&["gpt2-large".into()], &[]).unwrap();
+            suite.add(&format!("Large LN-free={}", folder.path().display())).unwrap();
+            (suite.models[1].steps, step_notes(&suite))
+        };
+        let (steps, notes) = written(Some("600"));
+        assert_eq!((steps, notes.len()), (Some(600), 1));
+        assert!(notes[0].contains("both are of step 600"), "{notes:?}");
+        let (steps, notes) = written(Some("1200"));
+        assert_eq!(steps, Some(1200));
+        assert!(
+            notes[0].contains("not held") && notes[0].contains("step 1200, they are of step 600"),
+            "{notes:?}"
+        );
+        for unknown in [None, Some("many")] {
+            let (steps, notes) = written(unknown);
+            assert_eq!(steps, None);
+            assert!(notes[0].contains("do not say"), "{notes:?}");
+        }
+        // The suite's own models are the published ones.
+        assert!(step_notes(&Suite::find("paper").unwrap()).is_empty());
+    }
+}

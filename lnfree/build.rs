@@ -7,6 +7,8 @@ fn main() {
     println!("cargo:rerun-if-changed=native");
     // Set by torch-sys to the folder it linked against. RUNPATH, so that LD_LIBRARY_PATH still wins.
     let Ok(lib) = std::env::var("DEP_TCH_LIBTORCH_LIB") else { return };
+    // The folder itself and not a link to it: an installed program outlives the repository that it was built in.
+    let lib = std::fs::canonicalize(&lib).map_or(lib, |folder| folder.to_string_lossy().into_owned());
     println!("cargo:rustc-link-arg=-Wl,-rpath,{lib}");
     println!("cargo:rustc-env=LNFREE_LINKED_LIBTORCH={lib}");
     compile_native(Path::new(&lib));

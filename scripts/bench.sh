@@ -13,7 +13,7 @@
 #     --peer-python PATH                 a Python with torch and transformers (python3); without them only lnfree is timed
 #     --no-peer                          time lnfree alone
 #     --out FILE                         the results, one JSON object a line (runs/bench/DATE.jsonl)
-#     --markdown                         the table as Markdown, for BENCHMARKS.md
+#     --markdown                         the table as Markdown, for docs/src/performance.md
 #
 # LNFREE=PATH takes a binary that is built already: where cargo is missing, together with the libtorch of Python's torch.
 set -euo pipefail

@@ -2,12 +2,13 @@
 
 pub mod atomic;
 pub mod console;
-mod data_dir;
 pub mod device;
+mod embedded;
 pub mod error;
 pub(crate) mod ffi;
 pub mod interrupt;
 pub(crate) mod json;
 pub mod output;
+pub(crate) mod places;
 
-pub use data_dir::data_dir;
+pub use embedded::data_dir;

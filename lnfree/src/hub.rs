@@ -75,10 +75,10 @@ fn locate(name_or_path: &str, on_the_hub: impl FnOnce(&str) -> Result<PathBuf>) 
     }
 }
 
-/// The folder of a model in lnfree's `data/`.
+/// The folder of a model that comes with lnfree.
 ///
 /// # Errors
-/// When there is none of this name, or no `data/`.
+/// When there is none of this name, or it cannot be unpacked.
 pub fn embedded_model(name: &str) -> Result<PathBuf> {
     match EMBEDDED.contains(&name) {
         true => Ok(data_dir()?.join(name)),

@@ -1,8 +1,23 @@
 //! Take LayerNorm (LN) out of GPT-2 models by fine-tuning, measure what that costs, and hand over LN-free models.
 //!
-//! Data flows one way:
-//! [`config`] → [`data`] · [`hub`] → ([`norm`], [`hook`]) → [`model`] → ([`schedule`], [`loss`], [`optim`]) → [`checkpoint`] →
-//! [`train`] → [`eval`] · [`export`] · [`generate`] → [`plot`] · [`report`] → [`suite`] → [`walk`] · [`selftest`] · the command line.
+//! # Layers
+//!
+//! Each needs only those before it, and no modules anywhere need each other in a circle; `tests/layers.rs` holds the crate to it.
+//!
+//! | layer | what it has |
+//! |---|---|
+//! | `base` | errors, files that are whole or not there, devices, the terminal, the C++ library |
+//! | [`config`] | what is said before anything is computed: configs, schedules, LN sites, a model's `config.json`, a run's folder |
+//! | `ops` | operations on tensors, in our kernels or in libtorch's operations, and the losses made of them |
+//! | [`hub`] | names on the Hugging Face hub, downloads, uploads |
+//! | [`data`] | texts, tokenizers, token files, the order in which training sees them |
+//! | [`model`] | the forward with its LN sites, their state, folding, hooks, loading |
+//! | [`eval`] | losses on token data, standard deviations, generated text |
+//! | [`train`] | optimizer steps, checkpoints, runs |
+//! | [`export`] | models without LN for other programs |
+//! | `study` | figures, reports, whole studies, benchmarks, what a user is told of a machine |
+//!
+//! The modules of `base`, `ops` and `study` that are public are found at the root: [`device`], [`loss`], [`plot`] and so on.
 //!
 //! The method is that of "Transformers Don't Need LayerNorm at Inference Time" (arXiv 2507.02559).
 
@@ -40,3 +55,10 @@ pub mod norm {
 
 /// The libtorch bindings that this crate is built on, so that a notebook needs no second dependency.
 pub use tch;
+
+/// The examples of the book.
+#[cfg(doctest)]
+mod book {
+    #[doc = include_str!("../../docs/src/interpretability.md")]
+    struct Hooks;
+}

@@ -117,11 +117,16 @@ const LONGEST: usize = 1000;
 
 /// `message` as one line that a terminal takes as text, whatever names and values of a file it repeats.
 pub(crate) fn one_line(message: impl std::fmt::Display) -> String {
+    shortened(message, LONGEST)
+}
+
+/// [`one_line`] of at most `longest` characters, for a name or a value that is a part of one.
+pub(crate) fn shortened(message: impl std::fmt::Display, longest: usize) -> String {
     let message = message.to_string();
-    let mut line = String::with_capacity(message.len().min(4 * LONGEST));
+    let mut line = String::with_capacity(message.len().min(4 * longest));
     for (i, c) in message.trim().chars().enumerate() {
         match c {
-            _ if i == LONGEST => return line + " …",
+            _ if i == longest => return line + " …",
             '\n' | '\r' | '\t' => line.push(' '),
             c if c.is_control() => line.extend(c.escape_default()),
             c => line.push(c),

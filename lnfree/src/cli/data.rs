@@ -62,6 +62,10 @@ pub(super) struct ReportArgs {
     out: PathBuf,
 }
 
+/// What to do where GPT-2's tokenizer is out of reach and no other was asked for.
+const NO_TOKENIZER: &str =
+    "text is tokenized with GPT-2's tokenizer unless --tokenizer names another one (nano, or a folder)";
+
 /// Tokens in a sequence of the embedded data sets, and of all others.
 const BLOCK_SIZES: (usize, usize) = (128, 1024);
 
@@ -75,23 +79,36 @@ fn options(name: &str, n: usize, tokenizer: Option<String>, block_size: Option<u
     DatasetOptions { max_sequences: n, tokenizer, ..DatasetOptions::new(block_size) }
 }
 
+/// Names --tokenizer where the hub could not be asked for GPT-2's.
+fn with_hint<T>(result: lnfree::Result<T>, options: &DatasetOptions) -> anyhow::Result<T> {
+    let asked_for_gpt2 = |error: &lnfree::Error| {
+        let said = error.to_string();
+        options.tokenizer.is_none() && ["gpt2: ", "model gpt2: "].iter().any(|start| said.starts_with(start))
+    };
+    result.map_err(|error| match asked_for_gpt2(&error) {
+        true => anyhow::anyhow!("{error}; {NO_TOKENIZER}"),
+        false => error.into(),
+    })
+}
+
 pub(super) fn data(command: DataCommand) -> anyhow::Result<()> {
     match command {
         DataCommand::Prepare { source, n_sequences, tokenizer, block_size, out } => {
             let options = options(&source, n_sequences, tokenizer, block_size);
             let Some(out) = out else {
-                outln!("{}", resolve_with(&source, &options)?.display());
+                outln!("{}", with_hint(resolve_with(&source, &options), &options)?.display());
                 return Ok(());
             };
             check_file("--out", &out)?;
             check_apart(&[named("--out", &out)], &[named("the source", Path::new(&source))])?;
             if Path::new(&source).exists() {
-                let tokenizer = load_tokenizer(options.tokenizer.as_deref().unwrap_or("gpt2"))?;
+                let tokenizer = load_tokenizer(options.tokenizer.as_deref().unwrap_or("gpt2"));
+                let tokenizer = with_hint(tokenizer, &options)?;
                 let scheme = ChunkScheme::default();
                 let made = prepare(Path::new(&source), &tokenizer, options.block_size, &out, scheme)?;
                 outln!("{}: {made}", out.display());
             } else {
-                let prepared = resolve_with(&source, &options)?;
+                let prepared = with_hint(resolve_with(&source, &options), &options)?;
                 copy_prepared(&prepared, &out).with_context(|| {
                     format!("what was prepared is in {} all the same", prepared.display())
                 })?;
@@ -99,13 +116,15 @@ pub(super) fn data(command: DataCommand) -> anyhow::Result<()> {
             }
         }
         DataCommand::Info { data, n_sequences, tokenizer, block_size } => {
-            let path = resolve_with(&data, &options(&data, n_sequences, tokenizer.clone(), block_size))?;
+            let options = options(&data, n_sequences, tokenizer.clone(), block_size);
+            let path = with_hint(resolve_with(&data, &options), &options)?;
             let provenance = Provenance::of(&path);
             let tokenizer = match (tokenizer, &provenance) {
                 (Some(name), _) => Some(load_tokenizer(&name)?),
                 // Counts need none, and it may be out of reach by now.
                 (None, Some(made)) => load_tokenizer(&made.request.tokenizer).ok(),
-                (None, None) => Some(load_tokenizer("nano")?),
+                // A guess, which other ids than its own show to be none.
+                (None, None) => load_tokenizer("nano").ok().filter(|nano| info(&path, Some(nano)).is_ok()),
             };
             outln!("{}", info(&path, tokenizer.as_ref())?);
             if let Some(made) = provenance {

@@ -6,6 +6,7 @@ mod data;
 mod evaluate;
 mod export;
 mod generate;
+mod new;
 pub mod out;
 mod push;
 mod selftest;
@@ -72,6 +73,8 @@ enum Command {
     Doctor,
     /// Compare what this machine computes with numbers of the paper's code and with plain formulas; fails if anything is off.
     Selftest(selftest::SelfTestArgs),
+    /// Make a crate of your own that uses this one, ready to build.
+    New(new::NewArgs),
     /// Time training or evaluation of a model's shape with random weights; prints one JSON object.
     Bench(BenchArgs),
 }
@@ -112,6 +115,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Report(args) => data::report(args),
         Command::Doctor => data::doctor(),
         Command::Selftest(args) => selftest::run(args),
+        Command::New(args) => new::new(args),
         Command::Bench(args) => bench::run(args),
     }
 }

@@ -143,12 +143,19 @@ fn finish(launch: Launch) -> anyhow::Result<()> {
 
 /// The run whose metrics were written last.
 fn newest_run() -> anyhow::Result<PathBuf> {
-    let entries = std::fs::read_dir(RUNS).map_err(Error::io(RUNS))?;
+    let entries = match std::fs::read_dir(RUNS) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        entries => Some(entries.map_err(Error::io(RUNS))?),
+    };
     entries
+        .into_iter()
+        .flatten()
         .filter_map(|e| e.ok().map(|e| e.path()))
         .filter(|path| checkpoint::has_any(path))
         .max_by_key(|path| path.join("metrics.jsonl").metadata().and_then(|m| m.modified()).ok())
-        .with_context(|| format!("{RUNS}: no run to resume"))
+        .with_context(|| {
+            format!("{RUNS}: has no run to resume; name its folder, or begin one without --resume")
+        })
 }
 
 fn parse_mode(s: &str) -> Result<lnfree::train::Mode, String> {

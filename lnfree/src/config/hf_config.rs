@@ -76,7 +76,12 @@ impl Gpt2Config {
     pub fn read(path: &Path) -> Result<Self> {
         let path: PathBuf = if path.is_dir() { path.join(CONFIG) } else { path.to_path_buf() };
         let mut text = Vec::new();
-        let file = std::fs::File::open(&path).map_err(Error::io(&path))?;
+        let file = std::fs::File::open(&path).map_err(|e| match e.kind() {
+            std::io::ErrorKind::NotFound => {
+                Error::file(&path, "is not there, and without it this is no model's folder")
+            }
+            _ => Error::io(&path)(e),
+        })?;
         file.take(MAX_CONFIG + 1).read_to_end(&mut text).map_err(Error::io(&path))?;
         if text.len() as u64 > MAX_CONFIG {
             return Err(Error::file(&path, "is too large for a config.json"));

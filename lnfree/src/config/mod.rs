@@ -24,7 +24,11 @@ pub use tables::{DataConfig, EvalConfig, FloatType, ModelConfig, TrainConfig};
 
 use self::norm::{NormSettings, RemovalKind, SpecialAxis};
 use self::schedule::{Schedule, ScheduleConfig};
+use crate::base::error::shortened;
 use crate::{Error, Result};
+
+/// Characters of a key, or of what somebody sets it to, that a message repeats.
+const LONGEST_KEY: usize = 200;
 
 /// Everything that decides a run. Written back as TOML it loads again as the same config.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -73,7 +77,7 @@ impl Config {
     pub fn parse(text: &str, origin: &str, overrides: &[String]) -> Result<Config> {
         let error = |key: &str, message: String| Error::Config {
             origin: origin.into(),
-            key: crate::base::error::one_line(key),
+            key: shortened(key, LONGEST_KEY),
             message: crate::base::error::one_line(message),
         };
         let mut table: toml::Table = text.parse().map_err(|e: toml::de::Error| {
@@ -100,7 +104,8 @@ impl Config {
             let key = item.split('=').next().unwrap_or_default().trim();
             if !CHANGEABLE.contains(&key) {
                 return Err(Error::invalid(format!(
-                    "--set {item}: a run that goes on keeps its config; only {} may be set with --resume",
+                    "--set {}: a run that goes on keeps its config; only {} may be set with --resume",
+                    shortened(item, LONGEST_KEY),
                     CHANGEABLE.join(", ")
                 )));
             }

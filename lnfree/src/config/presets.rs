@@ -24,7 +24,7 @@ macro_rules! presets {
     ($($name:literal),* $(,)?) => {
         /// Every shipped config.
         pub const PRESETS: &[Preset] =
-            &[$(Preset { name: $name, text: include_str!(concat!("../../../configs/", $name, ".toml")) }),*];
+            &[$(Preset { name: $name, text: include_str!(concat!("../../configs/", $name, ".toml")) }),*];
     };
 }
 

@@ -24,7 +24,10 @@ pub fn latest(run: &Path) -> Result<PathBuf> {
         return Ok(link);
     }
     newest(&folder).ok_or_else(|| {
-        Error::file(run, "has no checkpoint to resume from; start the run again without --resume")
+        Error::file(
+            run,
+            "has no checkpoint yet; a run that ended before its first one is begun again without --resume",
+        )
     })
 }
 

@@ -13,6 +13,7 @@ use super::prepare::Prepared;
 use super::{TokenFile, hex};
 use crate::base::atomic;
 use crate::base::console::say;
+use crate::base::places::cache_folder;
 use crate::{Error, Result};
 
 /// To be raised when the same source and tokenizer come to give another token file.
@@ -222,10 +223,7 @@ fn tokens_dir() -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// `$XDG_CACHE_HOME/lnfree`, or `~/.cache/lnfree`.
+/// [`cache_folder`], which has to be known.
 pub(super) fn cache_dir() -> Result<PathBuf> {
-    let variable = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    let base = variable("XDG_CACHE_HOME").or_else(|| Some(variable("HOME")?.join(".cache")));
-    base.map(|base| base.join("lnfree"))
-        .ok_or_else(|| Error::invalid("no cache folder: neither XDG_CACHE_HOME nor HOME is set"))
+    cache_folder().ok_or_else(|| Error::invalid("no cache folder: neither XDG_CACHE_HOME nor HOME is set"))
 }

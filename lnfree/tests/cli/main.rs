@@ -11,12 +11,14 @@ mod evaluations;
 mod faults;
 mod formats;
 mod generate;
+mod new_crate;
 mod not_finite;
 mod outputs;
 mod resume;
 mod run_directory;
 mod selftest;
 mod signals;
+mod strangers;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};

@@ -149,7 +149,7 @@ fn what_cannot_be_is_refused_by_its_key() {
     fs::write(folder.path().join("config.json"), vec![b' '; 2 << 20]).unwrap();
     assert!(line(Gpt2Config::read(folder.path())).contains("too large"));
     fs::remove_file(folder.path().join("config.json")).unwrap();
-    assert!(line(Gpt2Config::read(folder.path())).contains("No such file"));
+    assert!(line(Gpt2Config::read(folder.path())).contains("is not there"));
 }
 
 #[test]

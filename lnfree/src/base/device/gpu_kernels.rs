@@ -16,6 +16,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::{Kernels, cache, cuda_part, system};
 use crate::base::ffi;
+use crate::base::places::cache_folder;
 use library::Library;
 use module::Gpu;
 
@@ -52,7 +53,7 @@ fn prepare(index: usize) -> Result<(), String> {
     let _ = Tensor::zeros([1], (Kind::Float, Device::Cuda(index)));
     let gpu = Gpu::new(&library, index)?;
     let architecture = gpu.architecture()?;
-    let file = cache::folder().map(|folder| folder.join(file_name(&library, &architecture)));
+    let file = cache_folder().map(|folder| folder.join(file_name(&library, &architecture)));
     let kept = file.as_ref().and_then(|file| std::fs::read(file).ok());
     if kept.is_some_and(|program| gpu.load(&program).is_ok()) {
         return Ok(());

@@ -14,6 +14,7 @@ use tch::Device;
 use super::{Kernels, LIBTORCH_VERSION, cache, device_name};
 use crate::Result;
 use crate::base::ffi;
+use crate::base::places::cache_folder;
 
 /// What is multiplied, `[m, k]` by `[k, n]`: a sequence by GPT-2 small's widest matrix. Libraries that are as fast as another at small squares may not be here.
 const SIZE: [i64; 3] = [1024, 768, 3072];
@@ -89,7 +90,7 @@ fn machine() -> String {
 }
 
 fn file() -> Option<PathBuf> {
-    Some(cache::folder()?.join("products.json"))
+    Some(cache_folder()?.join("products.json"))
 }
 
 /// What is known of machines that share this home; nothing where the file cannot be read.

@@ -1,7 +1,7 @@
 //! Whether notebooks can be opened: a kernel that runs Rust, and Jupyter.
 
 use super::{Check, Env, home};
-use crate::data::data_dir;
+use crate::base::places::repository;
 use std::path::{Path, PathBuf};
 
 const NAME: &str = "notebooks";
@@ -9,8 +9,7 @@ const INSTALL: &str = "for notebooks: ./scripts/notebook.sh, which installs and 
 
 /// The kernel of `scripts/notebook.sh`, or one that Jupyter finds by itself; its program, and Jupyter.
 pub(super) fn kernel(env: Env) -> Check {
-    let repository = data_dir().ok().and_then(|data| Some(data.parent()?.to_path_buf()));
-    kernel_in(env, repository.as_deref())
+    kernel_in(env, repository().as_deref())
 }
 
 fn kernel_in(env: Env, repository: Option<&Path>) -> Check {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use lnfree::config::Config;
+use lnfree::config::{Config, MAY_BE_UNSET};
 
 /// The longest line of prose, in characters.
 const LONGEST: usize = 110;
@@ -150,6 +150,9 @@ fn every_key_of_a_config_is_in_the_book_with_its_default() {
             || default.parse::<f64>().is_ok_and(|number| says.parse() == Ok(number));
         assert!(same, "{key}: the book says {default}, the program {says}");
     }
+    let may_be_unset: BTreeSet<&str> = MAY_BE_UNSET.iter().map(|(key, _)| *key).collect();
+    let unset = rows.iter().filter(|(_, default)| *default == "unset").map(|(key, _)| key.as_str());
+    assert_eq!(unset.collect::<BTreeSet<_>>(), may_be_unset);
     // The others are unset, and are keys: what is none would be refused by its name.
     for (key, default) in rows.iter().filter(|(key, _)| !values.contains_key(*key)) {
         assert_eq!(default, "unset", "{key}");

@@ -78,6 +78,10 @@ if [ "${1:-}" = --torch-sys ]; then
         compile "$folder/libtch/$file.cpp" "$OUT/$file.o" -w
         count=$((count + 1))
     done
+    # What its C++ calls of its Rust.
+    grep -rhoE 'extern "C" fn tch_[a-z_]+' "$folder/src" | sed -E 's/.* (tch_[a-z_]+)/extern "C" void \1() {}/' >"$OUT/callbacks.cpp"
+    [ -s "$OUT/callbacks.cpp" ] || die "torch-sys has no Rust that its C++ calls: has it changed?"
+    compile "$OUT/callbacks.cpp" "$OUT/callbacks.o"
 fi
 
 link native.dylib -ltorch -ltorch_cpu -lc10 || die "the wheel's libraries lack symbols, see above"

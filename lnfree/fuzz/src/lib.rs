@@ -40,8 +40,8 @@ pub struct Target {
     pub limits: Limits,
 }
 
-/// The longest message that still is one line to a person: a path, what was found, what to do.
-const LONGEST: usize = 4096;
+/// The longest message, in characters, that still is one line to a person: a path, what was found, what to do.
+const LONGEST: usize = 1500;
 
 impl Target {
     /// The folder of its seeds.
@@ -65,8 +65,9 @@ impl Target {
         }
         let Err(error) = answer else { return Ok(true) };
         let said = error.to_string();
-        match said.chars().any(char::is_control) || said.len() > LONGEST || said.trim().is_empty() {
-            true => Err(format!("says in {} bytes what is no line: {said:?}", said.len())),
+        let length = said.chars().count();
+        match said.chars().any(char::is_control) || length > LONGEST || said.trim().is_empty() {
+            true => Err(format!("says in {length} characters what is no line: {said:?}")),
             false => Ok(false),
         }
     }

@@ -46,6 +46,10 @@ pub(super) fn config(command: ConfigCommand) -> anyhow::Result<()> {
                 outln!("{}", serde_json::to_string_pretty(&config)?);
             } else {
                 out!("{}", config.to_toml());
+                outln!("\n# Unset:");
+                for (key, meaning) in config.unset() {
+                    outln!("# {key}: {meaning}");
+                }
             }
         }
     }

@@ -10,6 +10,7 @@ pub mod run_state;
 pub mod schedule;
 mod tables;
 pub mod tokenizer_files;
+mod unset;
 mod validate;
 
 use std::path::Path;
@@ -21,6 +22,7 @@ pub use learning_rate::LrSchedule;
 pub use mode::Mode;
 pub use presets::{PRESETS, Preset};
 pub use tables::{DataConfig, EvalConfig, FloatType, ModelConfig, TrainConfig};
+pub use unset::MAY_BE_UNSET;
 
 use self::norm::{NormSettings, RemovalKind, SpecialAxis};
 use self::schedule::{Schedule, ScheduleConfig};

@@ -25,7 +25,7 @@ fn tokens_of_an_unknown_vocabulary_are_counted() {
     let place = Place::new();
     let rows =
         (0..40).map(|row| Ok((0..64).map(|at| if at == 63 { 50256 } else { 64 * row + at }).collect()));
-    write_tokens(&place.path("gpt2.arrow"), rows, Layout::Fixed(64), 50257).unwrap();
+    write_tokens(place.path("gpt2.arrow"), rows, Layout::Fixed(64), 50257).unwrap();
     let said = place.ok(&["data", "info", "gpt2.arrow"]);
     assert!(said.contains("sequences    40, 64 tokens each") && said.contains("tokens       2560"), "{said}");
     assert!(!said.contains("begins with"), "{said}");

@@ -1,0 +1,33 @@
+//! Keys that may be left out, and what they then mean.
+
+/// Key, and what it means that it is unset.
+pub const MAY_BE_UNSET: [(&str, &str); 16] = [
+    ("model.n_head", "only for pretrain"),
+    ("model.n_embd", "only for pretrain"),
+    ("model.block_size", "only for pretrain"),
+    ("model.vocab_size", "only for pretrain"),
+    ("model.eot_token_id", "that of the model's config.json"),
+    ("train.micro_batch_size", "as many sequences at a time as memory has room for"),
+    ("train.dropout", "that of the model's config.json"),
+    ("train.decay_ln", "true without LN, false with LN"),
+    ("train.keep_steps", "none beside keep_checkpoints"),
+    ("schedule.start_ln2", "ln_2 stays"),
+    ("schedule.start_ln1qk", "ln_1 of queries and keys stays"),
+    ("schedule.start_ln1v", "ln_1 of values stays"),
+    ("schedule.start_lnf", "ln_f stays"),
+    ("schedule.start_eot", "the special σ̄ of end-of-text stays"),
+    ("schedule.start_bos", "the special σ̄ of position 0 stays"),
+    ("data.eval", "no evaluations during training"),
+];
+
+impl super::Config {
+    /// The keys of [`MAY_BE_UNSET`] that are, with what that means.
+    pub fn unset(&self) -> Vec<(&'static str, &'static str)> {
+        let set: toml::Table = self.to_toml().parse().unwrap_or_default();
+        let is_set = |key: &str| {
+            let (table, key) = key.split_once('.').unwrap_or_default();
+            set.get(table).and_then(|table| table.get(key)).is_some()
+        };
+        MAY_BE_UNSET.into_iter().filter(|(key, _)| !is_set(key)).collect()
+    }
+}

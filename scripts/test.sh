@@ -57,6 +57,11 @@ else
     cargo test --locked --workspace --lib --bins --tests --examples
 fi
 
+if have mdbook; then
+    begin 'the book'
+    mdbook build docs
+fi
+
 begin 'the benchmark script'
 cargo build --locked --quiet
 LNFREE=$ROOT/target/debug/lnfree ./scripts/tests/bench_test.sh

@@ -44,12 +44,12 @@ pub enum Error {
     )]
     OutOfMemory,
     /// The loss is no longer a finite number.
-    #[error("step {step}: the loss is {loss}; {}", match last_good {
+    #[error("step {}: the loss is {loss}; {}", step + 1, match last_good {
         Some(path) => format!("the last good checkpoint is {}", path.display()),
         None => "there is no earlier checkpoint to go back to".into(),
     })]
     Diverged {
-        /// 0-based optimizer step.
+        /// 0-based optimizer step; messages count from 1.
         step: usize,
         /// What the loss was.
         loss: f64,
@@ -57,9 +57,9 @@ pub enum Error {
         last_good: Option<PathBuf>,
     },
     /// A signal asked the run to stop, and it stopped after saving.
-    #[error("interrupted after step {step}; {}", go_on(run))]
+    #[error("interrupted after step {}; {}", step + 1, go_on(run))]
     Interrupted {
-        /// The last finished optimizer step.
+        /// The last finished optimizer step, 0-based; messages count from 1.
         step: usize,
         /// The run directory.
         run: PathBuf,
@@ -124,13 +124,17 @@ pub(crate) fn one_line(message: impl std::fmt::Display) -> String {
 pub(crate) fn shortened(message: impl std::fmt::Display, longest: usize) -> String {
     let message = message.to_string();
     let mut line = String::with_capacity(message.len().min(4 * longest));
-    for (i, c) in message.trim().chars().enumerate() {
-        match c {
-            _ if i == longest => return line + " …",
-            '\n' | '\r' | '\t' => line.push(' '),
-            c if c.is_control() => line.extend(c.escape_default()),
-            c => line.push(c),
-        }
+    let mut left = longest;
+    for c in message.trim().chars() {
+        let shown: String = match c {
+            '\n' | '\r' | '\t' => " ".into(),
+            c if c.is_control() => c.escape_default().collect(),
+            c => c.into(),
+        };
+        // An escape is longer than what it stands for.
+        let Some(rest) = left.checked_sub(shown.chars().count()) else { return line + " …" };
+        left = rest;
+        line.push_str(&shown);
     }
     line
 }

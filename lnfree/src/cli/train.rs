@@ -129,7 +129,7 @@ fn continue_run(
     let path = if resume == "latest" { newest_run()? } else { PathBuf::from(resume) };
     let launch = Launch::resume_with(&path, sources, changes, device.device()?)?;
     let _ =
-        writeln!(std::io::stderr(), "resuming {} at step {}", launch.dir.display(), launch.trainer.step());
+        writeln!(std::io::stderr(), "resuming {} after step {}", launch.dir.display(), launch.trainer.step());
     finish(launch)
 }
 

@@ -146,7 +146,7 @@ pub fn write_result(
     std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
     let path = |end: &str| result_path(folder, record, end);
     if keep_losses {
-        files::write_losses(&path("losses.arrow"), &evaluation.losses)?;
+        files::write_losses(&path("losses.arrow"), evaluation)?;
     }
     files::write_sequences(&path("sequences.arrow"), &evaluation.sequences)?;
     // Last: where it is, the others are.

@@ -7,6 +7,7 @@ use arrow::array::{Array, ArrayRef, AsArray, Float32Array, Float64Array, RecordB
 use arrow::datatypes::{Float64Type, UInt32Type};
 use arrow::ipc::writer::FileWriter;
 
+use super::evaluation::Evaluation;
 use super::sequences::SequenceLoss;
 use crate::base::atomic::write_atomic;
 use crate::{Error, Result};
@@ -23,12 +24,27 @@ pub fn result_name(label: &str, dataset: &str) -> String {
     format!("{}--{dataset}", slug(label)).trim_start_matches('.').to_string()
 }
 
-/// Writes per-token `losses` as an Arrow IPC file with one float32 column `loss`.
+/// Writes the loss of every predicted token as an Arrow IPC file with the columns `loss` (float32, nats), `sequence` (uint32, the
+/// sequence's number in the token file) and `position` (uint32, the position predicted from, so that the token is that of
+/// `position` + 1).
 ///
 /// # Errors
 /// When the file cannot be written.
-pub fn write_losses(path: &Path, losses: &[f32]) -> Result<()> {
-    write(path, vec![("loss", Arc::new(Float32Array::from(losses.to_vec())))])
+pub fn write_losses(path: &Path, evaluation: &Evaluation) -> Result<()> {
+    let places = || {
+        evaluation
+            .sequences
+            .iter()
+            .flat_map(|s| (0..s.n_tokens as u32).map(|position| (s.sequence as u32, position)))
+    };
+    write(
+        path,
+        vec![
+            ("loss", Arc::new(Float32Array::from(evaluation.losses.clone()))),
+            ("sequence", Arc::new(places().map(|(sequence, _)| sequence).collect::<UInt32Array>())),
+            ("position", Arc::new(places().map(|(_, position)| position).collect::<UInt32Array>())),
+        ],
+    )
 }
 
 /// Writes the mean loss of each sequence as an Arrow IPC file with the columns `sequence` (uint32), `loss` (float64)
@@ -110,10 +126,32 @@ mod tests {
         let back = read_sequences(&path).unwrap();
         assert_eq!((back[0], back.len()), (some[0], 2));
         assert!(back[1].loss.is_nan());
-        write_losses(&path, &[1.0]).unwrap();
+        let evaluation = Evaluation { losses: vec![1.0], sequences: vec![some[1]], ..Evaluation::default() };
+        write_losses(&path, &evaluation).unwrap();
         assert!(read_sequences(&path).unwrap_err().to_string().contains("columns sequence, loss, n_tokens"));
         std::fs::write(&path, "no arrow").unwrap();
         assert!(read_sequences(&path).is_err());
+    }
+
+    #[test]
+    fn every_loss_has_its_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.losses.arrow");
+        let sequence = |sequence, n_tokens| SequenceLoss { sequence, loss: 0.0, n_tokens };
+        let evaluation = Evaluation {
+            losses: vec![0.5, 1.5, 2.5],
+            sequences: vec![sequence(4, 2), sequence(7, 1)],
+            ..Evaluation::default()
+        };
+        write_losses(&path, &evaluation).unwrap();
+        let batch = crate::data::open_arrow(&path).unwrap().next().unwrap().unwrap();
+        let numbers = |name: &str| {
+            let column = batch.column_by_name(name).unwrap();
+            column.as_primitive::<UInt32Type>().values().to_vec()
+        };
+        assert_eq!((numbers("sequence"), numbers("position")), (vec![4, 4, 7], vec![0, 1, 0]));
+        let losses = batch.column_by_name("loss").unwrap().as_primitive::<arrow::datatypes::Float32Type>();
+        assert_eq!(losses.values().to_vec(), evaluation.losses);
     }
 
     #[test]

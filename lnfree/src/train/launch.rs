@@ -70,7 +70,7 @@ pub fn start_or_resume(
     let changes = (*keep != state.config.train.keep_steps).then(|| format!("train.keep_steps={keep:?}"));
     let changes: Vec<String> = changes.into_iter().collect();
     let launch = Launch::resume_with(&dir, Sources::default(), &changes, device)?;
-    say(&format!("resuming {} at step {}", out.display(), launch.trainer.step()));
+    say(&format!("resuming {} after step {}", out.display(), launch.trainer.step()));
     launch.run()
 }
 

@@ -136,7 +136,7 @@ impl<'a> Run<'a> {
         let reason = match caught(|| evaluate_now(trainer)) {
             Ok(None) => return Ok(()),
             Ok(Some(loss)) if loss.is_finite() => {
-                self.progress.note(&format!("step {step}: evaluation loss {loss:.4}"));
+                self.progress.note(&format!("step {}: evaluation loss {loss:.4}", step + 1));
                 return self.log.event(&Event::Eval { step, loss });
             }
             Ok(Some(loss)) => {
@@ -153,7 +153,7 @@ impl<'a> Run<'a> {
             }
             Err(error) => error.to_string(),
         };
-        self.progress.note(&format!("step {step}: the evaluation failed, the run goes on: {reason}"));
+        self.progress.note(&format!("step {}: the evaluation failed, the run goes on: {reason}", step + 1));
         self.log.event(&Event::EvalFailed { step, reason })
     }
 
@@ -176,7 +176,7 @@ impl<'a> Run<'a> {
             return Error::invalid(format!("{error}; nor could what was done be saved: {worse}"));
         }
         let (step, dir) = (trainer.step(), self.dir.display());
-        say(&format!("step {step}: what was done before it is saved: --resume {dir}"));
+        say(&format!("what was done up to step {step} is saved: --resume {dir}"));
         error
     }
 

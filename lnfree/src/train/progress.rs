@@ -39,7 +39,7 @@ impl Progress {
 
     pub(super) fn step(&mut self, record: &StepRecord, trainer: &Trainer) {
         let next = match trainer.next_removal(record.step) {
-            Some(removal) => format!("next: {removal} at step {}", removal.step),
+            Some(removal) => format!("next: {removal} after step {}", removal.step),
             None => String::new(),
         };
         let message = format!("loss {:.4}  {:.0} tokens/s  {next}", record.loss, record.tokens_per_s);

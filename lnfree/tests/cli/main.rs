@@ -118,7 +118,9 @@ pub fn ended(output: Output) -> Ended {
 pub fn one_line(ended: &Ended, words: &[&str]) {
     let progress = |line: &&str| {
         // What a processor multiplies faster is no part of a failure.
-        ["step ", "resuming ", "warning: dtype bfloat16: "].iter().any(|start| line.starts_with(start))
+        ["step ", "what was done up to step ", "resuming ", "warning: dtype bfloat16: "]
+            .iter()
+            .any(|start| line.starts_with(start))
     };
     let lines: Vec<&str> = ended.stderr.lines().filter(|l| !progress(l)).collect();
     assert_eq!(lines.len(), 1, "{ended:?}");

@@ -38,7 +38,7 @@ fn the_first_signal_saves() {
         let ended = ended(child.wait_with_output().unwrap());
         assert_eq!(ended.code, Some(code), "{ended:?}");
         let last = ended.stderr.lines().last().unwrap();
-        assert_eq!(last, "lnfree: interrupted after step 0; continue with --resume run");
+        assert_eq!(last, "lnfree: interrupted after step 1; continue with --resume run");
         let state: serde_json::Value =
             serde_json::from_str(&place.text("run/checkpoints/latest/trainer.json")).unwrap();
         let logged = place.text("run/metrics.jsonl").lines().filter(|l| l.contains("\"loss\"")).count();

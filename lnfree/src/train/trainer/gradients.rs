@@ -40,7 +40,8 @@ impl Trainer {
                 if self.drops() { "dropout then draws other numbers" } else { "which has the same result" };
             say(&format!(
                 "step {}: out of memory with {} sequences at a time; the step begins again with {smaller}, {result}",
-                self.step, self.micro_batch
+                self.step + 1,
+                self.micro_batch
             ));
             self.micro_batch = smaller;
         }

@@ -231,7 +231,7 @@ fn eval_one(evaluator: &Evaluator, data: &str, args: &EvalArgs) -> anyhow::Resul
 /// Writes all that was asked for, each as well as it can be.
 fn write(record: &EvalRecord, evaluation: &Evaluation, args: &EvalArgs) -> anyhow::Result<()> {
     let text = serde_json::to_string_pretty(record)?;
-    let losses = args.losses.as_ref().map(|to| keep_file(to, |path| write_losses(path, &evaluation)));
+    let losses = args.losses.as_ref().map(|to| keep_file(to, |path| write_losses(path, evaluation)));
     let json = args.json.as_ref().map(|to| keep_file(to, |path| write_text(path, &text)));
     if let Some(Kept::Nowhere(_)) = json {
         outln!("{text}");

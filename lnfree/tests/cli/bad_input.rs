@@ -166,9 +166,9 @@ fn a_loss_that_is_not_a_number_stops_the_run() {
     // The weights that made it so are in the newest checkpoint: that one is not called good.
     let step: usize =
         ended.stderr.lines().last().unwrap().split(['p', ':']).nth(2).unwrap().trim().parse().unwrap();
-    let newest = format!("run/checkpoints/step-{step}");
+    let newest = format!("run/checkpoints/step-{}", step - 1);
     assert!(place.path(&newest).is_dir() && !ended.stderr.contains(&newest), "{ended:?}");
-    let before = format!("run/checkpoints/step-{}", step - 1);
+    let before = format!("run/checkpoints/step-{}", step - 2);
     if place.path(&before).is_dir() {
         assert!(ended.stderr.contains(&before), "{ended:?}");
     }

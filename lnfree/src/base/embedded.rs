@@ -12,7 +12,7 @@ use crate::{Error, Result};
 macro_rules! files {
     ($($name:literal),* $(,)?) => {
         /// Name within the folder, and content.
-        const FILES: &[(&str, &[u8])] = &[$(($name, include_bytes!(concat!("../../data/", $name)))),*];
+        static FILES: &[(&str, &[u8])] = &[$(($name, include_bytes!(concat!("../../data/", $name)))),*];
     };
 }
 

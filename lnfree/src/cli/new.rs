@@ -65,12 +65,17 @@ pub fn new(args: NewArgs) -> anyhow::Result<()> {
         text(&libtorch),
         toml_string(&rpath)
     );
-    for (name, content) in [
-        ("Cargo.toml", cargo.as_str()),
-        (".cargo/config.toml", &config),
-        ("src/main.rs", MAIN),
-        (".gitignore", "/target\n"),
-    ] {
+    // The versions that lnfree is tested with, which its notebooks use too.
+    let lock =
+        source.parent().and_then(|repository| std::fs::read_to_string(repository.join("Cargo.lock")).ok());
+    let files = [
+        ("Cargo.toml", Some(cargo.as_str())),
+        ("Cargo.lock", lock.as_deref()),
+        (".cargo/config.toml", Some(&config)),
+        ("src/main.rs", Some(MAIN)),
+        (".gitignore", Some("/target\n")),
+    ];
+    for (name, content) in files.into_iter().filter_map(|(name, content)| Some((name, content?))) {
         let path = folder.join(name);
         let parent = path.parent().unwrap_or(&folder);
         std::fs::create_dir_all(parent).with_context(|| parent.display().to_string())?;

@@ -19,6 +19,8 @@ fn a_new_crate_knows_its_libtorch_and_its_lnfree() {
     let flags = config["build"]["rustflags"][0].as_str().unwrap().to_string();
     assert!(flags.ends_with(&format!("{libtorch}/lib")), "{flags}");
     assert!(read("src/main.rs").contains("use lnfree::prelude::*;"));
+    let ours = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("Cargo.lock");
+    assert_eq!(read("Cargo.lock"), std::fs::read_to_string(ours).unwrap());
 }
 
 #[test]

@@ -12,3 +12,8 @@ pub mod output;
 pub(crate) mod places;
 
 pub use embedded::data_dir;
+
+/// Lower-case hex digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -78,7 +78,7 @@ fn digest() -> &'static str {
             digest.update(name);
             digest.update(bytes);
         }
-        digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+        super::hex(&digest.finalize())
     })
 }
 

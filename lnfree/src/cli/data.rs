@@ -123,10 +123,13 @@ pub(super) fn data(command: DataCommand) -> anyhow::Result<()> {
                 (Some(name), _) => Some(load_tokenizer(&name)?),
                 // Counts need none, and it may be out of reach by now.
                 (None, Some(made)) => load_tokenizer(&made.request.tokenizer).ok(),
-                // A guess, which other ids than its own show to be none.
-                (None, None) => load_tokenizer("nano").ok().filter(|nano| info(&path, Some(nano)).is_ok()),
+                (None, None) => None,
             };
-            outln!("{}", info(&path, tokenizer.as_ref())?);
+            // Where nothing tells, nano's is a guess, which ids beyond its vocabulary show to be none.
+            let guess =
+                if tokenizer.is_none() && provenance.is_none() { load_tokenizer("nano").ok() } else { None };
+            let guessed = guess.and_then(|nano| info(&path, Some(&nano)).ok());
+            outln!("{}", guessed.map_or_else(|| info(&path, tokenizer.as_ref()), Ok)?);
             if let Some(made) = provenance {
                 outln!("{made}");
             }

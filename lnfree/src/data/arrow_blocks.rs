@@ -62,21 +62,27 @@ pub(crate) fn check_arrow(path: &Path) -> Result<()> {
 /// As [`check_arrow`].
 pub(super) fn check_bytes(path: &Path, bytes: &[u8]) -> Result<()> {
     if !bytes.starts_with(MAGIC) {
-        let damaged = |why: String| {
+        return check_stream(bytes).map_err(|why| {
             Error::file(path, format!("the Arrow stream is truncated or damaged: {why}; write it again"))
-        };
-        return check_stream(bytes).map_err(damaged);
+        });
     }
-    let cut_off = || Error::file(path, "the Arrow file is truncated: its end is missing; write it again");
-    let broken = |why: &dyn std::fmt::Display| Error::file(path, format!("the Arrow file is damaged: {why}"));
-    let end = bytes.len().checked_sub(TRAILER).ok_or_else(cut_off)?;
-    let trailer = bytes[end..].try_into().map_err(|_| cut_off())?;
-    let footer_length = read_footer_length(trailer).map_err(|_| cut_off())?;
-    let start = end.checked_sub(footer_length).ok_or_else(cut_off)?;
-    let footer = Buffer::from(&bytes[start..end]);
-    let footer = root_as_footer(&footer).map_err(|e| broken(&e))?;
+    let footer = footer_of(path, bytes)?;
+    let footer = root_as_footer(&footer).map_err(|e| damaged(path, e))?;
     for block in footer.dictionaries().iter().flatten().chain(footer.recordBatches().iter().flatten()) {
-        check_block(bytes, block).map_err(|why| broken(&why))?;
+        check_block(bytes, block).map_err(|why| damaged(path, why))?;
     }
     Ok(())
+}
+
+/// The footer of an Arrow file: a copy, which is aligned as flatbuffers ask.
+///
+/// # Errors
+/// [`Error::File`] naming `path` when the end is missing.
+pub(super) fn footer_of(path: &Path, bytes: &[u8]) -> Result<Buffer> {
+    let cut_off = || Error::file(path, "the Arrow file is truncated: its end is missing; write it again");
+    let end = bytes.len().checked_sub(TRAILER).ok_or_else(cut_off)?;
+    let trailer = bytes[end..].try_into().map_err(|_| cut_off())?;
+    let length = read_footer_length(trailer).map_err(|_| cut_off())?;
+    let start = end.checked_sub(length).ok_or_else(cut_off)?;
+    Ok(Buffer::from(&bytes[start..end]))
 }

@@ -9,19 +9,17 @@ use arrow::array::ArrayRef;
 use arrow::buffer::Buffer;
 use arrow::datatypes::Schema;
 use arrow::ipc::convert::try_fb_to_schema;
-use arrow::ipc::reader::{FileDecoder, StreamDecoder, read_footer_length};
+use arrow::ipc::reader::{FileDecoder, StreamDecoder};
 use arrow::ipc::{Block, root_as_footer};
 use arrow::record_batch::RecordBatch;
 use memmap2::Mmap;
 
-use super::arrow_blocks::{MAGIC, check_bytes};
+use super::arrow_blocks::{MAGIC, check_bytes, footer_of};
 use super::first_line;
 use super::sequences::{INPUT_IDS, Sequences};
 use super::side_columns;
 use crate::{Error, Result};
 
-/// Footer length and closing mark.
-const TRAILER: usize = 10;
 /// Footer key under which [`super::write_tokens`] leaves the checksum of all ids.
 pub(super) const CHECKSUM_KEY: &str = "lnfree.crc32c";
 
@@ -60,12 +58,8 @@ pub(super) fn open(path: &Path, file: &File) -> Result<ArrowFile> {
 
 fn file_format(path: &Path, buffer: &Buffer) -> Result<(Vec<Sequences>, Option<u32>)> {
     let bad = |e: &dyn std::fmt::Display| damaged(path, e);
-    let cut_off = || Error::file(path, "the Arrow file is truncated: its end is missing; write it again");
-    let end = buffer.len().checked_sub(TRAILER).ok_or_else(cut_off)?;
-    let trailer = buffer[end..].try_into().map_err(|_| cut_off())?;
-    let footer_length = read_footer_length(trailer).map_err(|_| cut_off())?;
-    let start = end.checked_sub(footer_length).ok_or_else(cut_off)?;
-    let footer = root_as_footer(&buffer[start..end]).map_err(|e| bad(&e))?;
+    let footer = footer_of(path, buffer)?;
+    let footer = root_as_footer(&footer).map_err(|e| bad(&e))?;
 
     let schema = footer.schema().ok_or_else(|| bad(&"no schema"))?;
     let schema = Arc::new(try_fb_to_schema(schema).map_err(|e| bad(&e))?);

@@ -113,8 +113,3 @@ pub(crate) fn files_in(folder: &Path) -> Result<Vec<std::path::PathBuf>> {
 pub(crate) fn first_line(error: impl std::fmt::Display) -> String {
     error.to_string().lines().next().unwrap_or_default().trim().to_string()
 }
-
-/// Lower-case hex digits.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}

@@ -8,11 +8,12 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::TokenFile;
 use super::names::is_named;
 use super::prepare::Prepared;
-use super::{TokenFile, hex};
 use crate::base::atomic;
 use crate::base::console::say;
+use crate::base::hex;
 use crate::base::places::cache_folder;
 use crate::{Error, Result};
 

@@ -12,9 +12,10 @@ use super::prepared::{MadeWith, Provenance, Request, find, lock};
 use super::recipes::recipe;
 use super::scheme::ChunkScheme;
 use super::text::Meter;
-use super::{TokenFile, Tokenizer, hex, text};
+use super::{TokenFile, Tokenizer, text};
 use crate::base::atomic::digest_file;
 use crate::base::data_dir;
+use crate::base::hex;
 use crate::hub;
 use crate::{Error, Result};
 

@@ -7,9 +7,11 @@ use std::thread::JoinHandle;
 
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::datatypes::{DataType, Schema};
+use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
 
 use super::arrow_file::sequences_of;
+use super::guarded;
 use super::plain::plain;
 use super::sequences::INPUT_IDS;
 use super::side_columns;
@@ -121,6 +123,25 @@ fn strings(column: &ArrayRef) -> Option<Vec<Option<String>>> {
 
 fn pile_sets(meta: &ArrayRef) -> Vec<Option<String>> {
     meta.as_struct_opt().and_then(|meta| meta.column_by_name(PILE_SET)).and_then(strings).unwrap_or_default()
+}
+
+/// The rows of a reader's batches; `damaged` makes an error of what it says.
+pub(super) fn rows_of_batches(
+    path: &Path,
+    mut batches: impl Iterator<Item = std::result::Result<RecordBatch, ArrowError>> + Send + 'static,
+    damaged: fn(&Path, ArrowError) -> Error,
+) -> Rows {
+    let path = path.to_path_buf();
+    let mut first_row = 0;
+    let groups = std::iter::from_fn(move || {
+        let next = guarded(&path, || {
+            let Some(batch) = batches.next() else { return Ok(None) };
+            rows_of(&path, first_row, &batch.map_err(|e| damaged(&path, e))?).map(Some)
+        });
+        first_row += next.as_ref().ok().and_then(|rows| rows.as_ref()).map_or(0, Vec::len);
+        next.transpose()
+    });
+    stop_at_error(flattened(groups))
 }
 
 /// The rows of groups, one after the other.

@@ -14,7 +14,7 @@ use super::folder::data_files;
 use super::json_lines::json_rows;
 use super::parquet_check::{check_pages, read_footer};
 use super::plain_text::{Parts, parts};
-use super::rows::{Document, Rows, TEXT, flattened, rows_of, stop_at_error};
+use super::rows::{Document, Rows, TEXT, rows_of_batches, stop_at_error};
 use super::unpack::unpacked;
 use super::{first_line, guarded};
 use crate::{Error, Result};
@@ -158,7 +158,7 @@ fn documents_of_file(path: &Path, meter: &Meter) -> Result<Parts> {
 }
 
 fn parquet(path: &Path, file: File) -> Result<Rows> {
-    let mut reader = guarded(path, || {
+    let reader = guarded(path, || {
         let metadata = read_footer(&file).map_err(|why| damaged(path, why))?;
         for group in 0..metadata.metadata().num_row_groups() {
             check_pages(&file, metadata.metadata(), group, |root| root == TEXT)
@@ -172,17 +172,7 @@ fn parquet(path: &Path, file: File) -> Result<Rows> {
         let mask = ProjectionMask::columns(builder.parquet_schema(), [TEXT]);
         builder.with_projection(mask).with_batch_size(BATCH_ROWS).build().map_err(|e| damaged(path, e))
     })?;
-    let path = path.to_path_buf();
-    let mut first_row = 0;
-    let batches = std::iter::from_fn(move || {
-        let batch = guarded(&path, || {
-            let Some(batch) = reader.next() else { return Ok(None) };
-            rows_of(&path, first_row, &batch.map_err(|e| damaged(&path, e))?).map(Some)
-        });
-        first_row += batch.as_ref().ok().and_then(|rows| rows.as_ref()).map_or(0, Vec::len);
-        batch.transpose()
-    });
-    Ok(stop_at_error(flattened(batches)))
+    Ok(rows_of_batches(path, reader, damaged))
 }
 
 fn damaged(path: &Path, error: impl std::fmt::Display) -> Error {

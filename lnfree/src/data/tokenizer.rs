@@ -238,7 +238,7 @@ impl Tokenizer {
         if let Some(changes) = &self.changes {
             hash.update(changes);
         }
-        super::hex(&hash.finalize())
+        crate::base::hex(&hash.finalize())
     }
 
     /// Writes [`Tokenizer::files`] into a folder, which is made if it is missing.

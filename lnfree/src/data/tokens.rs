@@ -203,7 +203,7 @@ impl TokenFile {
             bytes.extend(ids.iter().flat_map(|id| (*id as u32).to_le_bytes()));
             hash.update(&bytes);
         }
-        Ok(super::hex(&hash.finalize()))
+        Ok(crate::base::hex(&hash.finalize()))
     }
 
     /// The sequences that the fingerprint covers.

@@ -77,9 +77,10 @@ impl Gpt2Config {
         let path: PathBuf = if path.is_dir() { path.join(CONFIG) } else { path.to_path_buf() };
         let mut text = Vec::new();
         let file = std::fs::File::open(&path).map_err(|e| match e.kind() {
-            std::io::ErrorKind::NotFound => {
+            std::io::ErrorKind::NotFound if path.ends_with(CONFIG) => {
                 Error::file(&path, "is not there, and without it this is no model's folder")
             }
+            std::io::ErrorKind::NotFound => Error::file(&path, "there is no such folder"),
             _ => Error::io(&path)(e),
         })?;
         file.take(MAX_CONFIG + 1).read_to_end(&mut text).map_err(Error::io(&path))?;

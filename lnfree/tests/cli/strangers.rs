@@ -41,6 +41,10 @@ fn runs_without_a_checkpoint() {
         place.fails(&["eval", "-m", model, "-d", "tokens.arrow"], &["run", "has no checkpoint yet"]);
     }
     place.fails(&["train", "--resume", "run"], &["run", "has no checkpoint yet"]);
+    place.fails(
+        &["export", "nowhere", "--format", "folded", "--out", "x"],
+        &["nowhere: there is no such folder"],
+    );
     std::fs::create_dir_all(place.path("empty")).unwrap();
     place.fails(&["eval", "-m", "empty", "-d", "tokens.arrow"], &["config.json", "no model's folder"]);
     // With one, its folder means it.

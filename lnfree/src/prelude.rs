@@ -12,7 +12,7 @@
 //!
 //! // Any closure is a hook: it sees every activation by its name and may replace it.
 //! let ids = tokens.batch(&[0])?;
-//! let mut ablate = |at: Activation, x: Tensor| if at == Activation::MlpOut(3) { x.zeros_like() } else { x };
+//! let mut ablate = |at: Activation, x: Tensor| if at == "blocks.3.hook_mlp_out" { x.zeros_like() } else { x };
 //! let logits = loaded.model.forward(&ids, &loaded.ln, Compute::default(), &mut ablate)?;
 //! assert_eq!(logits.size(), [1, 128, 4096]);
 //! # Ok(())
@@ -38,7 +38,7 @@ pub use crate::eval::{
 };
 pub use crate::export::{CardFacts, ExportFormat, Proof, compare, export};
 pub use crate::hub::{PushOptions, locate_tokenizer, push};
-pub use crate::model::hook::{Activation, Capture, Hook, NoHook, without_patterns};
+pub use crate::model::hook::{Activation, Capture, Hook, NoHook, only, without_patterns};
 pub use crate::model::ln_state::LnState;
 pub use crate::model::{Compute, Gpt2, LoadOptions, LoadedModel, ModelFormat, Shape};
 pub use crate::study::plot::{

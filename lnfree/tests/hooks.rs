@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 use common::{max_abs, relative_rms, tensors, vector};
 use lnfree::Error;
 use lnfree::export::fold;
-use lnfree::hook::{Activation, Capture, Hook, NoHook, without_patterns};
+use lnfree::hook::{Activation, Capture, Hook, NoHook, only, without_patterns};
 use lnfree::model::{Compute, Gpt2, LoadedModel};
-use lnfree::norm::{LnState, NormSettings, RemovalKind};
+use lnfree::norm::{LnSite, LnState, NormSettings, RemovalKind};
 use lnfree::tch::{self, Device, Kind, Tensor};
 
 const LAYERS: usize = 3;
@@ -75,18 +75,33 @@ fn ways() -> Vec<Way> {
     out
 }
 
-/// Every activation there is, with its shape.
-fn all() -> BTreeMap<Activation, Vec<i64>> {
-    use Activation::*;
-    let mut out: BTreeMap<_, _> = [(Embed, vec![2, 12, 64]), (Final, vec![2, 12, 64])].into();
-    for l in 0..LAYERS {
-        let (stream, head, square) = (vec![2, 12, 64], vec![2, 4, 12, 16], vec![2, 4, 12, 12]);
-        out.extend([ResidPre, AttnOut, ResidMid, MlpOut, ResidPost].map(|of| (of(l), stream.clone())));
-        out.extend([Q, K, V, Z].map(|of| (of(l), head.clone())));
-        out.extend([AttnScores, Pattern].map(|of| (of(l), square.clone())));
-        out.extend([MlpPre, MlpPost].map(|of| (of(l), vec![2, 12, 256])));
+impl Way {
+    /// Every activation there is, with its shape.
+    fn all(&self) -> BTreeMap<Activation, Vec<i64>> {
+        use Activation::*;
+        let stream = vec![2, 12, 64];
+        let mut out: BTreeMap<_, _> =
+            [Embed, PosEmbed, Normalized(LnSite::LnF)].map(|at| (at, stream.clone())).into();
+        let mut norm = |site, is_there: bool| {
+            if is_there {
+                out.extend([(Scale(site), vec![2, 12, 1]), (Normalized(site), stream.clone())]);
+            }
+        };
+        norm(LnSite::LnF, self.model.ln_f.is_some());
+        for (l, block) in self.model.h.iter().enumerate() {
+            norm(LnSite::Ln1Qk(l), block.ln_1.is_some());
+            norm(LnSite::Ln1V(l), block.ln_1.is_some() && !self.ln.faces_agree(l, self.compute.observe));
+            norm(LnSite::Ln2(l), block.ln_2.is_some());
+        }
+        for l in 0..LAYERS {
+            let (head, square) = (vec![2, 12, 4, 16], vec![2, 4, 12, 12]);
+            out.extend([ResidPre, AttnOut, ResidMid, MlpOut, ResidPost].map(|of| (of(l), stream.clone())));
+            out.extend([Q, K, V, Z].map(|of| (of(l), head.clone())));
+            out.extend([AttnScores, Pattern].map(|of| (of(l), square.clone())));
+            out.extend([MlpPre, MlpPost].map(|of| (of(l), vec![2, 12, 256])));
+        }
+        out
     }
-    out
 }
 
 #[test]
@@ -100,11 +115,11 @@ fn a_closure_and_a_capture_get_every_activation_once_on_every_way() {
         };
         let logits = way.logits(&mut look);
         let shapes: BTreeMap<_, _> = seen.iter().map(|(at, x)| (*at, x.size())).collect();
-        assert_eq!(shapes, all(), "{}", way.name);
+        assert_eq!(shapes, way.all(), "{}", way.name);
         let limit = if way.compute.dtype == Kind::Float { 1e-5 } else { 2e-2 };
         let plain = way.logits(&mut NoHook);
         assert!(relative_rms(&logits, &plain) < limit, "{}: looking changes the logits", way.name);
-        let mut kept = Capture::of(all().into_keys());
+        let mut kept = Capture::of(way.all().into_keys()).unwrap();
         let _ = way.logits(&mut kept);
         for (at, x) in &seen {
             // Scores are −∞ where nothing is looked at.
@@ -120,11 +135,17 @@ fn what_replaces_an_activation_is_what_the_forward_goes_on_with() {
     for way in ways() {
         let mut untouched = |_: Activation, x: Tensor| x;
         let plain = way.logits(&mut untouched);
-        for wanted in all().into_keys() {
+        for wanted in way.all().into_keys() {
             // Zeros without memory of their own, and a layout that no kernel of a forward makes.
             let zeros = |x: Tensor| Tensor::zeros([1], (x.kind(), x.device())).expand_as(&x);
             let turned = |x: Tensor| x.roll([1], [-1]).transpose(0, 1).contiguous().transpose(0, 1);
-            for (what, change) in [("zeros", &zeros as &dyn Fn(Tensor) -> Tensor), ("turned", &turned)] {
+            let doubled = |x: Tensor| x * 2.0;
+            let changes: &[(&str, &dyn Fn(Tensor) -> Tensor)] = match wanted {
+                // That of a fake LN is a constant, and nothing is divided by zero.
+                Activation::Scale(_) => &[("doubled", &doubled)],
+                _ => &[("zeros", &zeros), ("turned", &turned)],
+            };
+            for (what, change) in changes {
                 let mut seen = BTreeMap::new();
                 let mut patch = |at: Activation, x: Tensor| {
                     let x = if at == wanted { change(x) } else { x };
@@ -151,9 +172,9 @@ fn the_residual_stream_of_another_text_gives_the_logits_of_that_text() {
     let _guard = tch::no_grad_guard();
     for way in ways() {
         let stream = |l: usize| [Activation::ResidPre(l), Activation::ResidMid(l), Activation::ResidPost(l)];
-        let places = (0..LAYERS).flat_map(stream).chain([Activation::Embed, Activation::Final]);
+        let places = (0..LAYERS).flat_map(stream).chain([Activation::Normalized(LnSite::LnF)]);
         let places: Vec<_> = places.collect();
-        let mut other = Capture::of(places.iter().copied());
+        let mut other = Capture::of(&places).unwrap();
         let flipped = ids().flip([0]);
         let run = |hook: &mut dyn Hook| {
             let out = way.model.forward(&flipped, &way.ln, way.compute, hook).unwrap();
@@ -202,7 +223,7 @@ fn a_closure_may_do_without_patterns() {
         });
         let _ = way.logits(&mut look);
         assert!(!seen.iter().any(|at| matches!(at, Activation::Pattern(_) | Activation::AttnScores(_))));
-        assert_eq!(seen.len(), all().len() - 2 * LAYERS, "{}", way.name);
+        assert_eq!(seen.len(), way.all().len() - 2 * LAYERS, "{}", way.name);
     }
 }
 
@@ -210,7 +231,7 @@ fn a_closure_may_do_without_patterns() {
 fn what_cannot_take_an_activations_place_is_an_error_that_names_it() {
     let _guard = tch::no_grad_guard();
     for way in ways().into_iter().step_by(5) {
-        for (wanted, size) in all() {
+        for (wanted, size) in way.all() {
             let other_kind = |x: &Tensor| x.to_kind(Kind::Double);
             let wrong: [(&str, Change); 6] = [
                 ("less", &|x| x.narrow(1, 0, 1)),
@@ -230,8 +251,8 @@ fn what_cannot_take_an_activations_place_is_an_error_that_names_it() {
                 };
                 let error = way.try_logits(&mut hook).unwrap_err();
                 let Error::Hook { activation, .. } = &error else { panic!("{error}") };
-                assert_eq!((activation, calls_after), (&format!("{wanted:?}"), 0), "{}: {what}", way.name);
-                let (text, name) = (error.to_string(), format!("{wanted:?}"));
+                assert_eq!((activation, calls_after), (&wanted.to_string(), 0), "{}: {what}", way.name);
+                let (text, name) = (error.to_string(), wanted.to_string());
                 assert!(text.contains(&name) && text.contains(&format!("{size:?}")), "{text}");
                 assert_eq!(text.lines().count(), 1);
             }
@@ -248,7 +269,10 @@ fn parts_of_a_forward_leave_the_error_in_the_pass() {
     let residual = model.residual(&ids(), &mut pass, &mut cut);
     assert!(bool::try_from(residual.isnan().all()).unwrap(), "nothing is to be taken for a result");
     let error = pass.check().unwrap_err().to_string();
-    assert!(error.contains("[1, 12, 64] Float on Cpu for MlpOut(1), which is [2, 12, 64]"), "{error}");
+    assert!(
+        error.contains("[1, 12, 64] Float on Cpu for blocks.1.hook_mlp_out, which is [2, 12, 64]"),
+        "{error}"
+    );
     assert!(pass.check().is_ok(), "an error is handed out once");
 }
 
@@ -256,14 +280,66 @@ fn parts_of_a_forward_leave_the_error_in_the_pass() {
 fn a_capture_says_why_it_has_nothing() {
     let _guard = tch::no_grad_guard();
     let (model, ln) = (tiny(), LnState::plain(LAYERS, Device::Cpu));
-    let mut kept = Capture::of([Activation::Z(0), Activation::Z(LAYERS)]);
-    let why = |kept: &Capture, at| kept.get(at).unwrap_err().to_string();
+    let mut kept =
+        Capture::of(["blocks.0.attn.hook_z".to_string(), Activation::Z(LAYERS).to_string()]).unwrap();
+    let why = |kept: &Capture, at: Activation| kept.get(at).unwrap_err().to_string();
     assert!(why(&kept, Activation::Z(0)).contains("no forward"));
     let _ = model.forward(&ids(), &ln, Compute::default(), &mut kept).unwrap();
-    assert_eq!(kept.get(Activation::Z(0)).unwrap().size(), [2, 4, 12, 16]);
+    assert_eq!(kept.get(Activation::Z(0)).unwrap().size(), [2, 12, 4, 16]);
     assert!(why(&kept, Activation::Z(LAYERS)).contains("does the model have that block"));
     assert!(why(&kept, Activation::Z(1)).contains("Capture::of"));
     // A shorter text replaces what the one before has left.
     let _ = model.forward(&ids().narrow(1, 0, 5), &ln, Compute::default(), &mut kept).unwrap();
-    assert_eq!(kept.get(Activation::Z(0)).unwrap().size(), [2, 4, 5, 16]);
+    assert_eq!(kept.get(Activation::Z(0)).unwrap().size(), [2, 5, 4, 16]);
+}
+
+/// The constant of a fake LN is what its scale is, and a real LN's is the σ of each token.
+#[test]
+fn the_scale_of_an_ln_is_what_it_divides_by() {
+    let _guard = tch::no_grad_guard();
+    for way in ways() {
+        let mut kept = Capture::of(way.all().into_keys()).unwrap();
+        let _ = way.logits(&mut kept);
+        for (l, block) in way.model.h.iter().enumerate() {
+            let Some(ln_2) = &block.ln_2 else { continue };
+            let site = LnSite::Ln2(l);
+            let scale = kept.get(Activation::Scale(site)).unwrap();
+            let read = kept.get(Activation::ResidMid(l)).unwrap();
+            let sigma = (read.var_dim([-1i64].as_slice(), false, true) + ln_2.eps).sqrt();
+            let expected = match way.ln.constant(site, way.compute.observe) {
+                Some(std) => std.expand_as(scale),
+                None if way.ln.mode(site).is_fake() => continue,
+                None => sigma,
+            };
+            assert!(max_abs(scale, &expected) < 1e-4, "{} {site}", way.name);
+        }
+    }
+}
+
+#[test]
+fn a_hook_of_one_activation_is_called_with_that_alone() {
+    let _guard = tch::no_grad_guard();
+    for way in ways() {
+        for wanted in way.all().into_keys() {
+            let mut calls = 0;
+            let mut double = only(wanted, |x| {
+                calls += 1;
+                x * 2.0
+            })
+            .unwrap();
+            let found = way.logits(&mut double);
+            let mut closure = |at: Activation, x: Tensor| if at == wanted { x * 2.0 } else { x };
+            let expected = way.logits(&mut closure);
+            let limit = if way.compute.dtype == Kind::Float { 1e-5 } else { 3e-2 };
+            assert!(relative_rms(&found, &expected) < limit, "{}: {wanted}", way.name);
+            assert_eq!(calls, 1, "{}: {wanted}", way.name);
+        }
+    }
+    assert!(
+        only("blocks.0.hook_q", |x| x)
+            .map(drop)
+            .unwrap_err()
+            .to_string()
+            .contains("`blocks.0.attn.hook_q` is one")
+    );
 }

@@ -10,7 +10,7 @@ use lnfree::generate::{SampleOptions, generate};
 use lnfree::hook::{Activation, Hook, NoHook};
 use lnfree::loss::{aux_loss, targets};
 use lnfree::model::{Compute, Gpt2, Gpt2Config, LoadedModel, StepModel};
-use lnfree::norm::{LnMode, LnState, NormSettings};
+use lnfree::norm::{LnMode, LnSite, LnState, NormSettings};
 use lnfree::optim::{AdamW, AdamWConfig};
 use lnfree::tch::{self, Device, Kind, Tensor};
 use lnfree::train::{BackwardRecipe, backward};
@@ -35,10 +35,6 @@ impl Hook for Cache {
         self.0.insert(activation, value.shallow_clone());
         value
     }
-
-    fn wants_pattern(&self) -> bool {
-        true
-    }
 }
 
 #[test]
@@ -51,20 +47,31 @@ fn hooks_see_a_forward_that_adds_up() {
     let plain = loaded.model.forward(&ids(), &loaded.ln, compute, &mut NoHook).unwrap();
     assert!(relative_rms(&logits, &plain) < 1e-5, "explicit attention is not the fused one");
     let at = |activation: Activation| &cache.0[&activation];
-    assert_eq!(at(Activation::Embed).size(), [4, 64, 64]);
+    let embedding = at(Activation::Embed) + at(Activation::PosEmbed);
+    assert!(max_abs(&embedding, at(Activation::ResidPre(0))) < 1e-6);
     for layer in 0..3 {
-        assert_eq!(at(Activation::Q(layer)).size(), [4, 4, 64, 16]);
+        assert_eq!(at(Activation::Q(layer)).size(), [4, 64, 4, 16]);
         let pattern = at(Activation::Pattern(layer));
         assert_eq!(pattern.size(), [4, 4, 64, 64]);
         let rows = pattern.sum_dim_intlist(-1i64, false, Kind::Double);
         assert!(max_abs(&rows, &rows.ones_like()) < 1e-5, "attention does not sum to one");
         assert_eq!(pattern.triu(1).abs().max().double_value(&[]), 0.0, "attention to the future");
+        for (read, site) in [
+            (Activation::ResidPre(layer), LnSite::Ln1Qk(layer)),
+            (Activation::ResidMid(layer), LnSite::Ln2(layer)),
+        ] {
+            let block = &loaded.model.h[layer];
+            let norm = if site == LnSite::Ln2(layer) { &block.ln_2 } else { &block.ln_1 }.as_ref().unwrap();
+            let centred = at(read) - at(read).mean_dim(-1i64, true, Kind::Float);
+            let normalized = centred / at(Activation::Scale(site)) * &norm.weight + &norm.bias;
+            assert!(max_abs(&normalized, at(Activation::Normalized(site))) < 1e-5, "{site}");
+        }
         let mid = at(Activation::ResidPre(layer)) + at(Activation::AttnOut(layer));
         assert!(max_abs(&mid, at(Activation::ResidMid(layer))) < 1e-6);
         let post = at(Activation::ResidMid(layer)) + at(Activation::MlpOut(layer));
         assert!(max_abs(&post, at(Activation::ResidPost(layer))) < 1e-6);
     }
-    let last = at(Activation::Final).matmul(&loaded.model.wte.transpose(0, 1));
+    let last = at(Activation::Normalized(LnSite::LnF)).matmul(&loaded.model.wte.transpose(0, 1));
     assert!(relative_rms(&last, &logits) < 1e-5);
 }
 

@@ -48,9 +48,9 @@ impl StdDict {
         let all = self.std_dict.iter().chain(&self.std_bos_dict);
         let lost: Vec<&str> =
             all.filter(|entry| !entry.1.is_finite()).map(|entry| entry.0.as_str()).collect();
-        let hooks = (0..).flat_map(|l| ["pre", "mid", "post"].map(|place| hook_name(l, place)));
         // In the order of the model; there are no other names.
-        match hooks.take(self.std_dict.len()).find(|hook| lost.contains(&hook.as_str())) {
+        let mut hooks = (0..self.std_dict.len()).flat_map(|l| stream(l).map(|at| at.to_string()));
+        match hooks.find(|hook| lost.contains(&hook.as_str())) {
             None => Ok(()),
             Some(first) => Err(Error::NotFinite(format!(
                 "the residual stream is not finite at {first} ({} of {} standard deviations are no numbers); \
@@ -67,25 +67,24 @@ impl StdDict {
     /// # Errors
     /// When a hook is missing or its value is not a positive number; names it.
     pub fn initial(&self, n_layer: usize) -> Result<Vec<(f64, f64)>> {
-        let mut hooks: Vec<String> =
-            (0..n_layer).flat_map(|l| [hook_name(l, "pre"), hook_name(l, "mid")]).collect();
-        hooks.push(hook_name(n_layer - 1, "post"));
+        let before_lns = (0..n_layer).flat_map(|l| [Activation::ResidPre(l), Activation::ResidMid(l)]);
+        let hooks = before_lns.chain([Activation::ResidPost(n_layer - 1)]).map(|at| at.to_string());
         let get = |table: &BTreeMap<String, f64>, name: &str, hook: &str| match table.get(hook) {
             Some(std) if std.is_finite() && *std > 0.0 => Ok(*std),
             Some(std) => Err(Error::invalid(format!("{name}: {hook} is {std}, not a positive number"))),
             None => Err(Error::invalid(format!("{name} has no {hook}; was it measured on a smaller model?"))),
         };
         hooks
-            .iter()
             .map(|hook| {
-                Ok((get(&self.std_dict, "std_dict", hook)?, get(&self.std_bos_dict, "std_bos_dict", hook)?))
+                Ok((get(&self.std_dict, "std_dict", &hook)?, get(&self.std_bos_dict, "std_bos_dict", &hook)?))
             })
             .collect()
     }
 }
 
-fn hook_name(layer: usize, place: &str) -> String {
-    format!("blocks.{layer}.hook_resid_{place}")
+/// The residual stream before, inside and after block `layer`.
+fn stream(layer: usize) -> [Activation; 3] {
+    [Activation::ResidPre(layer), Activation::ResidMid(layer), Activation::ResidPost(layer)]
 }
 
 /// Sums over what has been seen at one hook, apart for position 0.
@@ -123,18 +122,14 @@ struct MomentsHook(BTreeMap<String, Moments>);
 
 impl Hook for MomentsHook {
     fn on(&mut self, activation: Activation, value: Tensor) -> Tensor {
-        let name = match activation {
-            Activation::ResidPre(l) => hook_name(l, "pre"),
-            Activation::ResidMid(l) => hook_name(l, "mid"),
-            Activation::ResidPost(l) => hook_name(l, "post"),
-            _ => return value,
-        };
-        self.0.entry(name).or_default().add(&value);
+        if self.wants(activation) {
+            self.0.entry(activation.to_string()).or_default().add(&value);
+        }
         value
     }
 
-    fn wants_pattern(&self) -> bool {
-        false
+    fn wants(&self, activation: Activation) -> bool {
+        matches!(activation, Activation::ResidPre(_) | Activation::ResidMid(_) | Activation::ResidPost(_))
     }
 }
 

@@ -4,43 +4,8 @@ use std::collections::BTreeMap;
 
 use tch::{Device, Kind, Tensor};
 
+pub use super::activation::{Activation, NamedActivation};
 use crate::{Error, Result};
-
-/// A named activation of a forward, in TransformerLens' vocabulary. Layers are 0-based.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[allow(missing_docs)]
-pub enum Activation {
-    /// Token plus position embedding, `[batch, pos, n_embd]`.
-    Embed,
-    /// Residual stream before block, `[batch, pos, n_embd]`.
-    ResidPre(usize),
-    /// Queries, `[batch, head, pos, d_head]`.
-    Q(usize),
-    /// Keys, `[batch, head, pos, d_head]`.
-    K(usize),
-    /// Values, `[batch, head, pos, d_head]`.
-    V(usize),
-    /// Scaled and causally masked attention scores, `[batch, head, query_pos, key_pos]`.
-    AttnScores(usize),
-    /// Attention probabilities, `[batch, head, query_pos, key_pos]`.
-    Pattern(usize),
-    /// Attention-weighted values before the output projection, `[batch, head, pos, d_head]`.
-    Z(usize),
-    /// What attention adds to the residual stream, `[batch, pos, n_embd]`.
-    AttnOut(usize),
-    /// Residual stream between attention and MLP, `[batch, pos, n_embd]`.
-    ResidMid(usize),
-    /// MLP before its non-linearity, `[batch, pos, n_inner]`.
-    MlpPre(usize),
-    /// MLP after its non-linearity, `[batch, pos, n_inner]`.
-    MlpPost(usize),
-    /// What the MLP adds to the residual stream, `[batch, pos, n_embd]`.
-    MlpOut(usize),
-    /// Residual stream after block, `[batch, pos, n_embd]`; after the last block this is the input of ln_f.
-    ResidPost(usize),
-    /// Output of ln_f, `[batch, pos, n_embd]`.
-    Final,
-}
 
 /// Sees every activation of a forward and may replace it.
 pub trait Hook {
@@ -49,16 +14,10 @@ pub trait Hook {
     /// [`Pass::check`](crate::model::Pass::check).
     fn on(&mut self, activation: Activation, value: Tensor) -> Tensor;
 
-    /// Whether it may look at activations or replace them. One that does not is never called, and work that
-    /// makes several of them at once is open to a forward.
-    fn looks(&self) -> bool {
-        true
-    }
-
-    /// Whether it is called with attention scores and patterns; they cost a `[batch, head, pos, pos]` tensor
-    /// per layer, which scaled-dot-product attention never makes. A hook that does without says so, as
-    /// [`without_patterns`] does for a closure.
-    fn wants_pattern(&self) -> bool {
+    /// Whether it is called with `activation`. What is not asked for need not be made: attention scores and
+    /// patterns are a `[batch, head, pos, pos]` tensor per layer that attention does without, and an LN does without
+    /// its scale. A closure is called with everything; [`without_patterns`] and [`only`] make it want less.
+    fn wants(&self, _activation: Activation) -> bool {
         true
     }
 }
@@ -68,16 +27,11 @@ pub trait Hook {
 pub struct NoHook;
 
 impl Hook for NoHook {
-    #[inline(always)]
     fn on(&mut self, _activation: Activation, value: Tensor) -> Tensor {
         value
     }
 
-    fn looks(&self) -> bool {
-        false
-    }
-
-    fn wants_pattern(&self) -> bool {
+    fn wants(&self, _activation: Activation) -> bool {
         false
     }
 }
@@ -89,9 +43,9 @@ impl Hook for NoHook {
 ///
 /// # fn main() -> Result<()> {
 /// let nano = LoadedModel::load(&locate_model("nano")?, None, Kind::Float, Device::Cpu)?;
-/// let mut cache = Capture::of([Activation::Pattern(0), Activation::ResidPost(5)]);
+/// let mut cache = Capture::of(["blocks.0.attn.hook_pattern", "blocks.5.hook_resid_post"])?;
 /// nano.model.forward(&Tensor::from_slice(&[5i64, 9, 2]).unsqueeze(0), &nano.ln, Compute::default(), &mut cache)?;
-/// assert_eq!(cache.get(Activation::Pattern(0))?.size(), [1, 4, 3, 3]);
+/// assert_eq!(cache.get("blocks.0.attn.hook_pattern")?.size(), [1, 4, 3, 3]);
 /// # Ok(())
 /// # }
 /// ```
@@ -103,24 +57,30 @@ pub struct Capture {
 }
 
 impl Capture {
-    /// Keeps these.
-    pub fn of(wanted: impl IntoIterator<Item = Activation>) -> Capture {
-        let kept = wanted.into_iter().map(|activation| (activation, None)).collect();
-        Capture { kept, seen: false }
+    /// Keeps these, given as [`Activation`]s or by TransformerLens' names.
+    ///
+    /// # Errors
+    /// A name that is none.
+    pub fn of<N: NamedActivation>(wanted: impl IntoIterator<Item = N>) -> Result<Capture> {
+        let kept = wanted.into_iter().map(|name| Ok((name.activation()?, None)));
+        Ok(Capture { kept: kept.collect::<Result<_>>()?, seen: false })
     }
 
     /// What the last forward made of it.
     ///
     /// # Errors
-    /// When it was not asked for, or the last forward did not have it.
-    pub fn get(&self, activation: Activation) -> Result<&Tensor> {
+    /// When it was not asked for, or the last forward did not have it, and a name that is none.
+    pub fn get(&self, activation: impl NamedActivation) -> Result<&Tensor> {
+        let activation = activation.activation()?;
         let why = match self.kept.get(&activation) {
             Some(Some(kept)) => return Ok(kept),
-            Some(None) if self.seen => "the last forward had none: does the model have that block?",
+            Some(None) if self.seen => {
+                "the last forward had none: does the model have that block, and an LN there?"
+            }
             Some(None) => "no forward has been run with it",
             None => "it was not asked for: name it in Capture::of",
         };
-        Err(Error::invalid(format!("{activation:?} was not kept; {why}")))
+        Err(Error::invalid(format!("{activation} was not kept; {why}")))
     }
 }
 
@@ -137,8 +97,9 @@ impl Hook for Capture {
         value
     }
 
-    fn wants_pattern(&self) -> bool {
-        self.kept.keys().any(|a| matches!(a, Activation::Pattern(_) | Activation::AttnScores(_)))
+    fn wants(&self, activation: Activation) -> bool {
+        // With the first activation of a forward a new one begins.
+        activation == Activation::Embed || self.kept.contains_key(&activation)
     }
 }
 
@@ -182,8 +143,46 @@ impl<F: FnMut(Activation, Tensor) -> Tensor> Hook for WithoutPatterns<F> {
         self.0(activation, value)
     }
 
-    fn wants_pattern(&self) -> bool {
-        false
+    fn wants(&self, activation: Activation) -> bool {
+        !matches!(activation, Activation::Pattern(_) | Activation::AttnScores(_))
+    }
+}
+
+/// See [`only`].
+#[derive(Debug, Clone, Copy)]
+pub struct Only<F> {
+    wanted: Activation,
+    hook: F,
+}
+
+/// A closure as a hook that is called with one activation alone, so that the rest of the forward is as fast as
+/// without a hook.
+///
+/// ```
+/// use lnfree::prelude::*;
+///
+/// # fn main() -> Result<()> {
+/// let nano = LoadedModel::load(&locate_model("nano")?, None, Kind::Float, Device::Cpu)?;
+/// let ids = Tensor::from_slice(&[5i64, 9, 2]).unsqueeze(0);
+/// let mut ablate = only("blocks.3.attn.hook_z", |z| z.zeros_like())?;
+/// let logits = nano.model.forward(&ids, &nano.ln, Compute::default(), &mut ablate)?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+/// A name that is none.
+pub fn only<F: FnMut(Tensor) -> Tensor>(wanted: impl NamedActivation, hook: F) -> Result<Only<F>> {
+    Ok(Only { wanted: wanted.activation()?, hook })
+}
+
+impl<F: FnMut(Tensor) -> Tensor> Hook for Only<F> {
+    fn on(&mut self, activation: Activation, value: Tensor) -> Tensor {
+        if activation == self.wanted { (self.hook)(value) } else { value }
+    }
+
+    fn wants(&self, activation: Activation) -> bool {
+        activation == self.wanted
     }
 }
 
@@ -192,7 +191,7 @@ impl<F: FnMut(Activation, Tensor) -> Tensor> Hook for WithoutPatterns<F> {
 /// # Errors
 /// [`Error::Hook`] when it is of another shape, type or device, or no dense tensor.
 pub(crate) fn replaced(hook: &mut dyn Hook, activation: Activation, value: Tensor) -> Result<Tensor> {
-    if !hook.looks() {
+    if !hook.wants(activation) {
         return Ok(value);
     }
     let (size, kind, device) = (value.size(), value.kind(), value.device());
@@ -203,11 +202,7 @@ pub(crate) fn replaced(hook: &mut dyn Hook, activation: Activation, value: Tenso
         () if out.size() == size && out.kind() == kind && out.device() == device => return Ok(out),
         () => described(&out.size(), out.kind(), out.device()),
     };
-    Err(Error::Hook {
-        activation: format!("{activation:?}"),
-        found,
-        expected: described(&size, kind, device),
-    })
+    Err(Error::Hook { activation: activation.to_string(), found, expected: described(&size, kind, device) })
 }
 
 /// `[2, 3] Float on Cpu`.

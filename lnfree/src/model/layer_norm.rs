@@ -2,9 +2,11 @@
 
 use tch::{Kind, Tensor};
 
-use super::Pass;
+use super::ForwardPass;
+use super::hook::{Activation, Hook};
+use super::stream::ResidualStream;
 use crate::config::norm::LnSite;
-use crate::ops::{self, Stream, sigma_of};
+use crate::ops::{self, sigma_of};
 
 /// Weight and bias of a LayerNorm over n_embd.
 #[derive(Debug)]
@@ -29,7 +31,7 @@ pub(crate) struct FoldedFaces {
 }
 
 /// What the two faces of ln_1 give to attention.
-pub(super) enum Faces {
+pub(super) enum Ln1Output {
     /// Queries, keys and values read the same, so one matrix product serves.
     Same(Tensor),
     /// Queries and keys read one thing and values another.
@@ -38,59 +40,99 @@ pub(super) enum Faces {
 
 /// The input of an LN with what its faces share, each computed at most once.
 struct Input<'a> {
-    stream: &'a Stream,
+    stream: &'a ResidualStream,
     real: Option<Tensor>,
     sigma: Option<Tensor>,
 }
 
 impl<'a> Input<'a> {
-    fn of(stream: &'a Stream) -> Input<'a> {
+    fn of(stream: &'a ResidualStream) -> Input<'a> {
         Input { stream, real: None, sigma: None }
     }
 }
 
 impl LayerNorm {
     /// LN or FakeLN of `x`, float32 `[batch, pos, n_embd]`, as the state says for `site` (ln_2 or ln_f).
-    pub(super) fn forward(&self, x: &Stream, site: LnSite, pass: &mut Pass) -> Tensor {
+    pub(super) fn forward(
+        &self,
+        x: &ResidualStream,
+        site: LnSite,
+        pass: &mut ForwardPass,
+        hook: &mut dyn Hook,
+    ) -> Tensor {
         let mut input = Input::of(x);
         let observed = self.observe(&mut input, site, pass);
-        self.face(&mut input, site, pass, observed.as_ref())
+        self.face(&mut input, site, pass, observed.as_ref(), hook)
     }
 
     /// Both faces of ln_1 of block `layer`.
-    pub(super) fn faces(&self, x: &Stream, layer: usize, pass: &mut Pass) -> Faces {
+    pub(super) fn forward_ln_1(
+        &self,
+        x: &ResidualStream,
+        layer: usize,
+        pass: &mut ForwardPass,
+        hook: &mut dyn Hook,
+    ) -> Ln1Output {
         let (qk, v) = (LnSite::Ln1Qk(layer), LnSite::Ln1V(layer));
         let mut input = Input::of(x);
         let observed = self.observe(&mut input, qk, pass);
-        let qk_out = self.face(&mut input, qk, pass, observed.as_ref());
+        let qk_out = self.face(&mut input, qk, pass, observed.as_ref(), hook);
         if pass.ln.faces_agree(layer, pass.compute.observe) {
-            return Faces::Same(qk_out);
+            return Ln1Output::Same(qk_out);
         }
-        let v_out = self.face(&mut input, v, pass, observed.as_ref());
-        Faces::Apart { qk: qk_out, v: v_out }
+        let v_out = self.face(&mut input, v, pass, observed.as_ref(), hook);
+        Ln1Output::Apart { qk: qk_out, v: v_out }
     }
 
-    fn face(&self, input: &mut Input, site: LnSite, pass: &Pass, observed: Option<&Tensor>) -> Tensor {
+    fn face(
+        &self,
+        input: &mut Input,
+        site: LnSite,
+        pass: &ForwardPass,
+        observed: Option<&Tensor>,
+        hook: &mut dyn Hook,
+    ) -> Tensor {
         let folded = if matches!(site, LnSite::Ln1V(_)) { self.folded.v } else { self.folded.main };
         if folded {
             return input.stream.as_it_is();
         }
-        if !pass.ln.mode(site).is_fake() {
-            return self.real(input).0;
+        let is_fake = pass.ln.mode(site).is_fake();
+        if hook.wants(Activation::Scale(site)) {
+            let scale = match is_fake {
+                true => divisor(input, site, pass, observed),
+                false => sigma_of(&input.stream.x, self.eps).unsqueeze(-1),
+            };
+            return self.face_seen(&input.stream.x, scale, site, pass, hook);
         }
-        if let Some(normed) = input.stream.read.as_ref().filter(|_| input.stream.normed) {
-            return normed.shallow_clone();
-        }
-        let x = &input.stream.x;
-        let size = x.size();
-        let mut std = pass.ln.divisor(site, false, observed).broadcast(pass.start, size[1], size[2]);
-        if matches!(site, LnSite::Ln1V(layer) if pass.ln.eot_apart(layer, pass.compute.observe)) {
-            let at_eot = pass.ln.divisor(site, true, observed).broadcast(pass.start, size[1], size[2]);
-            std = at_eot.where_self(&pass.is_eot, &std);
-        }
-        // What a matrix reads, it reads in the type of the computation.
-        let kind = if site == LnSite::LnF { Kind::Float } else { pass.compute.dtype };
-        ops::fake_norm(x, &self.weight, &self.bias, &std, kind)
+        let out = if !is_fake {
+            self.real(input).0
+        } else if let Some(normed) = input.stream.read.as_ref().filter(|_| input.stream.normed) {
+            normed.shallow_clone()
+        } else {
+            // What a matrix reads, it reads in the type of the computation.
+            let kind = if site == LnSite::LnF { Kind::Float } else { pass.compute.dtype };
+            let std = divisor(input, site, pass, observed);
+            ops::fake_norm(&input.stream.x, &self.weight, &self.bias, &std, kind)
+        };
+        pass.seen(Activation::Normalized(site), out, hook)
+    }
+
+    /// A face whose scale `hook` sees, with a graph through that.
+    fn face_seen(
+        &self,
+        x: &Tensor,
+        scale: Tensor,
+        site: LnSite,
+        pass: &ForwardPass,
+        hook: &mut dyn Hook,
+    ) -> Tensor {
+        let [batch, pos, n_embd] = x.size()[..] else { return x.shallow_clone() };
+        let per_feature = scale.dim() == 3 && scale.size()[2] > 1;
+        let scale = scale.expand([batch, pos, if per_feature { n_embd } else { 1 }], false);
+        let scale = pass.seen(Activation::Scale(site), scale, hook);
+        let [weight, bias] = [&self.weight, &self.bias].map(|p| p.to_kind(Kind::Float));
+        let out = (x - x.mean_dim(-1i64, true, Kind::Float)) / scale * weight + bias;
+        pass.seen(Activation::Normalized(site), out, hook)
     }
 
     /// The real LN and its σ `[batch, pos]`: libtorch returns 1/σ beside the output, so following it costs no pass.
@@ -110,7 +152,7 @@ impl LayerNorm {
     }
 
     /// Reports σ over this forward's tokens for the LN that `site` belongs to, once per LN.
-    fn observe(&self, input: &mut Input, site: LnSite, pass: &mut Pass) -> Option<Tensor> {
+    fn observe(&self, input: &mut Input, site: LnSite, pass: &mut ForwardPass) -> Option<Tensor> {
         if !pass.compute.observe {
             return None;
         }
@@ -126,8 +168,20 @@ impl LayerNorm {
     }
 }
 
+/// What a fake `site` divides by, see [`ops::fake_norm`].
+fn divisor(input: &Input, site: LnSite, pass: &ForwardPass, observed: Option<&Tensor>) -> Tensor {
+    let [_, pos, n_embd] = input.stream.x.size()[..] else { return Tensor::new() };
+    let at = |eot| pass.ln.divisor(site, eot, observed).broadcast(pass.start, pos, n_embd);
+    match site {
+        LnSite::Ln1V(layer) if pass.ln.eot_apart(layer, pass.compute.observe) => {
+            at(true).where_self(&pass.is_eot, &at(false))
+        }
+        _ => at(false),
+    }
+}
+
 /// Whether a real LN is computed at `site`, or at another face of the same LN; its σ is then at hand.
-pub(super) fn any_real(site: LnSite, pass: &Pass) -> bool {
+pub(super) fn any_real(site: LnSite, pass: &ForwardPass) -> bool {
     let is_real = |site| !pass.ln.mode(site).is_fake();
     match site {
         LnSite::Ln1Qk(l) | LnSite::Ln1V(l) => is_real(LnSite::Ln1Qk(l)) || is_real(LnSite::Ln1V(l)),

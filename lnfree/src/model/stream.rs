@@ -2,12 +2,13 @@
 
 use tch::{Kind, Tensor};
 
+use super::hook::{Activation, Hook};
 use super::layer_norm::any_real;
-use super::{LayerNorm, Pass};
+use super::{ForwardPass, LayerNorm};
 use crate::base::device::for_cpu_kernels;
 use crate::config::norm::LnSite;
-use crate::model::hook::{Activation, Hook};
-use crate::ops::{self, Stream, Wishes};
+pub(crate) use crate::ops::ResidualStream;
+use crate::ops::{self, FusedOutputs};
 
 /// What reads a sum next.
 pub(super) struct Reader<'a> {
@@ -27,21 +28,21 @@ impl<'a> Reader<'a> {
     }
 
     /// What it would have made along with the sum; its fake LN only with `norms`.
-    fn wishes(&self, pass: &Pass, norms: bool) -> Wishes<'a> {
+    fn fused(&self, pass: &ForwardPass, norms: bool) -> FusedOutputs<'a> {
         let bfloat16 = pass.compute.dtype == Kind::BFloat16;
-        let Some(norm) = self.norm else { return Wishes { bfloat16, ..Wishes::default() } };
+        let Some(norm) = self.norm else { return FusedOutputs { bfloat16, ..FusedOutputs::default() } };
         // σ comes with a real LN.
         let follows = pass.compute.observe && !any_real(self.site, pass);
         let sigma = follows.then_some(norm.eps);
         if norm.folded.main || norm.folded.v {
-            return Wishes { bfloat16, sigma, norm: None };
+            return FusedOutputs { bfloat16, sigma, norm: None };
         }
         let std = self.std(pass).filter(|_| norms).map(|std| (&norm.weight, &norm.bias, std));
-        Wishes { bfloat16: bfloat16 && std.is_some(), sigma, norm: std }
+        FusedOutputs { bfloat16: bfloat16 && std.is_some(), sigma, norm: std }
     }
 
     /// What everything that is read here is divided by, if it is one number.
-    fn std(&self, pass: &Pass) -> Option<Tensor> {
+    fn std(&self, pass: &ForwardPass) -> Option<Tensor> {
         let constant = |site| pass.ln.constant(site, pass.compute.observe);
         match self.site {
             // Both faces are the same LN, so they have one σ̄.
@@ -51,26 +52,26 @@ impl<'a> Reader<'a> {
     }
 }
 
-impl Stream {
+impl ResidualStream {
     /// Nothing but the numbers, float32 `[batch, pos, n_embd]`.
-    pub(crate) fn of(x: Tensor) -> Stream {
-        Stream { x, read: None, normed: false, sigma: None }
+    pub(crate) fn of(x: Tensor) -> ResidualStream {
+        ResidualStream { x, read: None, normed: false, sigma: None }
     }
 
     /// The stream with what a branch adds to it, `[batch, pos, n_embd]`; `None` reads nothing but the sum.
-    pub(super) fn plus(&self, branch: &Tensor, reader: Option<Reader>, pass: &Pass) -> Stream {
+    pub(super) fn plus(&self, branch: &Tensor, reader: Option<Reader>, pass: &ForwardPass) -> ResidualStream {
         let known = matches!(branch.kind(), Kind::Float | Kind::BFloat16);
         if known && ops::residual_is_ours(&self.x) {
             let on_cpu = for_cpu_kernels(&self.x);
-            let wishes = reader.map_or_else(Wishes::default, |reader| reader.wishes(pass, on_cpu));
-            if wishes.any() || branch.kind() == Kind::BFloat16 {
-                return ops::residual(&self.x, branch, &wishes);
+            let fused = reader.map_or_else(FusedOutputs::default, |reader| reader.fused(pass, on_cpu));
+            if fused.any() || branch.kind() == Kind::BFloat16 {
+                return ops::residual(&self.x, branch, &fused);
             }
         }
         // libtorch adds bfloat16 to float32 number by number: a float32 copy of the branch would be written and read for nothing.
         match branch.kind() {
-            Kind::Float | Kind::BFloat16 | Kind::Half => Stream::of(&self.x + branch),
-            _ => Stream::of(&self.x + branch.to_kind(Kind::Float)),
+            Kind::Float | Kind::BFloat16 | Kind::Half => ResidualStream::of(&self.x + branch),
+            _ => ResidualStream::of(&self.x + branch.to_kind(Kind::Float)),
         }
     }
 
@@ -80,7 +81,12 @@ impl Stream {
     }
 
     /// What `hook` makes of it.
-    pub(super) fn seen(self, activation: Activation, pass: &Pass, hook: &mut dyn Hook) -> Stream {
-        if hook.looks() { Stream::of(pass.seen(activation, self.x, hook)) } else { self }
+    pub(super) fn seen(
+        self,
+        activation: Activation,
+        pass: &ForwardPass,
+        hook: &mut dyn Hook,
+    ) -> ResidualStream {
+        if hook.wants(activation) { ResidualStream::of(pass.seen(activation, self.x, hook)) } else { self }
     }
 }

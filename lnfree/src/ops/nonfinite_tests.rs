@@ -234,7 +234,7 @@ fn a_sum_on_the_residual_stream_keeps_nan_and_infinity() {
             let leaves = [&x[0], &x[1], &x[2], &x[3]];
             let found = with_gradients(Kind::Float, &leaves, &[&x[5], &x[6]], |y| {
                 let norm = Some((&y[2], &y[3], x[4].shallow_clone()));
-                let sum = residual(&y[0], &y[1], &Wishes { norm, bfloat16, sigma: Some(1e-5) });
+                let sum = residual(&y[0], &y[1], &FusedOutputs { norm, bfloat16, sigma: Some(1e-5) });
                 vec![sum.x, sum.read.unwrap()]
             });
             let wanted = with_gradients(Kind::Double, &leaves, &[&x[5], &x[6]], |y| {

@@ -140,7 +140,7 @@ pub(super) fn fake_norm_plainly(x: &Tensor, weight: &Tensor, bias: &Tensor, std:
 
 /// The residual stream somewhere, with what the kernel that made it found besides.
 #[derive(Debug)]
-pub(crate) struct Stream {
+pub(crate) struct ResidualStream {
     /// float32 `[batch, pos, n]`.
     pub x: Tensor,
     /// What the next matrix reads, if that was asked for.
@@ -151,9 +151,9 @@ pub(crate) struct Stream {
     pub sigma: Option<Tensor>,
 }
 
-/// What is to be made along with a sum on the residual stream.
+/// What a sum on the residual stream is to bring along, made by the same kernel.
 #[derive(Debug, Default)]
-pub(crate) struct Wishes<'a> {
+pub(crate) struct FusedOutputs<'a> {
     /// The fake LN of the sum: γ, β `[n]` and σ̄, float32, 0-dim.
     pub norm: Option<(&'a Tensor, &'a Tensor, Tensor)>,
     /// What is read of the sum, its fake LN or itself, in bfloat16.
@@ -162,7 +162,7 @@ pub(crate) struct Wishes<'a> {
     pub sigma: Option<f64>,
 }
 
-impl Wishes<'_> {
+impl FusedOutputs<'_> {
     /// Whether there are any.
     pub(crate) fn any(&self) -> bool {
         self.norm.is_some() || self.bfloat16 || self.sigma.is_some()
@@ -175,15 +175,15 @@ pub(crate) fn residual_is_ours(x: &Tensor) -> bool {
     x.numel() > 0 && (for_cpu_kernels(x) || (n % 4 == 0 && n <= GPU_LONGEST && for_gpu_kernels(x)))
 }
 
-/// `x` + `branch`, both `[batch, pos, n]`, the one float32, the other float32 or bfloat16, and what else is wished for, in one pass;
+/// `x` + `branch`, both `[batch, pos, n]`, the one float32, the other float32 or bfloat16, and the outputs `fused` asks for, in one pass;
 /// differentiable. On a GPU there is no fake LN of it.
-pub(crate) fn residual(x: &Tensor, branch: &Tensor, wishes: &Wishes) -> Stream {
+pub(crate) fn residual(x: &Tensor, branch: &Tensor, fused: &FusedOutputs) -> ResidualStream {
     let null = std::ptr::null();
-    let (weight, bias, divisor) = match &wishes.norm {
+    let (weight, bias, divisor) = match &fused.norm {
         Some((weight, bias, std)) => (weight.as_ptr(), bias.as_ptr(), std.as_ptr()),
         None => (null, null, null),
     };
-    let (bfloat16, sigma) = (wishes.bfloat16, wishes.sigma);
+    let (bfloat16, sigma) = (fused.bfloat16, fused.sigma);
     let (observe, eps) = (sigma.is_some(), sigma.unwrap_or(0.0));
     let mut out = [std::ptr::null_mut(); 3];
     let to = out.as_mut_ptr();
@@ -194,7 +194,12 @@ pub(crate) fn residual(x: &Tensor, branch: &Tensor, wishes: &Wishes) -> Stream {
     let [x, read, sigma] = out;
     // SAFETY: new tensors, or null, which nobody else will free.
     let owned = |pointer: *mut C_tensor| (!pointer.is_null()).then(|| unsafe { Tensor::from_ptr(pointer) });
-    Stream { x: must(tensor(x)), read: owned(read), normed: wishes.norm.is_some(), sigma: owned(sigma) }
+    ResidualStream {
+        x: must(tensor(x)),
+        read: owned(read),
+        normed: fused.norm.is_some(),
+        sigma: owned(sigma),
+    }
 }
 
 #[cfg(test)]

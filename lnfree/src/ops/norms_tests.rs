@@ -193,12 +193,12 @@ fn a_sum_brings_what_is_read_of_it_and_its_sigma() {
         let to_read = noise(&shape, 0.5).to_kind(if bfloat16 { Kind::BFloat16 } else { Kind::Float });
 
         let (x, norm) = inputs();
-        let wishes = Wishes {
+        let fused = FusedOutputs {
             norm: normed.then(|| (&norm[0], &norm[1], std.shallow_clone())),
             bfloat16,
             sigma: Some(1e-5),
         };
-        let sum = residual(&x[0], &x[1], &wishes);
+        let sum = residual(&x[0], &x[1], &fused);
         let mut roots = vec![(&sum.x, Some(&to_sum))];
         roots.extend(sum.read.as_ref().map(|read| (read, Some(&to_read))));
         backward_from(&roots).unwrap();
@@ -236,7 +236,7 @@ fn gradients_that_arrive_at_one_output_only_are_all() {
     let leaf = |kind| noise(&[2, 3, 8], 0.7).to_kind(kind).set_requires_grad(true);
     for at_the_sum in [true, false] {
         let (x, branch) = (leaf(Kind::Float), leaf(Kind::BFloat16));
-        let sum = residual(&x, &branch, &Wishes { bfloat16: true, ..Wishes::default() });
+        let sum = residual(&x, &branch, &FusedOutputs { bfloat16: true, ..FusedOutputs::default() });
         assert!(sum.sigma.is_none());
         let arrived = noise(&[2, 3, 8], 0.5).to_kind(Kind::BFloat16);
         let at = if at_the_sum { sum.x } else { sum.read.unwrap() };

@@ -5,9 +5,9 @@ use tch::{Kind, Tensor};
 use crate::Result;
 use crate::model::hook::NoHook;
 use crate::model::ln_state::LnState;
-use crate::model::{Compute, Pass, StepModel};
+use crate::model::{Compute, ForwardPass, ResidualStream, StepModel};
+use crate::ops::backward_from;
 use crate::ops::loss::{aux_loss, aux_loss_around, linear_cross_entropy, predicting};
-use crate::ops::{Stream, backward_from};
 
 /// The losses of one micro-batch, detached, 0-dim, on the device.
 #[derive(Debug)]
@@ -54,9 +54,9 @@ pub fn backward(
 ) -> Result<Losses> {
     let model = &step.model;
     let mut pass = model.pass(input_ids, ln, recipe.compute)?;
-    let embedding = leaf(model.look_up(input_ids, 0));
+    let embedding = leaf(model.look_up(input_ids, &pass, &mut NoHook));
     if !recipe.checkpointing {
-        let x = model.embedded(embedding.shallow_clone(), &pass, &mut NoHook);
+        let x = model.drop_embedding(embedding.shallow_clone(), &pass);
         let residual = model.blocks(x, &mut pass, &mut NoHook);
         let losses = head(step, &residual, targets, &mut pass, recipe)?;
         embedding_gradients(step, input_ids, &embedding.grad());
@@ -66,9 +66,9 @@ pub fn backward(
     let mut inputs = Vec::with_capacity(model.h.len() + 1);
     {
         let _guard = tch::no_grad_guard();
-        inputs.push(model.embedded(embedding.shallow_clone(), &pass, &mut NoHook));
+        inputs.push(model.drop_embedding(embedding.shallow_clone(), &pass));
         for (layer, block) in model.h.iter().enumerate() {
-            let x = Stream::of(inputs[layer].shallow_clone());
+            let x = ResidualStream::of(inputs[layer].shallow_clone());
             inputs.push(block.forward(layer, x, None, &mut pass, &mut NoHook).x);
         }
     }
@@ -78,12 +78,12 @@ pub fn backward(
     // Then backwards, each block computed again from its input; the same dropout falls, see `seed_dropout`.
     for (layer, block) in model.h.iter().enumerate().rev() {
         let below = leaf(inputs.remove(layer));
-        let x = Stream::of(below.shallow_clone());
+        let x = ResidualStream::of(below.shallow_clone());
         let out = block.forward(layer, x, None, &mut pass, &mut NoHook).x;
         backward_from(&[(&out, Some(&above.grad()))])?;
         above = below;
     }
-    let embedded = model.embedded(embedding.shallow_clone(), &pass, &mut NoHook);
+    let embedded = model.drop_embedding(embedding.shallow_clone(), &pass);
     backward_from(&[(&embedded, Some(&above.grad()))])?;
     embedding_gradients(step, input_ids, &embedding.grad());
     Ok(Losses { observed, ..losses })
@@ -98,7 +98,7 @@ fn head(
     step: &StepModel,
     residual: &Tensor,
     targets: &Tensor,
-    pass: &mut Pass,
+    pass: &mut ForwardPass,
     recipe: BackwardRecipe,
 ) -> Result<Losses> {
     let BackwardRecipe { aux_weight, scale, aux_scale, aux_target, .. } = recipe;

@@ -73,8 +73,7 @@ pub fn aux_target(
     for (i, part) in parts.iter().enumerate() {
         let ids = input_ids.narrow(0, part.start, part.len);
         let mut pass = model.pass(&ids, ln, Compute { observe: false, ..compute(i) })?;
-        let embedded = model.embedded(model.look_up(&ids, 0), &pass, &mut NoHook);
-        let residual = model.blocks(embedded, &mut pass, &mut NoHook);
+        let residual = model.residual(&ids, &mut pass, &mut NoHook);
         let (sigma, n) = sigma_sums(&residual, &pass.is_eot, model.config.layer_norm_epsilon);
         sums = Some(match sums {
             Some((sum, count)) => (sum + sigma, count + n),

@@ -6,7 +6,7 @@ use tch::{Device, Kind, Tensor};
 use super::recorder::{Recorder, Tolerance, noise};
 use crate::Result;
 use crate::base::device::has_cpu_kernels;
-use crate::ops::{self, Affine, Wishes, backward_from};
+use crate::ops::{self, Affine, FusedOutputs, backward_from};
 
 type Pairs = Vec<(&'static str, Tensor, Tensor)>;
 
@@ -120,7 +120,7 @@ fn residual_sum(recorder: &Recorder) -> Result<Pairs> {
     let leaf = |x: &Tensor| x.detach().copy().set_requires_grad(true);
     let (x, branch) = (leaf(&inputs[0].0), leaf(&inputs[1].0));
     let sum = match ops::residual_is_ours(&x) {
-        true => ops::residual(&x, &branch, &Wishes::default()).x,
+        true => ops::residual(&x, &branch, &FusedOutputs::default()).x,
         false => &x + &branch,
     };
     backward_from(&[(&sum, Some(&above))])?;
@@ -142,7 +142,7 @@ fn residual_read(recorder: &Recorder) -> Result<Pairs> {
     }
     let (above, wide_above) = recorder.both_wide(noise(&[3, 21, 96], 0.91));
     let of_read = noise(&[3, 21, 96], 0.83).to_kind(Kind::BFloat16);
-    let stream = ops::residual(&x, &branch, &Wishes { norm: None, bfloat16: true, sigma: Some(1e-5) });
+    let stream = ops::residual(&x, &branch, &FusedOutputs { norm: None, bfloat16: true, sigma: Some(1e-5) });
     let read = stream.read.ok_or_else(|| crate::Error::invalid("nothing was made for the reader"))?;
     let sigma = stream.sigma.ok_or_else(|| crate::Error::invalid("no sigma was made"))?;
     let arrived = of_read.to_device(recorder.device);
@@ -169,12 +169,12 @@ fn residual_with_norm(recorder: &Recorder) -> Result<Pairs> {
     let (above, wide_above) = recorder.both(noise(&[3, 21, 96], 0.91));
     let leaf = |x: &Tensor| x.detach().copy().set_requires_grad(true);
     let [x, branch, weight, bias] = [0, 1, 2, 3].map(|i| leaf(&inputs[i].0));
-    let wishes = Wishes {
+    let fused = FusedOutputs {
         norm: Some((&weight, &bias, inputs[4].0.shallow_clone())),
         bfloat16: recorder.kind() == Kind::BFloat16,
         sigma: Some(1e-5),
     };
-    let stream = ops::residual(&x, &branch, &wishes);
+    let stream = ops::residual(&x, &branch, &fused);
     let read = stream.read.ok_or_else(|| crate::Error::invalid("nothing was made for the reader"))?;
     let sigma = stream.sigma.ok_or_else(|| crate::Error::invalid("no sigma was made"))?;
     backward_from(&[(&read, Some(&above))])?;

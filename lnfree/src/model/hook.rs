@@ -11,7 +11,7 @@ use crate::{Error, Result};
 pub trait Hook {
     /// Called once per activation; what it returns takes the activation's place. Return `value` to leave it
     /// as it is. Anything but a tensor of its shape, type and device is [`Error::Hook`], see
-    /// [`Pass::check`](crate::model::Pass::check).
+    /// [`ForwardPass::check`](crate::model::ForwardPass::check).
     fn on(&mut self, activation: Activation, value: Tensor) -> Tensor;
 
     /// Whether it is called with `activation`. What is not asked for need not be made: attention scores and

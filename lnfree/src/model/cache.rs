@@ -1,11 +1,11 @@
 //! Keys and values of earlier positions, kept instead of computed again: what decoding a token at a time needs.
 
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
-use super::{Gpt2, causal_attention};
-use crate::{Error, Result};
+use crate::config::Gpt2Config;
+use crate::{Error, Result, ops};
 
-/// Keys and values of the positions that [`Gpt2::decode`] has seen, in memory taken once.
+/// Keys and values of the positions that [`Gpt2::decode`](super::Gpt2::decode) has seen, in memory taken once.
 #[derive(Debug)]
 pub struct KvCache {
     blocks: Vec<KeysAndValues>,
@@ -23,14 +23,18 @@ struct KeysAndValues {
 }
 
 impl KvCache {
-    /// An empty cache for `batch` texts of `capacity` tokens, no more than the model's positions; matrix products of a
-    /// decode run in `kind`. Takes 2 · n_layer · batch · capacity · n_embd numbers of that type.
-    pub fn new(model: &Gpt2, batch: i64, capacity: i64, kind: Kind) -> KvCache {
-        let config = &model.config;
+    /// See [`KvCache::new`].
+    pub(super) fn empty(
+        config: &Gpt2Config,
+        batch: i64,
+        capacity: i64,
+        kind: Kind,
+        device: Device,
+    ) -> KvCache {
         let capacity = capacity.clamp(1, config.block_size);
         let size = [batch, config.n_head, capacity, config.n_embd / config.n_head];
-        let empty = || Tensor::empty(size, (kind, model.device()));
-        let blocks = model.h.iter().map(|_| KeysAndValues { k: empty(), v: empty() }).collect();
+        let empty = || Tensor::empty(size, (kind, device));
+        let blocks = (0..config.n_layer).map(|_| KeysAndValues { k: empty(), v: empty() }).collect();
         KvCache { blocks, kind, batch, capacity, len: 0 }
     }
 
@@ -87,7 +91,7 @@ impl KvCache {
         kept.k.narrow(2, start, n).copy_(k);
         kept.v.narrow(2, start, n).copy_(v);
         if start == 0 && n > 1 {
-            return causal_attention(q, k, v);
+            return ops::must(ops::causal_attention(q, k, v));
         }
         let (k, v) = (kept.k.narrow(2, 0, start + n), kept.v.narrow(2, 0, start + n));
         // A single query sees all.

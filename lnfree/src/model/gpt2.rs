@@ -143,7 +143,8 @@ impl Gpt2 {
         if input_ids.device() == tch::Device::Cpu {
             crate::base::device::products();
         }
-        Ok(ForwardPass::new(self, input_ids, ln, compute))
+        let eot = self.config.eot_token_id().unwrap_or(-1);
+        Ok(ForwardPass::new(input_ids.eq(eot).unsqueeze(-1), 2 * self.h.len() + 1, ln, compute))
     }
 
     /// The residual stream after the last block, float32 `[batch, pos, n_embd]`.
@@ -207,6 +208,14 @@ impl Gpt2 {
     /// Number of parameters, a tied unembedding counted once.
     pub fn n_parameters(&self) -> usize {
         self.named_parameters().iter().map(|(_, t)| t.numel()).sum()
+    }
+}
+
+impl KvCache {
+    /// An empty cache for `batch` texts of `capacity` tokens, no more than the model's positions; matrix products of a
+    /// decode run in `kind`. Takes 2 · n_layer · batch · capacity · n_embd numbers of that type.
+    pub fn new(model: &Gpt2, batch: i64, capacity: i64, kind: Kind) -> KvCache {
+        KvCache::empty(&model.config, batch, capacity, kind, model.device())
     }
 }
 

@@ -4,9 +4,8 @@ use tch::{Kind, Tensor};
 
 use super::ForwardPass;
 use super::hook::{Activation, Hook};
-use super::stream::ResidualStream;
 use crate::config::norm::LnSite;
-use crate::ops::{self, sigma_of};
+use crate::ops::{self, ResidualStream, sigma_of};
 
 /// Weight and bias of a LayerNorm over n_embd.
 #[derive(Debug)]

@@ -4,8 +4,8 @@ use std::cell::OnceCell;
 
 use tch::{Kind, Tensor};
 
+use super::KvCache;
 use super::hook::{Activation, Hook, replaced};
-use super::{Gpt2, KvCache};
 use crate::model::ln_state::LnState;
 use crate::{Error, Result};
 
@@ -45,19 +45,14 @@ pub struct ForwardPass<'a> {
 }
 
 impl<'a> ForwardPass<'a> {
-    pub(super) fn new(
-        model: &Gpt2,
-        input_ids: &Tensor,
-        ln: &'a LnState,
-        compute: Compute,
-    ) -> ForwardPass<'a> {
-        let eot = model.config.eot_token_id().unwrap_or(-1);
+    /// `is_eot`: bool `[batch, pos, 1]`; `n_ln`: the LNs of the model.
+    pub(super) fn new(is_eot: Tensor, n_ln: usize, ln: &'a LnState, compute: Compute) -> ForwardPass<'a> {
         ForwardPass {
             ln,
             compute,
             start: 0,
-            is_eot: input_ids.eq(eot).unsqueeze(-1),
-            observed: (0..2 * model.h.len() + 1).map(|_| None).collect(),
+            is_eot,
+            observed: (0..n_ln).map(|_| None).collect(),
             cache: None,
             refused: OnceCell::new(),
         }
@@ -69,7 +64,7 @@ impl<'a> ForwardPass<'a> {
         rows.map(|rows| Tensor::stack(&rows, 0))
     }
 
-    /// Whether everything that the hook returned could take its activation's place; [`Gpt2::forward`] asks,
+    /// Whether everything that the hook returned could take its activation's place; [`Gpt2::forward`](super::Gpt2::forward) asks,
     /// after the other parts of a forward their caller has to. Where it could not, the rest of the forward is
     /// NaN and the hook is not called again.
     ///

@@ -10,9 +10,9 @@
 //! let losses = evaluate(&loaded.model, &loaded.ln, &tokens, options, |_| {})?;
 //! println!("{:.4} nats per token", Summary::new(&losses.losses).mean);
 //!
-//! // Any closure is a hook: it sees every activation by its name and may replace it.
+//! // A hook sees activations by their names and may replace them.
 //! let ids = tokens.batch(&[0])?;
-//! let mut ablate = |at: Activation, x: Tensor| if at == "blocks.3.hook_mlp_out" { x.zeros_like() } else { x };
+//! let mut ablate = only("blocks.3.hook_mlp_out", |x| x.zeros_like())?;
 //! let logits = loaded.model.forward(&ids, &loaded.ln, Compute::default(), &mut ablate)?;
 //! assert_eq!(logits.size(), [1, 128, 4096]);
 //! # Ok(())

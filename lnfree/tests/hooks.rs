@@ -343,3 +343,23 @@ fn a_hook_of_one_activation_is_called_with_that_alone() {
             .contains("`blocks.0.attn.hook_q` is one")
     );
 }
+
+/// A hook may compute in the tensor it is given: nothing but this forward changes.
+#[test]
+fn a_hook_may_write_into_what_it_is_given() {
+    let _guard = tch::no_grad_guard();
+    let ids = ids().narrow(0, 0, 1).narrow(1, 0, 1);
+    for way in ways() {
+        let run = |hook: &mut dyn Hook| {
+            way.model.forward(&ids, &way.ln, way.compute, hook).unwrap().to_kind(Kind::Float)
+        };
+        let before = run(&mut NoHook);
+        for wanted in way.all().into_keys() {
+            let expected = run(&mut only(wanted, |x| x * 2.0).unwrap());
+            let found = run(&mut only(wanted, |mut x| x.g_mul_scalar_(2.0)).unwrap());
+            let limit = if way.compute.dtype == Kind::Float { 1e-5 } else { 3e-2 };
+            assert!(relative_rms(&found, &expected) < limit, "{}: {wanted}", way.name);
+            assert_eq!(max_abs(&run(&mut NoHook), &before), 0.0, "{}: {wanted} stays changed", way.name);
+        }
+    }
+}

@@ -6,7 +6,8 @@ use std::str::FromStr;
 use crate::config::norm::LnSite;
 use crate::{Error, Result};
 
-/// An activation of a forward: what it is, where, and its shape, as TransformerLens has them. Layers are 0-based.
+/// An activation of a forward: what it is, where, and its shape, as TransformerLens has them. Layers are
+/// 0-based.
 ///
 /// [`Display`](fmt::Display) and [`FromStr`] are TransformerLens' names: `blocks.3.attn.hook_z`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -18,11 +19,12 @@ pub enum Activation {
     /// Residual stream before block, `[batch, pos, n_embd]`.
     ResidPre(usize),
     /// What an LN divides the centred residual stream by: σ of each token, or the constant σ̄ of a fake LN,
-    /// `[batch, pos, 1]` (`[batch, pos, n_embd]` where `special_axis = "feature"` makes it differ between features).
-    /// Values have one of their own only while they read another normalisation than queries and keys.
+    /// `[batch, pos, 1]` (`[batch, pos, n_embd]` where `special_axis = "feature"` makes it differ between
+    /// features). Values have one of their own only while they read another normalisation than queries and
+    /// keys.
     Scale(LnSite),
-    /// What an LN hands on, γ and β applied, `[batch, pos, n_embd]`. That of ln_f is what is unembedded, which
-    /// every model has, with ln_f or without.
+    /// What an LN hands on, γ and β applied, `[batch, pos, n_embd]`. That of ln_f is what is unembedded,
+    /// which every model has, with ln_f or without.
     Normalized(LnSite),
     /// Queries, `[batch, pos, head, d_head]`.
     Q(usize),
@@ -171,19 +173,6 @@ impl NamedActivation for String {
     }
 }
 
-/// Activations of a closure, which is called with each, and can compare them with names.
-impl PartialEq<str> for Activation {
-    fn eq(&self, name: &str) -> bool {
-        name.parse().is_ok_and(|other: Activation| other == *self)
-    }
-}
-
-impl PartialEq<&str> for Activation {
-    fn eq(&self, name: &&str) -> bool {
-        *self == **name
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -197,8 +186,6 @@ mod tests {
         }
         assert_eq!(Activation::Z(10).to_string(), "blocks.10.attn.hook_z");
         assert_eq!(Activation::Scale(LnSite::LnF).to_string(), "ln_final.hook_scale");
-        assert!(Activation::Pattern(3) == "blocks.3.attn.hook_pattern");
-        assert!(Activation::Pattern(3) != "blocks.2.attn.hook_pattern");
     }
 
     #[test]

@@ -1,11 +1,13 @@
-//! Keys and values of earlier positions, kept instead of computed again: what decoding a token at a time needs.
+//! Keys and values of earlier positions, kept instead of computed again: what decoding a token at a time
+//! needs.
 
 use tch::{Device, Kind, Tensor};
 
 use crate::config::Gpt2Config;
 use crate::{Error, Result, ops};
 
-/// Keys and values of the positions that [`Gpt2::decode`](super::Gpt2::decode) has seen, in memory taken once.
+/// Keys and values of the positions that [`Gpt2::decode`](super::Gpt2::decode) has seen, in memory taken
+/// once.
 #[derive(Debug)]
 pub struct KvCache {
     blocks: Vec<KeysAndValues>,
@@ -84,8 +86,8 @@ impl KvCache {
         Ok(())
     }
 
-    /// Attention of queries at `start ..` of block `layer`, whose keys and values are taken up, over all up to them. q, k,
-    /// v: `[batch, head, n, d_head]`; likewise.
+    /// Attention of queries at `start ..` of block `layer`, whose keys and values are taken up, over all up
+    /// to them. q, k, v: `[batch, head, n, d_head]`; likewise.
     pub(super) fn attention(&self, layer: usize, start: i64, q: &Tensor, k: &Tensor, v: &Tensor) -> Tensor {
         let (kept, n) = (&self.blocks[layer], q.size()[2]);
         kept.k.narrow(2, start, n).copy_(k);

@@ -1,19 +1,20 @@
 //! The whole forward of a GPT-2 whose LNs can be taken out one site at a time, from tokens to logits.
 //!
-//! Evaluation, training, generation and interpretability all run this code. What makes it fast are transformations of
-//! the parameters ([`Gpt2::for_inference`], [`StepModel`](super::StepModel)) and of single operations ([`crate::ops`]),
-//! not other forwards. An LN and its fake are in `layer_norm.rs`, which of them is which in [`LnState`].
+//! Evaluation, training, generation and interpretability all run this code. What makes it fast are
+//! transformations of the parameters ([`Gpt2::for_inference`], [`StepModel`](super::StepModel)) and of
+//! single operations ([`crate::ops`]), not other forwards. An LN and its fake are in `layer_norm.rs`, which
+//! of them is which in [`LnState`].
 
 use tch::{Kind, Tensor};
 
 use super::hook::{Activation, Hook, NoHook};
 use super::layer_norm::Ln1Output;
-use super::stream::{Reader, ResidualStream};
+use super::stream::Reader;
 use super::{Compute, ForwardPass, KvCache, LayerNorm};
 use crate::config::Gpt2Config;
 use crate::config::norm::LnSite;
 use crate::model::ln_state::LnState;
-use crate::ops::{self, Gradients};
+use crate::ops::{self, Gradients, ResidualStream};
 use crate::{Error, Result};
 
 /// A GPT-2: parameters only. Which LNs are fake is in a [`LnState`], given to every forward.
@@ -50,7 +51,8 @@ pub struct Block {
     pub resid_pdrop: f64,
 }
 
-/// Causal multi-head attention of one block. Its values may read another normalisation than its queries and keys.
+/// Causal multi-head attention of one block. Its values may read another normalisation than its queries and
+/// keys.
 #[derive(Debug)]
 pub struct Attention {
     /// Queries, keys and values side by side, weight `[n_embd, 3 · n_embd]`.
@@ -102,9 +104,10 @@ impl Gpt2 {
         Ok(self.unembed(&last, &pass))
     }
 
-    /// Logits `[batch, vocab_size]` of the token after the last of `input_ids`, int64 `[batch, pos]`, which go on where
-    /// `cache` ends: a whole prompt first, then a token at a time. What [`Gpt2::forward`] gives for the last position of
-    /// everything together, without a hook: to look inside or to patch, give that the whole text.
+    /// Logits `[batch, vocab_size]` of the token after the last of `input_ids`, int64 `[batch, pos]`, which
+    /// go on where `cache` ends: a whole prompt first, then a token at a time. What [`Gpt2::forward`] gives
+    /// for the last position of everything together, without a hook: to look inside or to patch, give that
+    /// the whole text.
     ///
     /// # Errors
     /// When the tokens do not fit the cache, or the cache is for another number of texts.
@@ -164,7 +167,8 @@ impl Gpt2 {
         let tokens = pass.seen(Activation::Embed, tokens, hook);
         let mut positions = self.wpe.narrow(0, pass.start, input_ids.size()[1]);
         if hook.wants(Activation::PosEmbed) {
-            positions = pass.seen(Activation::PosEmbed, positions.expand_as(&tokens), hook);
+            // A copy: a hook may write into what it is given.
+            positions = pass.seen(Activation::PosEmbed, positions.expand_as(&tokens).copy(), hook);
         }
         (tokens + positions).to_kind(Kind::Float)
     }
@@ -212,8 +216,9 @@ impl Gpt2 {
 }
 
 impl KvCache {
-    /// An empty cache for `batch` texts of `capacity` tokens, no more than the model's positions; matrix products of a
-    /// decode run in `kind`. Takes 2 · n_layer · batch · capacity · n_embd numbers of that type.
+    /// An empty cache for `batch` texts of `capacity` tokens, no more than the model's positions; matrix
+    /// products of a decode run in `kind`. Takes 2 · n_layer · batch · capacity · n_embd numbers of that
+    /// type.
     pub fn new(model: &Gpt2, batch: i64, capacity: i64, kind: Kind) -> KvCache {
         KvCache::empty(&model.config, batch, capacity, kind, model.device())
     }
@@ -350,13 +355,14 @@ impl Conv1d {
     }
 }
 
-/// GPT-2's GELU, x/2 · (1 + tanh(√(2/π) (x + 0.044715 x³))), of float32 or bfloat16 of any shape; differentiable.
+/// GPT-2's GELU, x/2 · (1 + tanh(√(2/π) (x + 0.044715 x³))), of float32 or bfloat16 of any shape;
+/// differentiable.
 pub fn gelu(x: &Tensor) -> Tensor {
     ops::must(ops::gelu(x))
 }
 
-/// Causal attention, softmax(q kᵀ / √d_head) v, of q, k and v `[batch, head, pos, d_head]`; likewise; differentiable. No
-/// `[pos, pos]` matrix is made.
+/// Causal attention, softmax(q kᵀ / √d_head) v, of q, k and v `[batch, head, pos, d_head]`; likewise;
+/// differentiable. No `[pos, pos]` matrix is made.
 pub fn causal_attention(q: &Tensor, k: &Tensor, v: &Tensor) -> Tensor {
     ops::must(ops::causal_attention(q, k, v))
 }

@@ -15,8 +15,9 @@ pub trait Hook {
     fn on(&mut self, activation: Activation, value: Tensor) -> Tensor;
 
     /// Whether it is called with `activation`. What is not asked for need not be made: attention scores and
-    /// patterns are a `[batch, head, pos, pos]` tensor per layer that attention does without, and an LN does without
-    /// its scale. A closure is called with everything; [`without_patterns`] and [`only`] make it want less.
+    /// patterns are a `[batch, head, pos, pos]` tensor per layer that attention does without, and an LN
+    /// does without its scale. A closure is called with everything; [`without_patterns`] and [`only`] make
+    /// it want less.
     fn wants(&self, _activation: Activation) -> bool {
         true
     }
@@ -44,7 +45,8 @@ impl Hook for NoHook {
 /// # fn main() -> Result<()> {
 /// let nano = LoadedModel::load(&locate_model("nano")?, None, Kind::Float, Device::Cpu)?;
 /// let mut cache = Capture::of(["blocks.0.attn.hook_pattern", "blocks.5.hook_resid_post"])?;
-/// nano.model.forward(&Tensor::from_slice(&[5i64, 9, 2]).unsqueeze(0), &nano.ln, Compute::default(), &mut cache)?;
+/// let ids = Tensor::from_slice(&[5i64, 9, 2]).unsqueeze(0);
+/// nano.model.forward(&ids, &nano.ln, Compute::default(), &mut cache)?;
 /// assert_eq!(cache.get("blocks.0.attn.hook_pattern")?.size(), [1, 4, 3, 3]);
 /// # Ok(())
 /// # }
@@ -155,8 +157,8 @@ pub struct Only<F> {
     hook: F,
 }
 
-/// A closure as a hook that is called with one activation alone, so that the rest of the forward is as fast as
-/// without a hook.
+/// A closure as a hook that is called with one activation alone, so that the rest of the forward is as fast
+/// as without a hook.
 ///
 /// ```
 /// use lnfree::prelude::*;

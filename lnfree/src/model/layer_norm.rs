@@ -20,7 +20,8 @@ pub struct LayerNorm {
     pub(crate) folded: FoldedFaces,
 }
 
-/// Faces of an LN that hand on the residual stream as it is, because the matrix that reads them has the LN in it.
+/// Faces of an LN that hand on the residual stream as it is, because the matrix that reads them has the LN
+/// in it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct FoldedFaces {
     /// The only face, or that of queries and keys.
@@ -127,14 +128,16 @@ impl LayerNorm {
     ) -> Tensor {
         let [batch, pos, n_embd] = x.size()[..] else { return x.shallow_clone() };
         let per_feature = scale.dim() == 3 && scale.size()[2] > 1;
-        let scale = scale.expand([batch, pos, if per_feature { n_embd } else { 1 }], false);
+        // A copy: a hook may write into what it is given.
+        let scale = scale.expand([batch, pos, if per_feature { n_embd } else { 1 }], false).copy();
         let scale = pass.seen(Activation::Scale(site), scale, hook);
         let [weight, bias] = [&self.weight, &self.bias].map(|p| p.to_kind(Kind::Float));
         let out = (x - x.mean_dim(-1i64, true, Kind::Float)) / scale * weight + bias;
         pass.seen(Activation::Normalized(site), out, hook)
     }
 
-    /// The real LN and its σ `[batch, pos]`: libtorch returns 1/σ beside the output, so following it costs no pass.
+    /// The real LN and its σ `[batch, pos]`: libtorch returns 1/σ beside the output, so following it costs
+    /// no pass.
     fn real(&self, input: &mut Input) -> (Tensor, Tensor) {
         if let (Some(out), Some(sigma)) = (&input.real, &input.sigma) {
             return (out.shallow_clone(), sigma.shallow_clone());

@@ -32,4 +32,3 @@ pub use load::{LoadOptions, LoadedModel, ModelFormat, state_tensors};
 pub use pass::{Compute, ForwardPass};
 pub use shape::Shape;
 pub use step::StepModel;
-pub(crate) use stream::ResidualStream;

@@ -64,9 +64,9 @@ impl<'a> ForwardPass<'a> {
         rows.map(|rows| Tensor::stack(&rows, 0))
     }
 
-    /// Whether everything that the hook returned could take its activation's place; [`Gpt2::forward`](super::Gpt2::forward) asks,
-    /// after the other parts of a forward their caller has to. Where it could not, the rest of the forward is
-    /// NaN and the hook is not called again.
+    /// Whether everything that the hook returned could take its activation's place;
+    /// [`Gpt2::forward`](super::Gpt2::forward) asks, after the other parts of a forward their caller has
+    /// to. Where it could not, the rest of the forward is NaN and the hook is not called again.
     ///
     /// # Errors
     /// [`Error::Hook`] about the first that could not.
@@ -96,8 +96,9 @@ impl<'a> ForwardPass<'a> {
         if self.has_dropout() && p > 0.0 { x.dropout(p, true) } else { x }
     }
 
-    /// Seeds libtorch's generator for one part of the forward (0 is the embedding, 1 + layer a block): a block that
-    /// is computed again for its gradients, or a run that is resumed, then drops the same activations.
+    /// Seeds libtorch's generator for one part of the forward (0 is the embedding, 1 + layer a block): a
+    /// block that is computed again for its gradients, or a run that is resumed, then drops the same
+    /// activations.
     pub(super) fn seed_dropout(&self, part: usize) {
         if let Some(seed) = self.compute.dropout_seed {
             let seed = seed.wrapping_add(part as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);

@@ -7,8 +7,7 @@ use super::layer_norm::any_real;
 use super::{ForwardPass, LayerNorm};
 use crate::base::device::for_cpu_kernels;
 use crate::config::norm::LnSite;
-pub(crate) use crate::ops::ResidualStream;
-use crate::ops::{self, FusedOutputs};
+use crate::ops::{self, FusedOutputs, ResidualStream};
 
 /// What reads a sum next.
 pub(super) struct Reader<'a> {
@@ -68,7 +67,8 @@ impl ResidualStream {
                 return ops::residual(&self.x, branch, &fused);
             }
         }
-        // libtorch adds bfloat16 to float32 number by number: a float32 copy of the branch would be written and read for nothing.
+        // libtorch adds bfloat16 to float32 number by number: a float32 copy of the branch would be written
+        // and read for nothing.
         match branch.kind() {
             Kind::Float | Kind::BFloat16 | Kind::Half => ResidualStream::of(&self.x + branch),
             _ => ResidualStream::of(&self.x + branch.to_kind(Kind::Float)),

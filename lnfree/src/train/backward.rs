@@ -5,9 +5,9 @@ use tch::{Kind, Tensor};
 use crate::Result;
 use crate::model::hook::NoHook;
 use crate::model::ln_state::LnState;
-use crate::model::{Compute, ForwardPass, ResidualStream, StepModel};
-use crate::ops::backward_from;
+use crate::model::{Compute, ForwardPass, StepModel};
 use crate::ops::loss::{aux_loss, aux_loss_around, linear_cross_entropy, predicting};
+use crate::ops::{ResidualStream, backward_from};
 
 /// The losses of one micro-batch, detached, 0-dim, on the device.
 #[derive(Debug)]

@@ -16,6 +16,18 @@ die() {
     exit 1
 }
 
+# Where evcxr builds the cells of notebooks: .evcxr here, but for a space in the path, which evcxr takes for its end.
+cells_folder() {
+    local cells=$ROOT/.evcxr
+    case $cells in
+    *[[:space:]]*) cells=${XDG_CACHE_HOME:-$HOME/.cache}/lnfree/cells-$(printf '%s' "$ROOT" | cksum | cut -d ' ' -f 1) ;;
+    esac
+    case $cells in
+    *[[:space:]]*) die "$cells: notebooks cannot be built in a folder with a space in its name; set XDG_CACHE_HOME to another" ;;
+    esac
+    printf '%s\n' "$cells"
+}
+
 # A heading above what follows.
 step() { printf '\n== %s\n' "$*"; }
 

@@ -8,7 +8,8 @@
 #   ./scripts/notebook.sh --setup          only installs and compiles
 #   ./scripts/notebook.sh --kernel         makes the kernel known to every Jupyter of this user (VS Code, a JupyterLab of your own)
 #
-# Jupyter, evcxr and Kaleido go into ${XDG_CACHE_HOME:-~/.cache}/lnfree, the builds of cells into .evcxr here.
+# Jupyter, evcxr and Kaleido go into ${XDG_CACHE_HOME:-~/.cache}/lnfree, the builds of cells into .evcxr here (into the
+# former where the path of this folder has a space).
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -16,6 +17,7 @@ cd "$ROOT"
 
 CACHE=${XDG_CACHE_HOME:-${HOME:?is not set: set it, or XDG_CACHE_HOME}/.cache}/lnfree
 STATE=$ROOT/.evcxr
+CELLS=$(cells_folder)
 EVCXR_VERSION=0.22.0
 EVCXR=$CACHE/evcxr-$EVCXR_VERSION/bin/evcxr_jupyter
 JUPYTER=$CACHE/jupyter
@@ -24,7 +26,9 @@ PACKAGES=(jupyterlab==4.6.6 nbconvert==7.17.1 'plotly>=6,<7' kaleido==0.2.1 'pil
 
 # Two at a time would trip over each other.
 lock() {
-    mkdir -p "$CACHE" "$STATE"
+    mkdir -p "$CACHE" "$STATE" "$CELLS"
+    # Cells are built with the settings of this repository, which cargo looks for in the folders above.
+    [ "$CELLS" = "$STATE" ] || ln -sfn "$ROOT/.cargo" "$ROOT/.libtorch" "$CELLS/"
     exec 9>"$CACHE/.notebook.lock"
     take_lock 9 || { say "another set-up is at work: waiting for it" && take_lock 9 wait; }
 }
@@ -89,13 +93,13 @@ build_inputs() {
 warm_up() {
     local inputs
     inputs=$(build_inputs | cksum)
-    [ "$(head -n 1 "$STATE/warm/complete" 2>/dev/null)" != "$inputs" ] || return 0
+    [ "$(head -n 1 "$CELLS/warm/complete" 2>/dev/null)" != "$inputs" ] || return 0
     say 'compiling lnfree for notebooks (minutes the first time, half a minute after a change)'
     cargo fetch --locked --quiet || die 'the dependencies could not be downloaded, see above: run again when there is a network'
-    rm -f "$STATE/warm/complete"
+    rm -f "$CELLS/warm/complete"
     LNFREE_WARM_UP=1 run_notebooks --warm-up >"$STATE/warm-up.log" 2>&1 ||
         die "lnfree could not be compiled for notebooks: $(grep -m 1 . "$STATE/warm-up.log" || true), see $STATE/warm-up.log"
-    printf '%s\n%s\n' "$inputs" "$(date +%s)-$$-$RANDOM" >"$STATE/warm/complete"
+    printf '%s\n%s\n' "$inputs" "$(date +%s)-$$-$RANDOM" >"$CELLS/warm/complete"
 }
 
 run_notebooks() {

@@ -3,38 +3,45 @@
 #
 #   kernel.sh EVCXR_JUPYTER CONNECTION_FILE
 #
-# Each kernel needs a folder for its builds that no other kernel uses at the same time. The first free one of .evcxr/kernel-1,
-# kernel-2, … is taken, and filled from .evcxr/warm, where all dependencies are compiled already.
+# Each kernel needs a folder for its builds that no other kernel uses at the same time. The first free one of kernel-1, kernel-2, …
+# in cells_folder is taken, and filled from warm, where all dependencies are compiled already.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/../lib.sh"
 STATE=$ROOT/.evcxr
+CELLS=$(cells_folder)
 evcxr=$1 connection=$2
 
 # Jupyter may have been started from a desktop, which knows nothing of rustup.
 export PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
 export EVCXR_CONFIG_DIR=$STATE/config
 
+# A cell's library looks for Rust's standard library by a path from the folder that it was compiled in, one deeper than
+# where it lies: below a home that has rustup's folder too, that path leads nowhere.
+libraries=LD_LIBRARY_PATH
+[ "$(uname -s)" != Darwin ] || libraries=DYLD_LIBRARY_PATH
+export "$libraries=$(rustc --print target-libdir)${!libraries:+:${!libraries}}"
+
 if [ -n "${LNFREE_WARM_UP:-}" ]; then
-    export EVCXR_TMPDIR=$STATE/warm
+    export EVCXR_TMPDIR=$CELLS/warm
     mkdir -p "$EVCXR_TMPDIR"
     exec "$evcxr" --control_file "$connection"
 fi
 
-[ -e "$STATE/warm/complete" ] || echo "lnfree: dependencies are not compiled yet, the first cell takes minutes; ./scripts/notebook.sh --setup does it beforehand" >&2
+[ -e "$CELLS/warm/complete" ] || echo "lnfree: dependencies are not compiled yet, the first cell takes minutes; ./scripts/notebook.sh --setup does it beforehand" >&2
 for ((slot = 1; ; slot++)); do
-    EVCXR_TMPDIR=$STATE/kernel-$slot
+    EVCXR_TMPDIR=$CELLS/kernel-$slot
     mkdir -p "$EVCXR_TMPDIR"
     # The lock lives as long as the kernel and the process that runs the cells, which inherit it.
     exec 8>"$EVCXR_TMPDIR.lock"
     if take_lock 8; then break; fi
 done
 export EVCXR_TMPDIR
-if [ -e "$STATE/warm/complete" ] && ! cmp -s "$STATE/warm/complete" "$EVCXR_TMPDIR/complete"; then
+if [ -e "$CELLS/warm/complete" ] && ! cmp -s "$CELLS/warm/complete" "$EVCXR_TMPDIR/complete"; then
     rm -rf "$EVCXR_TMPDIR"
     copy=(cp -a)
     [ "$(uname -s)" != Linux ] || copy+=(--reflink=auto)
-    "${copy[@]}" "$STATE/warm" "$EVCXR_TMPDIR"
+    "${copy[@]}" "$CELLS/warm" "$EVCXR_TMPDIR"
 fi
 # What cells of the last kernel left; a library of the same name would be taken for the new one.
 rm -f "$EVCXR_TMPDIR"/target/*/debug/libcode_*

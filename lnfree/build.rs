@@ -1,18 +1,28 @@
 //! Lets binaries, tests and examples find libtorch without LD_LIBRARY_PATH, and compiles `native/`.
 
+#[path = "build/declarations.rs"]
+mod declarations;
+
 use std::path::{Path, PathBuf};
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rerun-if-changed=build");
     println!("cargo:rerun-if-changed=native");
+    println!("cargo:rerun-if-changed={SYMBOLS}");
     // Set by torch-sys to the folder it linked against. RUNPATH, so that LD_LIBRARY_PATH still wins.
     let Ok(lib) = std::env::var("DEP_TCH_LIBTORCH_LIB") else { return };
     // The folder itself and not a link to it: an installed program outlives the repository that it was built in.
     let lib = std::fs::canonicalize(&lib).map_or(lib, |folder| folder.to_string_lossy().into_owned());
     println!("cargo:rustc-link-arg=-Wl,-rpath,{lib}");
     println!("cargo:rustc-env=LNFREE_LINKED_LIBTORCH={lib}");
-    compile_native(Path::new(&lib));
+    if std::env::var_os("CARGO_FEATURE_KERNELS").is_some() {
+        compile_native(Path::new(&lib));
+    }
 }
+
+/// What Rust calls of `native/`.
+const SYMBOLS: &str = "src/base/ffi/symbols.rs";
 
 /// Operations on tensors, files of `native/`.
 const OPERATIONS: [&str; 16] = [
@@ -49,15 +59,24 @@ fn compile_native(lib: &Path) {
     build.file(one_file()).compile("lnfree_native");
 }
 
-/// One file that includes all the others: reading libtorch's headers takes longer than all the rest.
+/// One file that includes all the others, behind the declarations that they have to keep to: reading libtorch's headers takes longer than
+/// all the rest.
 fn one_file() -> PathBuf {
+    let symbols = std::fs::read_to_string(SYMBOLS).unwrap_or_else(|e| panic!("{SYMBOLS}: {e}"));
+    let declarations = write("declarations.hpp", &declarations::header(&symbols));
     let folder = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from).unwrap_or_default().join("native");
-    let include =
-        |name: &str| format!("#include \"{}\"\n", folder.join(name).with_extension("cpp").display());
-    let text: String = OPERATIONS.iter().map(|name| include(name)).collect();
-    let path = out_dir().join("operations.cpp");
-    // An unchanged file keeps its time.
-    if std::fs::read_to_string(&path).ok().as_deref() != Some(&text) {
+    let files = OPERATIONS.iter().map(|name| folder.join(name).with_extension("cpp"));
+    let text: String = std::iter::once(declarations)
+        .chain(files)
+        .map(|f| format!("#include \"{}\"\n", f.display()))
+        .collect();
+    write("operations.cpp", &text)
+}
+
+/// The file `name` of what is made here; an unchanged one keeps its time.
+fn write(name: &str, text: &str) -> PathBuf {
+    let path = out_dir().join(name);
+    if std::fs::read_to_string(&path).ok().as_deref() != Some(text) {
         std::fs::write(&path, text).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     }
     path

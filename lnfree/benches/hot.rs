@@ -74,8 +74,8 @@ fn folding(model: &Gpt2) {
     }
     for (name, dtype) in [("folding, float32", Kind::Float), ("folding, bfloat16", Kind::BFloat16)] {
         time(name, 768 * (2304 + 3072), "weights", || {
-            let step = StepModel::new(model, &fake, Compute { dtype, ..Compute::default() }, usize::MAX);
-            step.unwrap().finish();
+            let compute = Compute { dtype, ..Compute::default() };
+            StepModel::run(model, &fake, compute, usize::MAX, |_| Ok(())).unwrap();
         });
     }
 }

@@ -93,7 +93,7 @@ struct Reading {
 };
 
 // Begins to read x; null if something was thrown. Whoever gets it ends it.
-extern "C" Reading *lnfree_begin_reading(const at::Tensor *x) {
+extern "C" void *lnfree_begin_reading(const at::Tensor *x) {
     Reading *out = nullptr;
     guarded([&] {
         at::Tensor host = at::empty(x->sizes(), x->options().device(at::kCPU).pinned_memory(true));
@@ -106,7 +106,8 @@ extern "C" Reading *lnfree_begin_reading(const at::Tensor *x) {
 }
 
 // Waits until they are there, and frees `reading`; null if something was thrown.
-extern "C" at::Tensor *lnfree_end_reading(Reading *reading) {
+extern "C" at::Tensor *lnfree_end_reading(void *begun) {
+    auto *reading = static_cast<Reading *>(begun);
     return guarded_tensor([&] {
         const std::unique_ptr<Reading> held(reading);
         held->arrived.synchronize();

@@ -4,7 +4,7 @@
 
 namespace lnfree {
 
-// What is known of one position after some blocks of the vocabulary; src/native.rs has the same struct.
+// What is known of one position after some blocks of the vocabulary; src/base/ffi/symbols.rs has the same struct.
 struct TokenSums {
     double total;    // sum of e^(x-top)
     double weighted; // sum of (x-top) e^(x-top)
@@ -12,6 +12,7 @@ struct TokenSums {
     float top;       // the largest logit
     float target;    // the target's logit
 };
+static_assert(sizeof(TokenSums) == 32 && alignof(TokenSums) == 8, "as in Rust");
 
 // What rows are divided by: one number, or one for each position, again and again.
 struct Divisor {

@@ -106,10 +106,11 @@ fn compare_step(prepare: &impl Fn(&mut LnState), aux_weight: f64, tokens_to_come
         aux_target: None,
         checkpointing: false,
     };
-    let model = StepModel::new(&step.model, &step.ln, compute, tokens_to_come).unwrap();
-    assert_eq!(model.n_folded() > 0, folds, "which path is taken");
-    let losses = backward(&model, &step.ln, &ids, &wanted, recipe).unwrap();
-    model.finish();
+    let losses = StepModel::run(&step.model, &step.ln, compute, tokens_to_come, |model| {
+        assert_eq!(model.n_folded() > 0, folds && cfg!(feature = "kernels"), "which path is taken");
+        backward(model, &step.ln, &ids, &wanted, recipe)
+    })
+    .unwrap();
 
     // A hook that may look at everything keeps the model from making several things at once.
     let mut looks = |_: Activation, value: Tensor| value;
@@ -214,9 +215,10 @@ fn bfloat16_losses_do_not_see_what_logits_have_in_common() {
             checkpointing: false,
         };
         model.set_requires_grad(true);
-        let step = StepModel::new(model, &ln, compute, 256).unwrap();
-        let losses = backward(&step, &ln, &ids, &targets(&ids, None), recipe).unwrap();
-        losses.cross_entropy.double_value(&[])
+        let wanted = targets(&ids, None);
+        let losses =
+            StepModel::run(model, &ln, compute, 256, |step| backward(step, &ln, &ids, &wanted, recipe));
+        losses.unwrap().cross_entropy.double_value(&[])
     };
     // An unembedding of its own, with the same large vector added to every token's.
     let direction = Tensor::full([64], 3.0, CPU);

@@ -105,9 +105,8 @@ fn gradients(model: &Gpt2, ln: &LnState, compute: Compute, checkpointing: bool) 
         aux_target: None,
         checkpointing,
     };
-    let step = StepModel::new(model, ln, compute, 0).unwrap();
-    backward(&step, ln, &ids, &targets(&ids, Some(255)), recipe).unwrap();
-    step.finish();
+    StepModel::run(model, ln, compute, 0, |step| backward(step, ln, &ids, &targets(&ids, Some(255)), recipe))
+        .unwrap();
     model.named_parameters().iter().map(|(_, p)| p.grad().copy()).collect()
 }
 

@@ -1,75 +1,29 @@
-//! What `native/` returns, as results and tensors, and what it keeps for a whole process or thread: devices, and how far kernels go.
+//! The C++ of `native/` as Rust sees it: what it exports and answers, and what it keeps for a whole process or thread (devices, and how far
+//! kernels go).
 
+#[cfg(not(feature = "kernels"))]
+mod absent;
+#[cfg(feature = "kernels")]
+mod answers;
+#[cfg(feature = "kernels")]
 mod devices;
+#[cfg(feature = "kernels")]
 mod kernels;
+#[cfg(feature = "kernels")]
+pub(crate) mod symbols;
 
-use std::ffi::{CStr, c_char};
+use crate::Result;
 
-use tch::Tensor;
-use torch_sys::C_tensor;
-
-use crate::{Error, Result};
-
+#[cfg(not(feature = "kernels"))]
+pub(crate) use absent::*;
+#[cfg(feature = "kernels")]
+pub(crate) use answers::*;
+#[cfg(feature = "kernels")]
 pub(crate) use devices::*;
+#[cfg(feature = "kernels")]
 pub(crate) use kernels::*;
-
-unsafe extern "C" {
-    fn lnfree_last_error() -> *const c_char;
-    fn lnfree_last_error_is_memory() -> bool;
-    #[cfg(test)]
-    fn lnfree_fail(kind: i32) -> i32;
-}
 
 /// A failure of libtorch where no error can be returned is a panic, as in tch's own operations.
 pub(crate) fn must<T>(result: Result<T>) -> T {
     result.unwrap_or_else(|error| panic!("{error}"))
-}
-
-/// The tensor that a function of `native/` made.
-///
-/// # Errors
-/// What went wrong, where it made none.
-pub(crate) fn tensor(pointer: *mut C_tensor) -> Result<Tensor> {
-    match pointer.is_null() {
-        true => Err(last_error()),
-        // SAFETY: a new tensor, which nobody else will free.
-        false => Ok(unsafe { Tensor::from_ptr(pointer) }),
-    }
-}
-
-/// # Errors
-/// What went wrong, where a function of `native/` returned anything but 0.
-pub(crate) fn check(code: i32) -> Result<()> {
-    if code == 0 { Ok(()) } else { Err(last_error()) }
-}
-
-/// What went wrong last on this thread.
-pub(crate) fn last_error() -> Error {
-    // SAFETY: reads a flag of this thread.
-    if unsafe { lnfree_last_error_is_memory() } {
-        return Error::OutOfMemory;
-    }
-    // SAFETY: a C string that stays until the next failure of this thread.
-    let text = unsafe { CStr::from_ptr(lnfree_last_error()) };
-    Error::from(tch::TchError::Torch(text.to_string_lossy().into_owned()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_lack_of_memory_is_known_by_the_type_of_its_exception() {
-        // SAFETY: throws and catches.
-        let fail = |kind| check(unsafe { lnfree_fail(kind) }).unwrap_err();
-        assert!(matches!(fail(0), Error::OutOfMemory), "that of a device's allocator");
-        assert!(matches!(fail(1), Error::OutOfMemory), "that of C++");
-        let other = fail(2);
-        assert!(
-            matches!(&other, Error::Torch(text) if text.ends_with("no words that anybody knows")),
-            "{other:?}"
-        );
-        // One failure says nothing about the next.
-        assert!(matches!(fail(0), Error::OutOfMemory) && matches!(fail(2), Error::Torch(_)));
-    }
 }

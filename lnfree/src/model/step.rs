@@ -17,8 +17,7 @@ use crate::Result;
 use crate::base::device::for_cpu_kernels;
 use crate::config::norm::LnSite;
 use crate::model::ln_state::LnState;
-use crate::ops::padded;
-use crate::ops::{Affine, Gradients, must, set_grad};
+use crate::ops::{self, Gradients, LinearNorm, padded, start_gathering};
 
 /// From how many tokens for each column of a matrix on it pays to fold on a CPU: both folding, twice a step, and computing an LN, for every
 /// token, wait for memory.
@@ -32,31 +31,46 @@ pub struct StepModel<'a> {
     /// logits of a position by the same number: no probability and no gradient changes, and small logits are rounded less.
     pub(crate) head: Tensor,
     parameters: &'a Gpt2,
-    folds: Vec<Fold<'a>>,
+    folds: Vec<FoldedNorm<'a>>,
 }
 
 /// One LN that is in the columns `start .. start + len` of a matrix.
-struct Fold<'a> {
+struct FoldedNorm<'a> {
     norm: &'a LayerNorm,
     reader: &'a Conv1d,
     start: i64,
     len: i64,
     /// σ̄, 0-dim.
     std: Tensor,
-    affine: Affine,
+    linear: LinearNorm,
 }
 
 impl<'a> StepModel<'a> {
-    /// Prepares a step of `parameters`, leaves that require gradients, which must not change before [`StepModel::finish`]. `tokens`: how many
-    /// will go through; for few of them it would take longer to fold LNs than to compute them.
+    /// Runs `micro_batches` with a model that is prepared for a step of `parameters`, leaves that require gradients, which must not change
+    /// meanwhile; then what has gathered becomes gradients of the parameters. `tokens`: how many will go through; for few of them it would take
+    /// longer to fold LNs than to compute them.
     ///
     /// # Errors
-    /// When libtorch fails.
-    pub fn new(parameters: &'a Gpt2, ln: &LnState, compute: Compute, tokens: usize) -> Result<StepModel<'a>> {
+    /// Those of `micro_batches`, after which gradients are good for nothing, and when libtorch fails.
+    pub fn run<T>(
+        parameters: &'a Gpt2,
+        ln: &LnState,
+        compute: Compute,
+        tokens: usize,
+        micro_batches: impl FnOnce(&StepModel<'a>) -> Result<T>,
+    ) -> Result<T> {
+        let step = StepModel::new(parameters, ln, compute, tokens)?;
+        let out = micro_batches(&step)?;
+        let _guard = tch::no_grad_guard();
+        step.folds.iter().try_for_each(FoldedNorm::unfold_gradients)?;
+        Ok(out)
+    }
+
+    fn new(parameters: &'a Gpt2, ln: &LnState, compute: Compute, tokens: usize) -> Result<StepModel<'a>> {
         let _guard = tch::no_grad_guard();
         for (_, parameter) in parameters.named_parameters() {
             if !parameter.grad().defined() {
-                set_grad(&parameter, &parameter.zeros_like())?;
+                start_gathering(&parameter)?;
             }
         }
         let mut folds = Vec::new();
@@ -89,14 +103,6 @@ impl<'a> StepModel<'a> {
     pub(crate) fn parameters(&self) -> &Gpt2 {
         self.parameters
     }
-
-    /// Turns what has gathered into gradients of the parameters. To be called once, after the last micro-batch.
-    pub fn finish(self) {
-        let _guard = tch::no_grad_guard();
-        for fold in &self.folds {
-            must(fold.unfold_gradients());
-        }
-    }
 }
 
 /// A block that computes in the type of `compute`, with the LNs in its matrices that can be there.
@@ -106,7 +112,7 @@ fn fold_block<'a>(
     ln: &LnState,
     compute: Compute,
     tokens: usize,
-    folds: &mut Vec<Fold<'a>>,
+    folds: &mut Vec<FoldedNorm<'a>>,
 ) -> Result<Block> {
     let (ln_1, faces) = match pays(&block.attn.c_attn, tokens) {
         true => fold_of_ln_1(block, layer, ln, compute),
@@ -131,9 +137,12 @@ fn fold_block<'a>(
     Ok(out)
 }
 
-/// Whether a LN costs `tokens` more than folding it into `reader` does. On a GPU it always does: kernels that compute it along with
+/// Whether a LN costs `tokens` more than folding it into `reader` does, and the folded matrix's gradients can gather elsewhere. On a GPU it always does: kernels that compute it along with
 /// something else are for CPUs.
 fn pays(reader: &Conv1d, tokens: usize) -> bool {
+    if !ops::GATHERS {
+        return false;
+    }
     let columns = reader.weight.size()[1] as usize;
     !for_cpu_kernels(&reader.weight) || tokens >= TOKENS_A_COLUMN * columns
 }
@@ -144,7 +153,7 @@ fn fold_of_ln_1<'a>(
     layer: usize,
     ln: &LnState,
     compute: Compute,
-) -> (Option<Fold<'a>>, FoldedFaces) {
+) -> (Option<FoldedNorm<'a>>, FoldedFaces) {
     let Some(norm) = &block.ln_1 else { return (None, FoldedFaces::default()) };
     let n = block.attn.c_proj.weight.size()[1];
     let qk = ln.constant(LnSite::Ln1Qk(layer), compute.observe);
@@ -157,22 +166,27 @@ fn fold_of_ln_1<'a>(
         (None, Some(std)) => Some((2 * n, n, std)),
         (None, None) => None,
     };
-    (fold.map(|(start, len, std)| Fold::new(norm, &block.attn.c_attn, start, len, std)), faces)
+    (fold.map(|(start, len, std)| FoldedNorm::new(norm, &block.attn.c_attn, start, len, std)), faces)
 }
 
 /// ln_2 in c_fc, if it can be there.
-fn fold_of_ln_2<'a>(block: &'a Block, layer: usize, ln: &LnState, compute: Compute) -> Option<Fold<'a>> {
+fn fold_of_ln_2<'a>(
+    block: &'a Block,
+    layer: usize,
+    ln: &LnState,
+    compute: Compute,
+) -> Option<FoldedNorm<'a>> {
     let norm = block.ln_2.as_ref()?;
     let std = ln.constant(LnSite::Ln2(layer), compute.observe)?;
     let reader = &block.mlp.c_fc;
-    Some(Fold::new(norm, reader, 0, reader.weight.size()[1], std))
+    Some(FoldedNorm::new(norm, reader, 0, reader.weight.size()[1], std))
 }
 
-impl<'a> Fold<'a> {
-    fn new(norm: &'a LayerNorm, reader: &'a Conv1d, start: i64, len: i64, std: Tensor) -> Fold<'a> {
+impl<'a> FoldedNorm<'a> {
+    fn new(norm: &'a LayerNorm, reader: &'a Conv1d, start: i64, len: i64, std: Tensor) -> FoldedNorm<'a> {
         let [gamma, beta] = [&norm.weight, &norm.bias].map(|x| x.detach().to_kind(Kind::Float).contiguous());
-        let affine = Affine { gain: gamma / &std, beta };
-        Fold { norm, reader, start, len, std, affine }
+        let linear = LinearNorm { gain: gamma / &std, beta };
+        FoldedNorm { norm, reader, start, len, std, linear }
     }
 
     /// Its columns of a weight or of anything of that shape.
@@ -187,7 +201,7 @@ impl<'a> Fold<'a> {
             true => Tensor::empty(weight.size(), (dtype, weight.device())),
             false => weight.to_dtype(dtype, false, true),
         };
-        let carried = self.affine.fold(&self.columns(&weight), &self.columns(&out))?;
+        let carried = self.linear.fold(&self.columns(&weight), &self.columns(&out))?;
         let bias = self.reader.bias.detach().to_dtype(Kind::Float, false, true);
         let _ = bias.narrow(0, self.start, self.len).g_add_(&carried);
         Ok((out, bias.to_kind(dtype)))
@@ -196,7 +210,7 @@ impl<'a> Fold<'a> {
     fn unfold_gradients(&self) -> Result<()> {
         let (grad, weight) = (self.columns(&self.reader.weight.grad()), self.columns(&self.reader.weight));
         let bias_grad = self.reader.bias.grad().narrow(0, self.start, self.len).to_kind(Kind::Float);
-        let by_row = self.affine.unfold(&grad, &weight, &bias_grad)?;
+        let by_row = self.linear.unfold(&grad, &weight, &bias_grad)?;
         let _ = self.norm.weight.grad().g_add_(&(by_row.get(0) / &self.std));
         let _ = self.norm.bias.grad().g_add_(&by_row.get(1));
         Ok(())
@@ -205,7 +219,11 @@ impl<'a> Fold<'a> {
 
 impl Conv1d {
     /// What a step computes with, gradients going to the parameters'.
-    fn for_step(&self, dtype: Kind, fold: Option<&Fold>) -> Result<Conv1d> {
+    fn for_step(&self, dtype: Kind, fold: Option<&FoldedNorm>) -> Result<Conv1d> {
+        if !ops::GATHERS {
+            // Leaves, converted in every forward, gather their own.
+            return Ok(Conv1d::new(self.weight.shallow_clone(), self.bias.shallow_clone()));
+        }
         let (weight, bias) = match fold {
             Some(fold) => fold.folded(dtype)?,
             None => (self.weight.detach().to_kind(dtype), self.bias.detach().to_kind(dtype)),

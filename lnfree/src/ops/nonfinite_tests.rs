@@ -2,7 +2,7 @@
 
 use tch::{Device, IndexOp, Kind, Tensor};
 
-use super::norms::Affine;
+use super::LinearNorm;
 use super::*;
 use crate::base::device::Kernels;
 
@@ -145,7 +145,7 @@ fn cross_entropy_keeps_nan_and_infinity() {
     for kind in [Kind::Float, Kind::BFloat16] {
         each_spoiled(&[noise(&[4, 37], 0.7).to_kind(kind)], |x| {
             let mut grad = x[0].copy();
-            let losses = logits_to_gradient(&mut grad, 37, &targets, 0.5).unwrap();
+            let losses = logits_to_gradient(&mut grad, 37, &targets, &Tensor::from(0.5f64)).unwrap();
             let wanted = with_gradients(
                 Kind::Double,
                 &[&x[0]],
@@ -162,16 +162,14 @@ fn cross_entropy_keeps_nan_and_infinity() {
     }
 }
 
+#[cfg(feature = "kernels")]
 #[test]
 fn sums_over_blocks_of_logits_keep_nan_and_infinity() {
     let targets = [3i64, 30, 36];
     for kind in [Kind::Float, Kind::BFloat16] {
         each_spoiled(&[noise(&[3, 37], 0.7).to_kind(kind)], |x| {
-            let mut sums = [TokenSums::NONE; 3];
-            for (start, len) in [(0, 20), (20, 17)] {
-                add_logits(&x[0].narrow(1, start, len), start, &targets, &mut sums).unwrap();
-            }
-            let found: Vec<f32> = sums.iter().zip(targets).flat_map(|(sum, t)| sum.stats(t)).collect();
+            let blocks = [(0, 20), (20, 17)].map(|(start, len)| Ok((start, x[0].narrow(1, start, len))));
+            let found = super::native::stats_of_blocks(blocks.into_iter(), &targets).unwrap();
             let wide = x[0].to_kind(Kind::Double);
             let log_p = wide.log_softmax(-1, Kind::Double);
             let at = Tensor::from_slice(&targets).unsqueeze(-1);
@@ -192,7 +190,7 @@ fn sums_over_blocks_of_logits_keep_nan_and_infinity() {
                 ],
                 1,
             );
-            compare(&["loss, entropy, confidence, correct"], vec![Tensor::from_slice(&found)], vec![wanted])
+            compare(&["loss, entropy, confidence, correct"], vec![found], vec![wanted])
         });
     }
 }
@@ -209,7 +207,7 @@ fn fake_norm_keeps_nan_and_infinity() {
                 vec![fake_norm(&y[0], &y[1], &y[2], &x[3], kind)]
             });
             let wanted = with_gradients(Kind::Double, &leaves, &[&x[4].to_kind(kind)], |y| {
-                vec![norms::fake_norm_plainly(&y[0], &y[1], &y[2], &x[3].to_kind(Kind::Double))]
+                vec![reference::fake_norm(&y[0], &y[1], &y[2], &x[3].to_kind(Kind::Double), Kind::Double)]
             });
             compare(&["y", "dx", "dweight", "dbias"], found, wanted)
         });
@@ -239,7 +237,8 @@ fn a_sum_on_the_residual_stream_keeps_nan_and_infinity() {
             });
             let wanted = with_gradients(Kind::Double, &leaves, &[&x[5], &x[6]], |y| {
                 let sum = &y[0] + &y[1];
-                let read = norms::fake_norm_plainly(&sum, &y[2], &y[3], &x[4].to_kind(Kind::Double));
+                let read =
+                    reference::fake_norm(&sum, &y[2], &y[3], &x[4].to_kind(Kind::Double), Kind::Double);
                 vec![sum, read]
             });
             compare(&["sum", "read", "dx", "dbranch", "dweight", "dbias"], found, wanted)
@@ -258,10 +257,10 @@ fn folding_keeps_nan_and_infinity() {
             noise(&[37], 0.4),
         ];
         each_spoiled(&operands, |x| {
-            let ln = |of: Kind| Affine { gain: x[1].to_kind(of), beta: x[2].to_kind(of) };
+            let ln = |of: Kind| LinearNorm { gain: x[1].to_kind(of), beta: x[2].to_kind(of) };
             let (to, wide) = (x[0].empty_like(), x[0].to_kind(Kind::Double).empty_like());
             let carried = ln(Kind::Float).fold(&x[0], &to).unwrap();
-            let carried_wide = ln(Kind::Double).fold_plainly(&x[0], &wide);
+            let carried_wide = reference::fold(&ln(Kind::Double), &x[0], &wide).unwrap();
             let grad = x[3].copy();
             let by_row = ln(Kind::Float).unfold(&grad, &x[0], &x[4]).unwrap();
             // Straight from the formula: what libtorch's operations take in another order is infinity minus infinity.

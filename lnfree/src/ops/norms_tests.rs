@@ -1,8 +1,9 @@
-//! The kernels of fake LNs against their formulas in float64 and autograd
+//! Fake LNs and sums on the residual stream against their formulas in float64 and autograd.
 
-use super::super::backward_from;
-use super::*;
-use tch::Device;
+use tch::{Device, Kind, Tensor};
+
+use super::reference;
+use super::{FusedOutputs, LinearNorm, backward_from, fake_norm, residual};
 
 /// Numbers without a pattern, about as large as one, in float64.
 fn noise(shape: &[i64], frequency: f64) -> Tensor {
@@ -24,10 +25,10 @@ fn assert_near(found: &Tensor, wanted: &Tensor, tolerance: f64, what: &str) {
 }
 
 /// A LN, and the same in float64.
-fn affine(n: i64) -> (Affine, Affine) {
+fn linear_norm(n: i64) -> (LinearNorm, LinearNorm) {
     let (gain, beta) = (noise(&[n], 0.31).to_kind(Kind::Float), noise(&[n], 0.57).to_kind(Kind::Float));
-    let exact = Affine { gain: gain.to_kind(Kind::Double), beta: beta.to_kind(Kind::Double) };
-    (Affine { gain, beta }, exact)
+    let exact = LinearNorm { gain: gain.to_kind(Kind::Double), beta: beta.to_kind(Kind::Double) };
+    (LinearNorm { gain, beta }, exact)
 }
 
 /// What the rounding of a result may change.
@@ -42,7 +43,7 @@ const SHAPES: [(i64, i64, i64, i64); 5] =
 #[test]
 fn a_fake_ln_goes_into_a_matrix() {
     for (rows, all, start, len) in SHAPES {
-        let (ln, exact) = affine(rows);
+        let (ln, exact) = linear_norm(rows);
         for (from, into) in [
             (Kind::Float, Kind::Float),
             (Kind::Float, Kind::BFloat16),
@@ -73,7 +74,7 @@ fn a_fake_ln_goes_into_a_matrix() {
 
             // Other devices take libtorch's operations.
             let plain = to.zeros_like();
-            let plainly = exact.fold_plainly(&columns, &plain.narrow(1, start, len));
+            let plainly = reference::fold(&exact, &columns, &plain.narrow(1, start, len)).unwrap();
             assert_near(&carried, &plainly, 4e-6, &what);
             let difference = (plain - &to).narrow(1, start, len).abs().max().double_value(&[]);
             assert!(difference <= 2.0 * rounding(into) * largest, "{what}: {difference:e}");
@@ -84,7 +85,7 @@ fn a_fake_ln_goes_into_a_matrix() {
 #[test]
 fn its_gradients_come_out_again() {
     for (rows, all, start, len) in SHAPES {
-        let (ln, exact) = affine(rows);
+        let (ln, exact) = linear_norm(rows);
         for kind in [Kind::Float, Kind::BFloat16] {
             let what = format!("{rows} × {len} of {all}, {kind:?}");
             let (weight, grad) =
@@ -105,12 +106,13 @@ fn its_gradients_come_out_again() {
             for plainly in [false, true] {
                 let found = grad.copy();
                 let by_row = if plainly {
-                    ln.unfold_plainly(&cut(&found), &cut(&weight), &bias_grad)
+                    reference::unfold(&ln, &cut(&found), &cut(&weight), &bias_grad)
                 } else {
-                    ln.unfold(&cut(&found), &cut(&weight), &bias_grad).unwrap()
-                };
+                    ln.unfold(&cut(&found), &cut(&weight), &bias_grad)
+                }
+                .unwrap();
                 // The plain one rounds what it makes of bfloat16 on its way.
-                let (near, nearer) = match (plainly, kind) {
+                let (near, nearer) = match (plainly || cfg!(not(feature = "kernels")), kind) {
                     (true, Kind::BFloat16) => (2e-2, 2e-2),
                     _ => (rounding(kind), 2e-5),
                 };
@@ -154,8 +156,9 @@ fn a_fake_ln_of_activations_is_the_formula() {
                 (y.detach(), leaves.iter().map(Tensor::grad).collect::<Vec<_>>())
             };
             let (y, grads) = run(Kind::Float, &|x| fake_norm(&x[0], &x[1], &x[2], &std, kind));
-            let (wanted, wanted_grads) =
-                run(Kind::Double, &|x| fake_norm_plainly(&x[0], &x[1], &x[2], &std.to_kind(Kind::Double)));
+            let (wanted, wanted_grads) = run(Kind::Double, &|x| {
+                reference::fake_norm(&x[0], &x[1], &x[2], &std.to_kind(Kind::Double), Kind::Double)
+            });
             assert_eq!(y.kind(), kind, "{what}");
             assert_near(&y, &wanted, rounding(kind), &what);
             for (found, wanted) in grads.iter().zip(wanted_grads) {
@@ -206,7 +209,7 @@ fn a_sum_brings_what_is_read_of_it_and_its_sigma() {
         let (wanted_x, wanted_norm) = inputs();
         let total = &wanted_x[0] + wanted_x[1].to_kind(Kind::Float);
         let read = match normed {
-            true => fake_norm_plainly(&total, &wanted_norm[0], &wanted_norm[1], &std),
+            true => reference::fake_norm(&total, &wanted_norm[0], &wanted_norm[1], &std, Kind::Float),
             false => total.shallow_clone(),
         }
         .to_kind(to_read.kind());

@@ -10,7 +10,8 @@ use crate::base::device::keeps_freed_memory;
 use crate::config::Mode;
 use crate::config::{Config, FloatType};
 use crate::model::Shape;
-use crate::ops::loss::{float_rows_at_a_time, rows_at_a_time};
+use crate::ops::float_rows_at_a_time;
+use crate::ops::loss::rows_at_a_time;
 
 /// Bytes of a parameter in training: the float32 weight, its gradient, and Adam's two moments.
 pub const TRAINING_BYTES_PER_PARAMETER: u64 = 4 * FLOAT;

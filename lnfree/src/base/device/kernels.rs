@@ -55,6 +55,11 @@ impl Kernels {
         })
     }
 
+    /// Whether a level was set, for the process or this thread.
+    pub(crate) fn was_set() -> bool {
+        ffi::kernels() != Kernels::Auto as i32
+    }
+
     /// Sets the level of this thread until the guard goes.
     pub fn on_this_thread(self) -> KernelsGuard {
         KernelsGuard { before: ffi::set_kernels(self as i32), stays_here: std::marker::PhantomData }
@@ -74,6 +79,11 @@ impl Drop for KernelsGuard {
     fn drop(&mut self) {
         ffi::set_kernels(self.before);
     }
+}
+
+/// Whether there are none of our kernels, or none may be used.
+pub(crate) fn kernels_are_off() -> bool {
+    ffi::kernels() == Kernels::Plain as i32
 }
 
 /// Whether our kernels for CPUs compute what is on `device`.

@@ -2,27 +2,13 @@
 
 #[cfg(test)]
 use std::ffi::CStr;
-use std::ffi::{CString, c_char};
+use std::ffi::CString;
 
 use tch::Tensor;
-use torch_sys::C_tensor;
 
-use super::{check, tensor};
+use super::answers::{check, tensor};
+use super::symbols::*;
 use crate::{Error, Result};
-
-unsafe extern "C" {
-    fn lnfree_set_product_precision(tf32: bool) -> i32;
-    #[cfg(test)]
-    fn lnfree_adds_up_in_bfloat16() -> i32;
-    fn lnfree_set_allocator(settings: *const c_char) -> i32;
-    #[cfg(test)]
-    fn lnfree_allocator_settings() -> *const c_char;
-    fn lnfree_empty_cuda_cache() -> i32;
-    fn lnfree_pinned(x: *const C_tensor) -> *mut C_tensor;
-    fn lnfree_cuda_free_memory(device: i32) -> i64;
-    fn lnfree_cuda_peak_memory(device: i32) -> i64;
-    fn lnfree_reset_cuda_peak_memory(device: i32) -> i32;
-}
 
 /// How exact matrix products on a GPU are, for the whole process: float32 ones round their factors to TF32
 /// with `tf32`, else they do not; bfloat16 ones always add up in float32, which libtorch leaves to cuBLAS

@@ -2,7 +2,8 @@
 
 use std::ffi::{CStr, c_void};
 
-use super::check;
+use super::answers::check;
+use super::symbols::*;
 use crate::Result;
 
 /// The kernels' names, in the order of the enum in native/gpu.hpp, each for float32 and for bfloat16.
@@ -16,21 +17,6 @@ pub(crate) const GPU_KERNELS: [&CStr; 8] = [
     c"meet_rows_float32",
     c"meet_rows_bfloat16",
 ];
-
-unsafe extern "C" {
-    fn lnfree_kernels() -> i32;
-    fn lnfree_best_kernels() -> i32;
-    fn lnfree_set_kernels(level: i32) -> i32;
-    fn lnfree_time_products(m: i64, k: i64, n: i64, seconds: *mut f64) -> i32;
-    fn lnfree_choose_products(onednn: bool, bfloat16: bool);
-    fn lnfree_set_gpu_kernels(
-        device: i64,
-        driver: *const *mut c_void,
-        context: *mut c_void,
-        kernels: *const *mut c_void,
-        n: i32,
-    ) -> i32;
-}
 
 /// The level of our kernels on this thread, see [`crate::base::device::Kernels`]; -1 where the environment has a word that is none.
 pub(crate) fn kernels() -> i32 {

@@ -7,9 +7,8 @@ use tch::{Kind, Tensor};
 
 use super::IGNORE;
 use crate::Result;
-use crate::base::device::{for_cpu_kernels, for_gpu_kernels};
-use crate::ops::{ROWS, padded};
-use crate::ops::{add_product, gpu_logits_to_gradient, logits_to_gradient, product};
+use crate::base::device::for_cpu_kernels;
+use crate::ops::{ROWS, add_product, logits_to_gradient, padded, product};
 
 /// What [`linear_cross_entropy`] finds.
 #[derive(Debug)]
@@ -35,9 +34,9 @@ pub fn linear_cross_entropy(
 ) -> Result<LinearCrossEntropy> {
     let _guard = tch::no_grad_guard();
     let (n, vocab_size) = (last.size()[0], head_grad.size()[0]);
-    let n_counted = targets.not_equal(IGNORE).sum(Kind::Float);
+    let n_counted = targets.not_equal(IGNORE).sum(Kind::Double);
+    let coefficient = scale / n_counted.clamp_min(1.0);
     let on_cpu = for_cpu_kernels(last);
-    let coefficient = if on_cpu { scale / n_counted.double_value(&[]).max(1.0) } else { scale };
     // Positions without a target are as good as any.
     let (last, targets) = match on_cpu {
         true => (padded(last, 0.0), padded(targets, IGNORE as f64)),
@@ -49,45 +48,13 @@ pub fn linear_cross_entropy(
     for (start, len) in pieces(last.size()[0], rows) {
         let (x, targets) = (last.narrow(0, start, len), targets.narrow(0, start, len));
         let mut logits = product(&x, &head.tr())?;
-        if on_cpu {
-            let losses = logits_to_gradient(&mut logits, vocab_size, &targets, coefficient as f32)?;
-            sum += losses.sum(Kind::Double);
-        } else {
-            let counts = targets.not_equal(IGNORE).to_kind(Kind::Float);
-            let weights = (counts * coefficient / n_counted.clamp_min(1.0)).unsqueeze(-1);
-            if for_gpu_kernels(&logits) {
-                let losses =
-                    gpu_logits_to_gradient(&mut logits, vocab_size, &targets.contiguous(), &weights)?;
-                sum += losses.sum(Kind::Double);
-            } else {
-                let no_tokens = logits.narrow(1, vocab_size, logits.size()[1] - vocab_size);
-                let _ = no_tokens.shallow_clone().fill_(f64::NEG_INFINITY);
-                let at_a_time = float_rows_at_a_time(vocab_size as u64) as i64;
-                sum += to_gradient(&logits, &targets, &weights, at_a_time);
-            }
-        }
+        let losses = logits_to_gradient(&mut logits, vocab_size, &targets.contiguous(), &coefficient)?;
+        sum += losses.sum(Kind::Double);
         grad.narrow(0, start, len).copy_(&product(&logits, head)?);
         add_product(head_grad, &logits.tr(), &x)?;
     }
     let grad = grad.narrow(0, 0, n);
     Ok(LinearCrossEntropy { loss: (sum / n_counted).to_kind(Kind::Float), grad })
-}
-
-/// Replaces `logits` by the gradient of Σ weights · loss, in their type, and returns the sum of the losses, float64, by libtorch's operations,
-/// for any device. `weights` `[n, 1]`, zero where a target does not count. Float32 numbers are there for `at_a_time` rows only, see
-/// [`float_rows_at_a_time`].
-fn to_gradient(logits: &Tensor, targets: &Tensor, weights: &Tensor, at_a_time: i64) -> Tensor {
-    let mut sum = Tensor::zeros([], (Kind::Double, logits.device()));
-    for (start, len) in pieces(logits.size()[0], at_a_time) {
-        let [logits, targets, weights] = [logits, targets, weights].map(|x| x.narrow(0, start, len));
-        let mut log_p = logits.log_softmax(-1, Kind::Float);
-        let at = targets.clamp_min(0).unsqueeze(-1);
-        let counted = targets.not_equal(IGNORE).unsqueeze(-1).to_kind(Kind::Float);
-        sum -= (log_p.gather(-1, &at, false) * &counted).sum(Kind::Double);
-        // p − onehot(target) is exact in float32; the product with the weights is rounded into its place.
-        let _ = log_p.exp_().scatter_add_(-1, &at, &-counted).mul_out(&logits, &weights);
-    }
-    sum
 }
 
 /// Rows of logits at a time: as many as pay for reading and writing the gradient of the unembedding once more, which is as large as they are
@@ -101,11 +68,6 @@ pub(crate) fn rows_at_a_time(vocab_size: u64, bytes: u64, on_cpu: bool) -> u64 {
     rows - rows % (ROWS as u64).min(rows)
 }
 
-/// Rows that a GPU has in float32 at a time, twice where logits are bfloat16: 256 MiB, which is enough to keep it busy.
-pub(crate) fn float_rows_at_a_time(vocab_size: u64) -> u64 {
-    ((64 << 20) / vocab_size.max(1)).max(1)
-}
-
 /// Starts and lengths of the pieces of `0..n`.
 fn pieces(n: i64, at_a_time: i64) -> impl Iterator<Item = (i64, i64)> {
     (0..n).step_by(at_a_time as usize).map(move |start| (start, at_a_time.min(n - start)))
@@ -116,22 +78,27 @@ mod tests {
     use tch::Device;
 
     use super::*;
+    use crate::base::device::Kernels;
+    use crate::ops::float_rows_at_a_time;
 
     /// What GPUs do against the kernel for CPUs, on the same logits.
     #[test]
     fn gradients_by_libtorch_are_those_of_the_kernel() {
         tch::manual_seed(3);
         let targets = Tensor::from_slice(&[4, IGNORE, 0, 700, 3, IGNORE, 12]);
-        let weights = targets.not_equal(IGNORE).to_kind(Kind::Float).unsqueeze(-1) * 0.25;
+        let coefficient = Tensor::from(0.25f64);
         for (kind, close) in [(Kind::Float, 1e-6), (Kind::BFloat16, 2f64.powi(-8))] {
             // One target is as good as certain: p − 1 must not be lost in rounding.
             let logits = Tensor::randn([7, 701], (Kind::Float, Device::Cpu)) * 3.0;
             let _ = logits.get(3).get(700).fill_(20.0);
             let logits = logits.to_kind(kind);
             let mut expected = logits.copy();
-            let losses = logits_to_gradient(&mut expected, 701, &targets, 0.25).unwrap();
-            let found = logits.copy();
-            let sum = to_gradient(&found, &targets, &weights, 3);
+            let losses = logits_to_gradient(&mut expected, 701, &targets, &coefficient).unwrap();
+            let mut found = logits.copy();
+            let sum = {
+                let _plain = Kernels::Plain.on_this_thread();
+                logits_to_gradient(&mut found, 701, &targets, &coefficient).unwrap().sum(Kind::Double)
+            };
             let expected_sum = losses.sum(Kind::Double).double_value(&[]);
             assert!(
                 (sum.double_value(&[]) / expected_sum - 1.0).abs() < 1e-6,

@@ -4,13 +4,11 @@ mod linear;
 
 use tch::{Kind, Reduction, Tensor};
 
+pub use super::types::IGNORE;
+pub(crate) use linear::rows_at_a_time;
 pub use linear::{LinearCrossEntropy, linear_cross_entropy};
-pub(crate) use linear::{float_rows_at_a_time, rows_at_a_time};
 
 use crate::ops::sigma_of;
-
-/// Target that cross-entropy leaves out.
-pub const IGNORE: i64 = -100;
 
 /// Next-token targets of `input_ids` `[batch, pos]`: int64 `[batch, pos − 1]`. With `ignore` (the id of end-of-text),
 /// predicting that token counts for nothing, as in the paper's code.

@@ -6,7 +6,7 @@ use tch::{Device, Kind, Tensor};
 use super::recorder::{Recorder, Tolerance, noise};
 use crate::Result;
 use crate::base::device::has_cpu_kernels;
-use crate::ops::{self, Affine, FusedOutputs, backward_from};
+use crate::ops::{self, FusedOutputs, LinearNorm, backward_from};
 
 type Pairs = Vec<(&'static str, Tensor, Tensor)>;
 
@@ -35,20 +35,20 @@ pub(super) fn all(recorder: &mut Recorder) {
 }
 
 /// A LN in float32, and the same in float64 on the CPU.
-fn affine(recorder: &Recorder, n: i64) -> (Affine, Affine) {
+fn linear_norm(recorder: &Recorder, n: i64) -> (LinearNorm, LinearNorm) {
     let (gain, wide_gain) = recorder.both_wide(noise(&[n], 0.31) + 1.5);
     let (beta, wide_beta) = recorder.both_wide(noise(&[n], 0.57));
-    (Affine { gain, beta }, Affine { gain: wide_gain, beta: wide_beta })
+    (LinearNorm { gain, beta }, LinearNorm { gain: wide_gain, beta: wide_beta })
 }
 
 /// C diag(gain) W and βᵀ W by their definition.
-fn folded(ln: &Affine, weight: &Tensor) -> (Tensor, Tensor) {
+fn folded(ln: &LinearNorm, weight: &Tensor) -> (Tensor, Tensor) {
     let scaled = weight * ln.gain.unsqueeze(1);
     (&scaled - scaled.mean_dim(0i64, true, Kind::Double), ln.beta.unsqueeze(0).matmul(weight).squeeze())
 }
 
 fn fold(recorder: &Recorder, rows: i64, columns: i64) -> Result<Pairs> {
-    let (ln, wide_ln) = affine(recorder, rows);
+    let (ln, wide_ln) = linear_norm(recorder, rows);
     let (weight, wide) = recorder.both_wide(noise(&[rows, columns + 7], 0.37));
     // Columns of wider matrices, as values are.
     let to = Tensor::zeros([rows, columns + 7], (recorder.kind(), recorder.device)).narrow(1, 3, columns);
@@ -59,14 +59,14 @@ fn fold(recorder: &Recorder, rows: i64, columns: i64) -> Result<Pairs> {
 
 /// Against autograd through the definition.
 fn unfold(recorder: &Recorder, rows: i64, columns: i64) -> Result<Pairs> {
-    let (ln, wide_ln) = affine(recorder, rows);
+    let (ln, wide_ln) = linear_norm(recorder, rows);
     let (weight, wide) = recorder.both_wide(noise(&[rows, columns], 0.37));
     let (grad, wide_grad) = recorder.both_wide(noise(&[rows, columns], 0.71));
     let (bias_grad, wide_bias_grad) = recorder.both_wide(noise(&[columns], 0.83));
     let by_row = ln.unfold(&grad, &weight, &bias_grad)?;
     let leaf = |x: Tensor| x.set_requires_grad(true);
     let (gain, beta, w) = (leaf(wide_ln.gain), leaf(wide_ln.beta), leaf(wide));
-    let (out, carried) = folded(&Affine { gain: gain.shallow_clone(), beta: beta.shallow_clone() }, &w);
+    let (out, carried) = folded(&LinearNorm { gain: gain.shallow_clone(), beta: beta.shallow_clone() }, &w);
     ((out * wide_grad).sum(Kind::Double) + (carried * wide_bias_grad).sum(Kind::Double)).backward();
     Ok(vec![
         ("of weight", grad, w.grad()),
@@ -200,7 +200,7 @@ mod tests {
     #[test]
     fn an_ln_in_a_matrix_is_the_ln_before_it() {
         let (gain, beta, weight) = (noise(&[6], 0.3), noise(&[6], 0.5), noise(&[6, 4], 0.7));
-        let ln = Affine { gain: gain.shallow_clone(), beta: beta.shallow_clone() };
+        let ln = LinearNorm { gain: gain.shallow_clone(), beta: beta.shallow_clone() };
         let (matrix, bias) = folded(&ln, &weight);
         let x = noise(&[3, 6], 0.9);
         let one = Tensor::ones([], (Kind::Double, Device::Cpu));

@@ -4,7 +4,6 @@ use tch::{Device, Kind, Tensor};
 
 use super::recorder::{Recorder, Tolerance, noise};
 use crate::Result;
-use crate::base::device::{has_cpu_kernels, has_gpu_kernels};
 use crate::ops::loss::{IGNORE, linear_cross_entropy};
 use crate::ops::{self, AdamWStep, Gradients};
 use crate::train::optim::clip_coefficient;
@@ -177,19 +176,13 @@ fn cross_entropy(recorder: &Recorder, padding: i64) -> Result<Pairs> {
     ])
 }
 
-/// Our kernels alone, on logits with columns that are no tokens; other devices have it in their cross-entropy.
+/// On logits with columns that are no tokens.
 fn logits_to_gradient(recorder: &Recorder) -> Result<Pairs> {
     let (n, vocab_size) = (60, 1003);
     let (mut logits, wide) = recorder.both(noise(&[n, vocab_size + 21], 0.31) * 4.0);
     let ids = targets(n, vocab_size);
-    let losses = if has_gpu_kernels(recorder.device) {
-        let weights = ids.not_equal(IGNORE).to_kind(Kind::Float).to_device(recorder.device);
-        ops::gpu_logits_to_gradient(&mut logits, vocab_size, &ids.to_device(recorder.device), &weights)?
-    } else if has_cpu_kernels(recorder.device) {
-        ops::logits_to_gradient(&mut logits, vocab_size, &ids, 1.0)?
-    } else {
-        return Ok(Vec::new());
-    };
+    let one = Tensor::ones([], (Kind::Double, recorder.device));
+    let losses = ops::logits_to_gradient(&mut logits, vocab_size, &ids.to_device(recorder.device), &one)?;
     let [x] = leaves([&wide.narrow(1, 0, vocab_size)]);
     let mean = plain_cross_entropy(&x, &ids);
     let counted = ids.not_equal(IGNORE).sum(Kind::Double);
@@ -198,18 +191,18 @@ fn logits_to_gradient(recorder: &Recorder) -> Result<Pairs> {
     Ok(vec![("losses", losses.sum(Kind::Double), (mean * counted).detach()), ("", found, x.grad())])
 }
 
-/// Our kernel for GPUs alone; a CPU has its own, in pieces of the vocabulary, which the evaluation shows.
+/// With rows of the unembedding that are no tokens, and the vocabulary in pieces.
 fn token_stats(recorder: &Recorder) -> Result<Pairs> {
-    if !has_gpu_kernels(recorder.device) {
-        return Ok(Vec::new());
-    }
     let (n, vocab_size) = (60, 1003);
-    let (logits, wide) = recorder.both(noise(&[n, vocab_size + 21], 0.31) * 4.0);
-    let wide = wide.narrow(1, 0, vocab_size);
+    // Each row picks a column of the unembedding, so that products are exact.
+    let (last, wide_last) =
+        recorder.both(Tensor::eye(64, (Kind::Double, Device::Cpu)).narrow(0, 0, n).contiguous());
+    let (head, wide_head) = recorder.both(noise(&[vocab_size + 21, 64], 0.57) * 4.0);
+    let wide = wide_last.matmul(&wide_head.narrow(0, 0, vocab_size).tr());
     // Some are the most likely token.
     let ids = (Tensor::arange(n, (Kind::Int64, Device::Cpu)) * 7919).remainder(vocab_size);
     ids.narrow(0, 0, 20).copy_(&wide.narrow(0, 0, 20).argmax(-1, false));
-    let found = ops::gpu_token_stats(&logits, vocab_size, &ids.to_device(recorder.device))?;
+    let found = ops::token_stats(&last, &head, vocab_size, &ids.to_device(recorder.device), 100)?;
     let log_p = wide.log_softmax(-1, Kind::Double);
     let right = [
         -log_p.gather(-1, &ids.unsqueeze(-1), false).squeeze_dim(-1),

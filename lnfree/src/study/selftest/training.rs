@@ -39,7 +39,9 @@ pub(super) fn all(recorder: &mut Recorder, vectors: &Vectors, quick: bool) {
         ("LN removed, in parts", &runs.without_ln, Mode::WithoutLn, parted),
         quick || !is_exact(recorder),
     );
+    #[cfg(feature = "kernels")]
     let exact = Tolerance { float32: 0.0, tf32: 0.0, bfloat16: 0.0 };
+    #[cfg(feature = "kernels")]
     recorder
         .measure("training", "waits for the device in a step", exact, |recorder| waits(recorder, vectors));
 }
@@ -136,6 +138,7 @@ fn trainer(
 
 /// How often the host waits for the device in a step before its one read-back, and how often too much there.
 /// Our kernels for CPUs read the host's memory, so there is nothing to wait for.
+#[cfg(feature = "kernels")]
 fn waits(recorder: &Recorder, vectors: &Vectors) -> Result<f64> {
     if has_cpu_kernels(recorder.device) {
         return Ok(0.0);

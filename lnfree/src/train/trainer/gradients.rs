@@ -7,7 +7,9 @@ use tch::{Kind, Tensor};
 use super::Trainer;
 use crate::base::console::say;
 use crate::base::device::release_cached_memory;
-use crate::model::{Compute, StepModel};
+use crate::config::Config;
+use crate::model::ln_state::LnState;
+use crate::model::{Compute, Gpt2, StepModel};
 use crate::ops::loss::targets;
 use crate::train::split::{Part, aux_target, catching_lack_of_memory, parts, smaller};
 use crate::train::{BackwardRecipe, Mode, backward};
@@ -52,27 +54,51 @@ impl Trainer {
         let (accumulation, batch_size) = (train.gradient_accumulation_steps, train.batch_size);
         let ignore = if train.predict_eot { None } else { self.model.config.eot_token_id() };
         self.sums = Tensor::zeros([3], (Kind::Float, self.model.device()));
-        let tokens = self.config.tokens_per_step();
-        let step = StepModel::new(&self.model, &self.ln, self.compute(0, 0), tokens)?;
-        for micro in 0..accumulation {
-            let (on_host, ids) = self.batches.next_on_both_sides(batch_size)?;
-            let whole = self.ln.follows_within_a_forward();
-            let parts =
-                parts(&targets(&on_host, ignore), if whole { batch_size } else { self.micro_batch } as i64)?;
-            let (losses, observed) = self.batch(&step, &ids, &targets(&ids, ignore), &parts, micro)?;
-            self.sums += losses / accumulation as f64;
-            if let Some(observed) = observed {
-                self.ln.observe(&observed);
+        let recipe =
+            StepRecipe { config: &self.config, model: &self.model, mode: self.mode, step: self.step };
+        let whole = self.ln.follows_within_a_forward();
+        let at_a_time = if whole { batch_size } else { self.micro_batch } as i64;
+        let (ln, tokens) = (self.ln.copy(), self.config.tokens_per_step());
+        StepModel::run(&self.model, &ln, recipe.compute(0, 0), tokens, |step| {
+            for micro in 0..accumulation {
+                let (on_host, ids) = self.batches.next_on_both_sides(batch_size)?;
+                let parts = parts(&targets(&on_host, ignore), at_a_time)?;
+                let targets = targets(&ids, ignore);
+                let (losses, observed) = recipe.batch(step, &self.ln, &ids, &targets, &parts, micro)?;
+                self.sums += losses / accumulation as f64;
+                if let Some(observed) = observed {
+                    self.ln.observe(&observed);
+                }
             }
-        }
-        step.finish();
-        Ok(())
+            Ok(())
+        })
     }
 
+    /// Whether dropout is on: it draws other numbers where a batch is parted otherwise.
+    pub(in crate::train) fn drops(&self) -> bool {
+        drops(&self.model)
+    }
+}
+
+fn drops(model: &Gpt2) -> bool {
+    let config = &model.config;
+    config.resid_pdrop > 0.0 || config.embd_pdrop > 0.0 || config.attn_pdrop > 0.0
+}
+
+/// What is the same for all micro-batches of an optimizer step.
+struct StepRecipe<'a> {
+    config: &'a Config,
+    model: &'a Gpt2,
+    mode: Mode,
+    step: usize,
+}
+
+impl StepRecipe<'_> {
     /// One batch of the config, in parts: its losses (total, cross-entropy, auxiliary), and what its LNs saw.
     fn batch(
         &self,
         step: &StepModel,
+        ln: &LnState,
         ids: &Tensor,
         targets: &Tensor,
         parts: &[Part],
@@ -80,7 +106,7 @@ impl Trainer {
     ) -> Result<(Tensor, Option<Tensor>)> {
         let train = &self.config.train;
         let target = match parts.len() > 1 && train.aux_loss_weight != 0.0 {
-            true => Some(aux_target(step, &self.ln, ids, parts, |part| self.compute(micro, part))?),
+            true => Some(aux_target(step, ln, ids, parts, |part| self.compute(micro, part))?),
             false => None,
         };
         let mut sums = Tensor::zeros([3], (Kind::Float, ids.device()));
@@ -96,7 +122,7 @@ impl Trainer {
                 checkpointing: train.gradient_checkpointing,
             };
             let (ids, targets) = (ids.narrow(0, start, len), targets.narrow(0, start, len));
-            let losses = backward(step, &self.ln, &ids, &targets, recipe)?;
+            let losses = backward(step, ln, &ids, &targets, recipe)?;
             // The mean over no target is not a number, and weighs nothing.
             let cross_entropy = match of_targets == 0.0 {
                 true => losses.aux.zeros_like(),
@@ -112,12 +138,6 @@ impl Trainer {
         Ok((sums, seen))
     }
 
-    /// Whether dropout is on: it draws other numbers where a batch is parted otherwise.
-    pub(in crate::train) fn drops(&self) -> bool {
-        let config = &self.model.config;
-        config.resid_pdrop > 0.0 || config.embd_pdrop > 0.0 || config.attn_pdrop > 0.0
-    }
-
     fn compute(&self, micro: usize, part: usize) -> Compute {
         // One seed per micro-batch, far enough apart for the parts of the model to add their own number.
         let position = (self.step * self.config.train.gradient_accumulation_steps + micro) as u64;
@@ -131,7 +151,7 @@ impl Trainer {
         Compute {
             dtype: self.config.train.dtype.in_effect(self.model.device()).kind(),
             observe: self.mode == Mode::WithoutLn,
-            dropout_seed: self.drops().then_some(seed),
+            dropout_seed: drops(self.model).then_some(seed),
         }
     }
 }

@@ -1,17 +1,12 @@
 //! Who makes the host wait for a device.
 
-use std::ffi::{CStr, c_char};
+use std::ffi::CStr;
 use std::marker::PhantomData;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::Result;
 use crate::base::ffi::check;
-
-unsafe extern "C" {
-    fn lnfree_watch_reads(on: bool) -> i32;
-    fn lnfree_reads_seen() -> i64;
-    fn lnfree_read_seen(i: i64) -> *const c_char;
-}
+use crate::base::ffi::symbols::*;
 
 /// One thread is watched at a time.
 static WATCHED: Mutex<()> = Mutex::new(());

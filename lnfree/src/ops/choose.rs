@@ -1,0 +1,244 @@
+//! Where each operation is computed: no other file chooses.
+
+use tch::{Kind, Tensor};
+
+use super::types::{AdamWSlot, AdamWStep, FusedOutputs, Gradients, LinearNorm, ResidualStream};
+use super::{native, reference};
+use crate::base::device::{Kernels, for_cpu_kernels, for_gpu_kernels, kernels_are_off};
+use crate::base::ffi::must;
+use crate::{Error, Result};
+
+/// The longest rows of the residual stream that a GPU adds; native/residual.cpp has the same number.
+const GPU_LONGEST: i64 = 4096;
+
+/// Heads of attention are multiplied that many numbers at a time; native/loops.hpp has the same number.
+const ATTENTION_STEP: i64 = 16;
+
+/// x `[.., in]` @ weight `[in, out]` + bias `[out]`, all in one type; differentiable. In a backward, the gradients of weight and bias are
+/// added to `into`, which only kernels can, or go the usual way without it.
+///
+/// # Errors
+/// What libtorch says: shapes that do not fit, or no memory.
+pub(crate) fn linear(x: &Tensor, weight: &Tensor, bias: &Tensor, into: Option<&Gradients>) -> Result<Tensor> {
+    match kernels_are_off() && into.is_none() {
+        true => reference::linear(x, weight, bias, into),
+        false => native::linear(x, weight, bias, into),
+    }
+}
+
+/// a `[m, k]` @ b `[k, n]`, without a graph.
+///
+/// # Errors
+/// As [`linear`].
+pub(crate) fn product(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    if kernels_are_off() { reference::product(a, b) } else { native::product(a, b) }
+}
+
+/// into `[m, n]` += a `[.., k]` @ b `[k, n]`, without a graph, where rows of a after the first m count for nothing; `into` may be float32
+/// where the others are bfloat16.
+///
+/// # Errors
+/// As [`linear`].
+pub(crate) fn add_product(into: &mut Tensor, a: &Tensor, b: &Tensor) -> Result<()> {
+    if kernels_are_off() { reference::add_product(into, a, b) } else { native::add_product(into, a, b) }
+}
+
+/// Goes on backwards from `tensors` with the gradient that arrived at each; None for one, at a tensor of one number.
+///
+/// # Errors
+/// As [`linear`].
+pub(crate) fn backward_from(tensors: &[(&Tensor, Option<&Tensor>)]) -> Result<()> {
+    if kernels_are_off() { reference::backward_from(tensors) } else { native::backward_from(tensors) }
+}
+
+/// Gives the leaf `parameter` a gradient of zeros, to which what is found is added.
+///
+/// # Errors
+/// As [`linear`].
+pub(crate) fn start_gathering(parameter: &Tensor) -> Result<()> {
+    if kernels_are_off() { reference::start_gathering(parameter) } else { native::start_gathering(parameter) }
+}
+
+/// One AdamW step (decoupled decay) over all of `slots`; gradients are divided by `grad_scale` (float32, 0-dim) first. `step` is float32,
+/// 0-dim: the 1-based number of this step.
+///
+/// # Errors
+/// As [`linear`].
+pub(crate) fn fused_adamw(
+    slots: &[AdamWSlot],
+    step: &Tensor,
+    constants: AdamWStep,
+    grad_scale: &Tensor,
+) -> Result<()> {
+    match kernels_are_off() {
+        true => reference::fused_adamw(slots, step, constants, grad_scale),
+        false => native::fused_adamw(slots, step, constants, grad_scale),
+    }
+}
+
+/// GPT-2's GELU, the one with tanh; differentiable.
+///
+/// # Errors
+/// What libtorch says.
+pub(crate) fn gelu(x: &Tensor) -> Result<Tensor> {
+    let ours = for_cpu_kernels(x) && known(x.kind());
+    if ours { native::gelu(x) } else { reference::gelu(x) }
+}
+
+/// Causal attention softmax(q kᵀ / √d_head) v of q, k and v `[batch, head, pos, d_head]`; likewise, in memory `[batch, pos, head, d_head]`
+/// where it is ours; differentiable.
+///
+/// # Errors
+/// What libtorch says.
+pub(crate) fn causal_attention(q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
+    // Where vectors are wide enough that it was measured to be faster than libtorch's, or where a test wants it.
+    let pays = || Kernels::usable().any(|level| level == Kernels::Avx512) || Kernels::was_set();
+    let fits = q.size().last().is_some_and(|d| d % ATTENTION_STEP == 0) && q.numel() > 0 && known(q.kind());
+    let ours = fits && for_cpu_kernels(q) && pays();
+    if ours { native::causal_attention(q, k, v) } else { reference::causal_attention(q, k, v) }
+}
+
+/// σ = sqrt(var(x) + ε) over the last axis, biased variance; differentiable. `[.., n]` → `[..]`.
+///
+/// # Errors
+/// What libtorch says.
+pub(crate) fn sigma(x: &Tensor, eps: f64) -> Result<Tensor> {
+    let ours = for_cpu_kernels(x) && x.kind() == Kind::Float;
+    if ours { native::sigma(x, eps) } else { reference::sigma(x, eps) }
+}
+
+/// [`sigma`] of the residual stream `[batch, pos, n_embd]`: `[batch, pos]`.
+pub(crate) fn sigma_of(x: &Tensor, eps: f64) -> Tensor {
+    must(sigma(x, eps))
+}
+
+impl LinearNorm {
+    /// Writes C diag(gain) weight into `to`, and returns βᵀ weight, float32 `[out]`. `weight` and `to` `[in, out]`, each float32 or bfloat16;
+    /// both may be columns of wider matrices.
+    ///
+    /// # Errors
+    /// What libtorch says.
+    pub(crate) fn fold(&self, weight: &Tensor, to: &Tensor) -> Result<Tensor> {
+        let ours = for_matrix_kernels(weight) && for_matrix_kernels(to);
+        if ours { native::fold(self, weight, to) } else { reference::fold(self, weight, to) }
+    }
+
+    /// Turns `grad`, that of the folded matrix, into that of `weight`, both `[in, out]` of one type, and returns rowsum(C G ⊙ W) and W g, float32
+    /// `[2, in]`, where G is what `grad` was and g is `bias_grad`, float32 `[out]`.
+    ///
+    /// # Errors
+    /// What libtorch says.
+    pub(crate) fn unfold(&self, grad: &Tensor, weight: &Tensor, bias_grad: &Tensor) -> Result<Tensor> {
+        let ours = for_matrix_kernels(grad) && for_matrix_kernels(weight) && grad.kind() == weight.kind();
+        match ours {
+            true => native::unfold(self, grad, weight, bias_grad),
+            false => reference::unfold(self, grad, weight, bias_grad),
+        }
+    }
+}
+
+/// (x − mean(x)) / std ⊙ γ + β of `x` `[batch, pos, n]`, in `kind`; differentiable, but for `std`, which is 0-dim, `[1, pos, 1]`,
+/// `[batch, pos, 1]` or `[1, 1, n]`.
+pub(crate) fn fake_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, std: &Tensor, kind: Kind) -> Tensor {
+    let one_per_row = std.numel() == 1 || std.size().last() == Some(&1);
+    let fits = x.kind() == Kind::Float && known(kind) && one_per_row && x.numel() > 0;
+    match fits && for_cpu_kernels(x) {
+        true => native::fake_norm(x, weight, bias, std, kind),
+        false => reference::fake_norm(x, weight, bias, std, kind),
+    }
+}
+
+/// Whether a kernel makes sums on the stream `x` with other things: on a CPU all, on a GPU those whose rows its threads share evenly.
+pub(crate) fn residual_is_ours(x: &Tensor) -> bool {
+    let n = x.size().last().copied().unwrap_or(0);
+    x.numel() > 0 && (for_cpu_kernels(x) || (n % 4 == 0 && n <= GPU_LONGEST && for_gpu_kernels(x)))
+}
+
+/// `x` + `branch`, both `[batch, pos, n]`, the one float32, the other float32 or bfloat16, and the outputs `fused` asks for, in one pass;
+/// differentiable. A GPU's kernel makes no fake LN of it.
+pub(crate) fn residual(x: &Tensor, branch: &Tensor, fused: &FusedOutputs) -> ResidualStream {
+    match residual_is_ours(x) {
+        true => native::residual(x, branch, fused),
+        false => reference::residual(x, branch, fused),
+    }
+}
+
+/// The first `vocab_size` columns of `logits` `[n, ..]`, float32 or bfloat16, become the gradient of `coefficient` (float64, 0-dim) times the
+/// sum of the cross-entropies, in place; returns these, float32 `[n]`. A negative target counts for nothing. `targets` int64 `[n]`.
+///
+/// # Errors
+/// Logits of another type or layout, a target outside the vocabulary on a CPU, and what libtorch says.
+pub(crate) fn logits_to_gradient(
+    logits: &mut Tensor,
+    vocab_size: i64,
+    targets: &Tensor,
+    coefficient: &Tensor,
+) -> Result<Tensor> {
+    check_logits(logits, vocab_size, targets)?;
+    match for_cpu_kernels(logits) || for_gpu_kernels(logits) {
+        true => native::logits_to_gradient(logits, vocab_size, targets, coefficient),
+        false => reference::logits_to_gradient(logits, vocab_size, targets, coefficient),
+    }
+}
+
+/// Cross-entropy, entropy (both in nats), largest probability, and whether the target has it (1 or 0), float32 `[n, 4]`, of `last`
+/// `[n, n_embd]` unembedded by `head` `[vocab_size.., n_embd]`, whose rows behind the vocabulary are no tokens. `targets` int64 `[n]`.
+/// `tokens`: how many of the vocabulary a CPU takes at a time. NaN on a GPU for a target outside the vocabulary.
+///
+/// # Errors
+/// A target outside the vocabulary on a CPU, and what libtorch says.
+pub(crate) fn token_stats(
+    last: &Tensor,
+    head: &Tensor,
+    vocab_size: i64,
+    targets: &Tensor,
+    tokens: i64,
+) -> Result<Tensor> {
+    check_targets(targets, 0, vocab_size)?;
+    match for_cpu_kernels(last) || for_gpu_kernels(last) {
+        true => native::token_stats(last, head, vocab_size, targets, tokens),
+        false => reference::token_stats(last, head, vocab_size, targets, tokens),
+    }
+}
+
+/// Whether kernels compute in it.
+fn known(kind: Kind) -> bool {
+    matches!(kind, Kind::Float | Kind::BFloat16)
+}
+
+/// Whether the kernels of matrices take it.
+fn for_matrix_kernels(matrix: &Tensor) -> bool {
+    known(matrix.kind()) && for_cpu_kernels(matrix) && matrix.stride()[1] == 1
+}
+
+/// # Errors
+/// Logits that are no rows of numbers, or not those of `targets`.
+fn check_logits(logits: &Tensor, vocab_size: i64, targets: &Tensor) -> Result<()> {
+    let size = logits.size();
+    let fits = size.len() == 2 && targets.size() == [size[0]] && (1..=size[1]).contains(&vocab_size);
+    let types = known(logits.kind()) && targets.kind() == Kind::Int64;
+    let one_place = logits.device() == targets.device();
+    if fits && types && one_place && logits.is_contiguous() && targets.is_contiguous() {
+        return check_targets(targets, i64::MIN, vocab_size);
+    }
+    let kind = logits.kind();
+    let targets = targets.size();
+    Err(Error::invalid(format!("{vocab_size} tokens of logits {size:?} ({kind:?}) for targets {targets:?}")))
+}
+
+/// For the kernels of CPUs, which look at nothing themselves; elsewhere it would make somebody wait.
+///
+/// # Errors
+/// One outside `least .. vocab_size`.
+fn check_targets(targets: &Tensor, least: i64, vocab_size: i64) -> Result<()> {
+    if !for_cpu_kernels(targets) || targets.numel() == 0 {
+        return Ok(());
+    }
+    let (low, high) = (targets.min().int64_value(&[]), targets.max().int64_value(&[]));
+    match [low, high].into_iter().find(|id| !(least..vocab_size).contains(id)) {
+        Some(id) => {
+            Err(Error::invalid(format!("token {id} is outside the vocabulary of {vocab_size} tokens")))
+        }
+        None => Ok(()),
+    }
+}

@@ -17,11 +17,21 @@
 //! | [`export`] | models without LN for other programs |
 //! | `study` | figures, reports, whole studies, benchmarks, what a user is told of a machine |
 //!
+//! # Features
+//!
+//! | feature | what it brings | on by default |
+//! |---|---|---|
+//! | `kernels` | the C++ kernels of `native/`, for CPUs and CUDA; without it every operation is its reference in libtorch's own | yes |
+//! | `study` | the layer of that name, with plotly | with `cli` |
+//! | `cli` | the program | yes |
+//!
 //! The modules of `base`, `ops` and `study` that are public are found at the root: [`device`], [`loss`], [`plot`] and so on.
 //!
 //! The method is that of "Transformers Don't Need LayerNorm at Inference Time" (arXiv 2507.02559).
 
 #![warn(missing_docs)]
+// What serves `study` alone has no use without it.
+#![cfg_attr(not(feature = "study"), allow(dead_code, unused_imports))]
 // Input must not end the program: only tests may unwrap.
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used))]
 
@@ -34,6 +44,7 @@ pub mod hub;
 pub mod model;
 mod ops;
 pub mod prelude;
+#[cfg(feature = "study")]
 mod study;
 pub mod train;
 
@@ -43,6 +54,7 @@ pub use config::schedule;
 pub use eval::{generate, stds};
 pub use model::hook;
 pub use ops::loss;
+#[cfg(feature = "study")]
 pub use study::{bench, doctor, plan, plot, report, selftest, suite, walk};
 pub use train::{checkpoint, optim};
 

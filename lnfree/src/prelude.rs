@@ -41,13 +41,17 @@ pub use crate::hub::{PushOptions, locate_tokenizer, push};
 pub use crate::model::hook::{Activation, Capture, Hook, NoHook, only, without_patterns};
 pub use crate::model::ln_state::LnState;
 pub use crate::model::{Compute, Gpt2, LoadOptions, LoadedModel, ModelFormat, Shape};
+#[cfg(feature = "study")]
 pub use crate::study::plot::{
     Difference, EvalRow, Figure, Generation, Reference, RunMetrics, SizePoint, attention_patterns,
     data_needed, generations, loss_by_position, loss_curve, optimisation, paired_differences,
     removal_schedule, results_bars, results_with_intervals, std_over_depth, std_over_time,
 };
+#[cfg(feature = "study")]
 pub use crate::study::report::{differences, read_eval, read_run, results_table};
+#[cfg(feature = "study")]
 pub use crate::study::suite::Suite;
+#[cfg(feature = "study")]
 pub use crate::study::walk::{Walk, published_points, run_points};
 pub use crate::train::{Mode, StartOptions, Trainer, run, start_or_resume};
 pub use crate::{Error, Result};

@@ -33,7 +33,7 @@ SETTLE = 0.3
 RUNS = "../runs/notebooks"
 # What every notebook begins with; the variable makes the kernel load what it knows types by.
 WARM_UP = [
-    ':dep lnfree = { path = "../lnfree", default-features = false }\nuse lnfree::prelude::*;',
+    ':dep lnfree = { path = "../lnfree", default-features = false, features = ["kernels", "study"] }\nuse lnfree::prelude::*;',
     'let nano = LoadedModel::load(&locate_model("nano")?, None, Kind::Float, Device::Cpu)?;\n'
     'println!("{} blocks", nano.model.h.len());',
 ]

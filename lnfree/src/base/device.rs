@@ -8,6 +8,7 @@
 mod cache;
 mod cuda;
 mod driver;
+#[cfg_attr(not(feature = "kernels"), path = "device/no_gpu_kernels.rs")]
 mod gpu_kernels;
 mod kernels;
 mod products;

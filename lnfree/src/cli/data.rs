@@ -4,9 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
-use lnfree::data::{
-    ChunkScheme, DatasetOptions, Provenance, Tokenizer, copy_prepared, info, prepare, resolve_with,
-};
+use lnfree::data::{DatasetOptions, Provenance, Tokenizer, copy_prepared, info, prepare_text, resolve_with};
 use lnfree::hub::locate_tokenizer;
 use lnfree::output::{check_apart, check_file, keep_file};
 use lnfree::report::{read_eval, results_table, write_html};
@@ -102,10 +100,9 @@ pub(super) fn data(command: DataCommand) -> anyhow::Result<()> {
             check_file("--out", &out)?;
             check_apart(&[named("--out", &out)], &[named("the source", Path::new(&source))])?;
             if Path::new(&source).exists() {
-                let tokenizer = load_tokenizer(options.tokenizer.as_deref().unwrap_or("gpt2"));
-                let tokenizer = with_hint(tokenizer, &options)?;
-                let scheme = ChunkScheme::default();
-                let made = prepare(Path::new(&source), &tokenizer, options.block_size, &out, scheme)?;
+                let tokenizer = options.tokenizer.as_deref().unwrap_or("gpt2");
+                let made = prepare_text(Path::new(&source), tokenizer, options.block_size, &out);
+                let made = with_hint(made, &options)?;
                 outln!("{}: {made}", out.display());
             } else {
                 let prepared = with_hint(resolve_with(&source, &options), &options)?;

@@ -17,7 +17,7 @@ pub(super) struct GenerateArgs {
     #[arg(short, long, default_value = "")]
     prompt: String,
     /// Tokens to add at most. This and what follows go before the model's generation_config.json. [default: 100]
-    #[arg(short = 'n', long)]
+    #[arg(long)]
     max_new_tokens: Option<usize>,
     /// 0 always takes the most likely token. [default: 0.8]
     #[arg(short, long)]

@@ -54,7 +54,7 @@ pub fn new(args: NewArgs) -> anyhow::Result<()> {
     let text = |path: &Path| toml_string(&path.to_string_lossy());
     let cargo = format!(
         "[package]\nname = {}\nversion = \"0.1.0\"\nedition = \"2024\"\n\n[dependencies]\nlnfree = {{ path = {}, \
-         default-features = false }}\n\n[workspace]\n",
+         default-features = false, features = [\"kernels\", \"study\"] }}\n\n[workspace]\n",
         toml_string(&name),
         text(&source)
     );

@@ -24,10 +24,10 @@ pub(super) struct TrainArgs {
     #[arg(long, required_unless_present = "resume")]
     config: Option<String>,
     /// Model: a folder, `nano`, or a name on the Hugging Face hub; by default the config's.
-    #[arg(long)]
+    #[arg(short, long)]
     model: Option<String>,
     /// Training tokens: a data set's name or a token file; by default the config's.
-    #[arg(long)]
+    #[arg(short, long)]
     data: Option<String>,
     /// Validation tokens, likewise; with --data, none unless given.
     #[arg(long)]
@@ -58,7 +58,7 @@ pub(super) struct PretrainArgs {
     #[arg(long)]
     tokenizer: Option<String>,
     /// Training tokens: a data set's name or a token file; by default the config's.
-    #[arg(long)]
+    #[arg(short, long)]
     data: Option<String>,
     /// Run directory; by default runs/CONFIG.
     #[arg(long)]

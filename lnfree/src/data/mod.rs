@@ -58,7 +58,7 @@ pub use openwebtext::{OWT_DOCUMENTS, owt_split};
 pub use order::{Batches, DataOrder};
 pub use prepare::{Prepared, prepare};
 pub use prepared::{Provenance, Request, copy_prepared};
-pub use resolve::{open_dataset, open_dataset_with, resolve, resolve_with};
+pub use resolve::{open_dataset, open_dataset_with, prepare_text, resolve, resolve_with};
 pub use scheme::ChunkScheme;
 pub use tokenizer::Tokenizer;
 pub use tokens::TokenFile;

@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 use super::from_hub::from_hub;
 use super::names::{DatasetOptions, EMBEDDED, GPT2, HUB, NANO};
 use super::parts::holds_ids;
-use super::prepare::prepare;
+use super::prepare::{Prepared, prepare};
 use super::prepared::{MadeWith, Provenance, Request, find, lock};
 use super::recipes::recipe;
 use super::scheme::ChunkScheme;
@@ -121,13 +121,39 @@ fn local_text(name: &str, text: &Path, tokenizer: &str, block_size: usize) -> Re
     if let Some(found) = ready() {
         return Ok(found);
     }
-    let mut made = Provenance::new(request.clone(), &content, Some(fingerprint.clone()));
-    made.recipe = "all documents as one stream".into();
+    let made = provenance(request.clone(), &content, &tokenizer);
     let out = made.path()?;
-    let counts = prepare(text, &tokenizer, block_size, &out, ChunkScheme::default())?;
-    made.write(&out, counts)?;
+    make(made, text, &tokenizer, &out)?;
     let file = TokenFile::open(&out)?;
     Ok((out, file))
+}
+
+/// The token file `out` of a text on this machine, with the JSON beside it that says what it was made of ([`Provenance`]); `tokenizer` is a
+/// folder, an embedded one's name or one on the hub.
+///
+/// # Errors
+/// As [`prepare`], and if the tokenizer cannot be had.
+pub fn prepare_text(text: &Path, tokenizer: &str, block_size: usize, out: &Path) -> Result<Prepared> {
+    let loaded = Tokenizer::from_dir(hub::locate_tokenizer(tokenizer)?)?;
+    let absolute = std::path::absolute(text).map_err(Error::io(text))?;
+    let name = text.file_name().map_or("text".into(), |name| name.to_string_lossy());
+    let request = Request::new(&name, &absolute.to_string_lossy(), block_size, tokenizer);
+    make(provenance(request, &content_of(text)?, &loaded), text, &loaded, out)
+}
+
+fn provenance(request: Request, content: &str, tokenizer: &Tokenizer) -> Provenance {
+    let mut made = Provenance::new(request, content, Some(tokenizer.fingerprint()));
+    made.recipe = "all documents as one stream".into();
+    made
+}
+
+fn make(mut made: Provenance, text: &Path, tokenizer: &Tokenizer, out: &Path) -> Result<Prepared> {
+    let counts = prepare(text, tokenizer, made.request.block_size, out, ChunkScheme::default())?;
+    // A pipe or a terminal has nothing beside it.
+    if out.is_file() && !out.starts_with("/dev") {
+        made.write(out, counts)?;
+    }
+    Ok(counts)
 }
 
 /// SHA-256 over a file, or over the names and contents of a folder's files.

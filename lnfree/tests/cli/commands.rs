@@ -259,14 +259,17 @@ fn a_model_from_scratch() {
     }
     assert_eq!(parse(&place.text("calm/run.json"))["mode"], "pretrain");
     // A run directory stands for its latest checkpoint; the text begins with the prompt and follows from the seed.
-    let text =
-        |seed: &str| place.ok(&["generate", "-m", "calm", "-p", "Fellow citizens", "-n", "20", "-s", seed]);
+    let text = |seed: &str| {
+        place.ok(&["generate", "-m", "calm", "-p", "Fellow citizens", "--max-new-tokens", "20", "-s", seed])
+    };
     assert!(text("1").starts_with("Fellow citizens"));
     assert_eq!(text("1"), text("1"));
     assert_ne!(text("1"), text("2"));
-    place.ok(&["generate", "-m", "calm", "-n", "0"]);
-    assert!(!place.ok(&["generate", "-m", "calm", "-n", "3", "--dtype", "bfloat16"]).is_empty());
-    place.ok(&["generate", "-m", "calm", "-n", "80", "-k", "0", "--temperature", "1e-9"]);
+    place.ok(&["generate", "-m", "calm", "--max-new-tokens", "0"]);
+    assert!(
+        !place.ok(&["generate", "-m", "calm", "--max-new-tokens", "3", "--dtype", "bfloat16"]).is_empty()
+    );
+    place.ok(&["generate", "-m", "calm", "--max-new-tokens", "80", "-k", "0", "--temperature", "1e-9"]);
     place.ok(&["eval", "-m", "calm", "-d", "tokens.arrow"]);
     // Without what a model from scratch needs, and with the wrong way to start it.
     let mut args = begin("run").to_vec();

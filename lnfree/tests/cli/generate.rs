@@ -108,7 +108,7 @@ fn what_a_generation_config_says_is_honoured_or_told() {
     // The text begins after the file's own token where there is no prompt.
     let begun = |id: u32| {
         std::fs::write(dir.join("generation_config.json"), json!({"bos_token_id": id}).to_string()).unwrap();
-        text(place.lnfree(&["generate", "-m", "m", "-t", "0", "-n", "6", "--device", "cpu"]))
+        text(place.lnfree(&["generate", "-m", "m", "-t", "0", "--max-new-tokens", "6", "--device", "cpu"]))
     };
     assert_ne!(begun(5), begun(6));
     std::fs::write(dir.join("generation_config.json"), "{\"temperature\": \"hot\"}").unwrap();

@@ -123,7 +123,17 @@ fn standard_deviations_and_texts_of_such_a_model_are_errors() {
     assert!(!place.path("std.json").exists() && ended.stdout.is_empty(), "{ended:?}");
     overflowing(&locate_model("nano").unwrap(), &place.path("nano"), false);
     for temperature in ["0", "1"] {
-        let ended = place.lnfree(&["generate", "-m", "nano", "-n", "2", "-p", "The", "-t", temperature]);
+        let ended = place.lnfree(&[
+            "generate",
+            "-m",
+            "nano",
+            "--max-new-tokens",
+            "2",
+            "-p",
+            "The",
+            "-t",
+            temperature,
+        ]);
         // `nano` is a folder here.
         assert_eq!(ended.code, Some(4), "{ended:?}");
         one_line(&ended, &["logits are NaN or infinite"]);

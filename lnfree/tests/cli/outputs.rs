@@ -178,7 +178,7 @@ fn every_command_says_that_its_output_cannot_be_written() {
         &["schedule", "nano", "--json"],
         &["eval", "-m", &model, "-d", "tokens.arrow", "-n", "1"],
         &["std", "-m", &model, "-d", "tokens.arrow", "-n", "1"],
-        &["generate", "-m", "nano", "-n", "3"],
+        &["generate", "-m", "nano", "--max-new-tokens", "3"],
         &["data", "info", "tokens.arrow"],
         &["report", "run", "--out", "report.html"],
         &["bench", "--size", "1,1,16,50", "--seq", "8", "--steps", "1", "--warmup", "0"],

@@ -177,6 +177,7 @@ mod tests {
         assert_eq!(version_in(folder.path()), None);
     }
 
+    #[cfg(feature = "kernels")]
     #[test]
     fn segments_grow_where_nobody_says_otherwise_and_every_gpu_can() {
         let gpu = |virtual_memory| Gpu { name: "GPU".into(), memory: 1, capability: (9, 0), virtual_memory };

@@ -5,8 +5,10 @@ use tch::Kind;
 
 use super::recorder::{Recorder, Tolerance};
 use super::vectors::{TrainingRun, Vectors};
+#[cfg(feature = "kernels")]
 use crate::base::device::has_cpu_kernels;
 use crate::config::{Config, FloatType};
+#[cfg(feature = "kernels")]
 use crate::ops::ReadWatch;
 use crate::train::{Mode, StartOptions, Trainer};
 use crate::{Error, Result};

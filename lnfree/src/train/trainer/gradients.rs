@@ -156,6 +156,6 @@ impl StepRecipe<'_> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "kernels", feature = "study"))]
 #[path = "gradients_tests.rs"]
 mod tests;

@@ -42,6 +42,7 @@ begin 'kernels for GPUs, on the CPU'
 
 begin 'cargo clippy'
 cargo clippy --locked --workspace --all-targets -- --deny warnings
+cargo clippy --locked --package lnfree --lib --no-default-features -- --deny warnings
 
 begin 'cargo doc'
 RUSTDOCFLAGS='--deny warnings' cargo doc --locked --workspace --no-deps
@@ -55,6 +56,8 @@ if [ $# -gt 0 ]; then
     cargo test --locked --workspace "$@"
 else
     cargo test --locked --workspace --lib --bins --tests --examples
+    begin 'conformance without kernels'
+    cargo test --locked --package lnfree --no-default-features --test conformance_forward --test conformance_training --test model
 fi
 
 if have mdbook; then

@@ -150,6 +150,7 @@ fn device_count() -> Result<usize, String> {
 
 #[cfg(test)]
 mod tests {
+    #[cfg(feature = "kernels")]
     use super::super::Gpu;
     use super::*;
 

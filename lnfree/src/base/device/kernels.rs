@@ -96,7 +96,7 @@ pub(crate) fn for_cpu_kernels(x: &Tensor) -> bool {
     has_cpu_kernels(x.device())
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "kernels"))]
 mod tests {
     use super::*;
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use lnfree::eval::{SequenceLoss, write_sequences};
 use lnfree::plot::{Removal, RemovalKind};
-use lnfree::report::{EvalRow, read_eval, read_run, results_table, write_html};
+use lnfree::report::{EvalRow, differences, read_eval, read_run, results_table, write_html};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -320,4 +320,31 @@ fn what_evaluations_say_beyond_means_is_on_the_page_escaped() {
     object["worst"] = json!([{"sequence": -1, "mean": 2.0}]);
     fs::write(&files[0], object.to_string()).unwrap();
     assert!(refusal(read_eval(&files[0]), &files[0]).contains("`worst[0].sequence`"));
+}
+
+/// Labels need not tell a role; models of another family are not compared.
+#[test]
+fn models_of_any_label_are_compared() {
+    let root = tempfile::tempdir().unwrap();
+    let evaluated = |label: &str, dataset: &str, mean: f64| {
+        let path = eval_file(root.path(), label, dataset, mean);
+        let losses: Vec<SequenceLoss> =
+            (0..50).map(|i| SequenceLoss { sequence: i, loss: mean + (i % 5) as f64, n_tokens: 9 }).collect();
+        write_sequences(&path.with_extension("sequences.arrow"), &losses).unwrap();
+        read_eval(&path).unwrap()
+    };
+    let labels = |rows: &[EvalRow]| {
+        let (found, notes) = differences(rows);
+        assert_eq!(notes, Vec::<String>::new());
+        found
+            .into_iter()
+            .map(|d| format!("{} on {}: {:+.2}", d.label, d.dataset, d.difference.mean))
+            .collect::<Vec<_>>()
+    };
+    let free = [evaluated("runs/a", "x", 3.0), evaluated("runs/b", "x", 3.25), evaluated("runs/b", "y", 1.0)];
+    assert_eq!(labels(&free), ["runs/b − runs/a on x: +0.25"]);
+    let mixed = [evaluated("gpt2", "x", 3.0), evaluated("LN-free", "x", 3.5)];
+    assert_eq!(labels(&mixed), ["LN-free − gpt2 on x: +0.50"]);
+    let families = [evaluated("small original", "x", 3.0), evaluated("medium LN-free", "x", 2.5)];
+    assert_eq!(labels(&families), Vec::<String>::new());
 }

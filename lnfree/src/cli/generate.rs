@@ -17,7 +17,8 @@ pub(super) struct GenerateArgs {
     #[arg(short, long, default_value = "")]
     prompt: String,
     /// Tokens to add at most. This and what follows go before the model's generation_config.json. [default: 100]
-    #[arg(long)]
+    // -n means sequences elsewhere; as it was before, it is still understood.
+    #[arg(long, short_alias = 'n')]
     max_new_tokens: Option<usize>,
     /// 0 always takes the most likely token. [default: 0.8]
     #[arg(short, long)]

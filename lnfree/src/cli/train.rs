@@ -9,7 +9,7 @@ use lnfree::config::Config;
 use lnfree::hub::locate_tokenizer;
 use lnfree::output::check_folder;
 use lnfree::plan::RunPlan;
-use lnfree::train::{Launch, Mode, Sources, override_data};
+use lnfree::train::{Mode, ReadyRun, Sources, override_data};
 use lnfree::{Error, checkpoint, interrupt};
 
 use super::out::outln;
@@ -98,7 +98,7 @@ pub(super) fn train(args: TrainArgs) -> anyhow::Result<()> {
     let out = args.out.unwrap_or_else(|| default_out(name, Some(mode_name)));
     check_folder("--out", &out)?;
     let model_dir = checkpoint::locate_model(&config.model.name)?;
-    finish(Launch::begin(config, mode, &model_dir, &out, args.device.device()?)?)
+    finish(ReadyRun::begin(config, mode, &model_dir, &out, args.device.device()?)?)
 }
 
 pub(super) fn pretrain(args: PretrainArgs) -> anyhow::Result<()> {
@@ -112,7 +112,7 @@ pub(super) fn pretrain(args: PretrainArgs) -> anyhow::Result<()> {
     let out = args.out.unwrap_or_else(|| default_out(name, None));
     check_folder("--out", &out)?;
     let tokenizer = locate_tokenizer(args.tokenizer.as_deref().unwrap_or(&config.model.name))?;
-    finish(Launch::begin(config, Mode::Pretrain, &tokenizer, &out, args.device.device()?)?)
+    finish(ReadyRun::begin(config, Mode::Pretrain, &tokenizer, &out, args.device.device()?)?)
 }
 
 fn default_out(config: &str, mode: Option<&str>) -> PathBuf {
@@ -127,15 +127,14 @@ fn continue_run(
     device: &DeviceArgs,
 ) -> anyhow::Result<()> {
     let path = if resume == "latest" { newest_run()? } else { PathBuf::from(resume) };
-    let launch = Launch::resume_with(&path, sources, changes, device.device()?)?;
-    let _ =
-        writeln!(std::io::stderr(), "resuming {} after step {}", launch.dir.display(), launch.trainer.step());
-    finish(launch)
+    let run = ReadyRun::resume_with(&path, sources, changes, device.device()?)?;
+    let _ = writeln!(std::io::stderr(), "resuming {} after step {}", run.dir.display(), run.trainer.step());
+    finish(run)
 }
 
-fn finish(launch: Launch) -> anyhow::Result<()> {
+fn finish(run: ReadyRun) -> anyhow::Result<()> {
     interrupt::install()?;
-    let outcome = launch.run()?;
+    let outcome = run.run()?;
     let (steps, path) = (outcome.steps, outcome.checkpoint.display());
     outln!("{steps} steps done; the model is in {path}");
     Ok(())

@@ -1,9 +1,9 @@
-//! The folded format: every fake LN, being linear, goes into the matrices around it (how: [`Folded`]).
+//! The folded format: every fake LN, being linear, goes into the matrices around it (how: [`Folding`]).
 
 use tch::Kind;
 
 use crate::config::hf_config::{FOLDED, FORMAT_KEY};
-use crate::model::{Folded, Gpt2};
+use crate::model::{Folding, Gpt2};
 use crate::{Error, Result};
 
 /// The model without LN; `stds` are the σ̄ in the order of [`crate::config::norm::ln_names`]. Computed in float64, float32 result.
@@ -13,7 +13,7 @@ use crate::{Error, Result};
 pub fn fold(model: &Gpt2, stds: &[f64]) -> Result<Gpt2> {
     let _guard = tch::no_grad_guard();
     let whole = model.h.iter().all(|block| block.ln_1.is_some() && block.ln_2.is_some());
-    let folded = Folded::all(stds);
+    let folded = Folding::all(stds);
     let Some((head, shift)) = folded.head(model)?.filter(|_| whole) else {
         return Err(Error::invalid("the model has no LN left to fold: it is folded already"));
     };

@@ -10,25 +10,26 @@ use tch::{Device, Kind, Tensor};
 use super::{Attention, Block, Conv1d, Gpt2, LayerNorm, Mlp};
 use crate::config::norm::{LnMode, ln1_row, ln2_row, lnf_row};
 use crate::model::ln_state::LnState;
+use crate::ops::LinearNorm;
 use crate::{Error, Result};
 
 /// Which LNs of a model go into its matrices, and how that is computed.
 #[derive(Debug)]
-pub(crate) struct Folded {
+pub(crate) struct Folding {
     /// σ̄ in the order of [`crate::config::norm::ln_names`]; LNs with `None` stay.
     stds: Vec<Option<f64>>,
     /// What is computed in.
     kind: Kind,
 }
 
-impl Folded {
+impl Folding {
     /// Every LN divides by a constant, in float64.
-    pub(crate) fn all(stds: &[f64]) -> Folded {
-        Folded { stds: stds.iter().copied().map(Some).collect(), kind: Kind::Double }
+    pub(crate) fn all(stds: &[f64]) -> Folding {
+        Folding { stds: stds.iter().copied().map(Some).collect(), kind: Kind::Double }
     }
 
     /// In float32, those LNs of `model` that are linear; `None` if there are none (any more).
-    pub(crate) fn linear(model: &Gpt2, ln: &LnState) -> Result<Option<Folded>> {
+    pub(crate) fn linear(model: &Gpt2, ln: &LnState) -> Result<Option<Folding>> {
         let is_there = |row: usize| match model.h.get(row / 2) {
             Some(block) if row.is_multiple_of(2) => block.ln_1.is_some(),
             Some(block) => block.ln_2.is_some(),
@@ -38,7 +39,7 @@ impl Folded {
         for (row, std) in stds.iter_mut().enumerate() {
             *std = std.filter(|_| is_there(row));
         }
-        let folded = Folded { stds, kind: Kind::Float };
+        let folded = Folding { stds, kind: Kind::Float };
         Ok(folded.stds.iter().any(Option::is_some).then_some(folded))
     }
 
@@ -69,8 +70,9 @@ impl Folded {
         let (Some(norm), Some(std)) = (norm, std) else {
             return (norm.map(LayerNorm::share), Conv1d::new(weight, bias));
         };
-        let bias = bias + cast(&norm.bias).unsqueeze(0).matmul(&weight).squeeze_dim(0);
-        (None, Conv1d::new((cast(&norm.weight) / std).unsqueeze(1) * weight, bias))
+        let norm = norm.as_linear(&Tensor::from(std), self.kind);
+        let bias = bias + norm.beta.unsqueeze(0).matmul(&weight).squeeze_dim(0);
+        (None, Conv1d::new(norm.gain.unsqueeze(1) * weight, bias))
     }
 
     /// The unembedding `[vocab_size, n_embd]` with ln_f in it, and δ `[n_embd]`; `None` if ln_f stays.
@@ -81,8 +83,7 @@ impl Folded {
         let (Some(ln_f), Some(std)) = (&model.ln_f, self.stds[lnf_row(model.h.len())]) else {
             return Ok(None);
         };
-        let gain = ln_f.weight.detach().to_kind(self.kind) / std;
-        let beta = ln_f.bias.detach().to_kind(self.kind);
+        let LinearNorm { gain, beta } = ln_f.as_linear(&Tensor::from(std), self.kind);
         let shift = (&beta / &gain).where_self(&beta.not_equal(0.0), &beta.zeros_like());
         if !bool::try_from(shift.isfinite().all())? {
             return Err(Error::invalid(

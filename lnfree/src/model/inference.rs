@@ -2,7 +2,7 @@
 
 use tch::{Kind, Tensor};
 
-use super::{Attention, Block, Conv1d, Folded, Gpt2, LayerNorm, Mlp};
+use super::{Attention, Block, Conv1d, Folding, Gpt2, LayerNorm, Mlp};
 use crate::Result;
 use crate::model::ln_state::LnState;
 
@@ -18,7 +18,7 @@ impl Gpt2 {
     /// When libtorch fails.
     pub fn for_inference(&self, ln: &LnState, dtype: Kind) -> Result<Gpt2> {
         let _guard = tch::no_grad_guard();
-        let Some(folded) = Folded::linear(self, ln)? else {
+        let Some(folded) = Folding::linear(self, ln)? else {
             let head = self.lm_head.as_ref();
             return Ok(Gpt2 {
                 config: self.config.clone(),

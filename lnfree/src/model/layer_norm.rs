@@ -5,7 +5,7 @@ use tch::{Kind, Tensor};
 use super::ForwardPass;
 use super::hook::{Activation, Hook};
 use crate::config::norm::LnSite;
-use crate::ops::{self, ResidualStream, sigma_of};
+use crate::ops::{self, LinearNorm, ResidualStream, sigma_of};
 
 /// Weight and bias of a LayerNorm over n_embd.
 #[derive(Debug)]
@@ -52,6 +52,12 @@ impl<'a> Input<'a> {
 }
 
 impl LayerNorm {
+    /// It, fake with σ̄ `std` (0-dim), as the matrix that reads it sees it; in `kind`, without a graph.
+    pub(super) fn as_linear(&self, std: &Tensor, kind: Kind) -> LinearNorm {
+        let [gamma, beta] = [&self.weight, &self.bias].map(|x| x.detach().to_kind(kind).contiguous());
+        LinearNorm { gain: gamma / std, beta }
+    }
+
     /// LN or FakeLN of `x`, float32 `[batch, pos, n_embd]`, as the state says for `site` (ln_2 or ln_f).
     pub(super) fn forward(
         &self,

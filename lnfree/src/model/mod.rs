@@ -23,7 +23,7 @@ pub mod weights;
 pub use crate::config::Gpt2Config;
 pub use cache::KvCache;
 pub use check_shapes::check_shapes;
-pub(crate) use fold::Folded;
+pub(crate) use fold::Folding;
 pub(crate) use generation_config::GENERATION;
 pub use generation_config::GenerationConfig;
 pub use gpt2::{Attention, Block, Conv1d, Gpt2, Mlp, causal_attention, gelu};

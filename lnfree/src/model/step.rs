@@ -184,8 +184,7 @@ fn fold_of_ln_2<'a>(
 
 impl<'a> FoldedNorm<'a> {
     fn new(norm: &'a LayerNorm, reader: &'a Conv1d, start: i64, len: i64, std: Tensor) -> FoldedNorm<'a> {
-        let [gamma, beta] = [&norm.weight, &norm.bias].map(|x| x.detach().to_kind(Kind::Float).contiguous());
-        let linear = LinearNorm { gain: gamma / &std, beta };
+        let linear = norm.as_linear(&std, Kind::Float);
         FoldedNorm { norm, reader, start, len, std, linear }
     }
 

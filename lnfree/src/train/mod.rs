@@ -6,12 +6,12 @@ mod backward;
 mod begin;
 pub mod checkpoint;
 mod fit;
-mod launch;
 mod lock;
 pub mod memory;
 mod metrics;
 pub mod optim;
 mod progress;
+mod ready_run;
 pub mod split;
 mod start_options;
 pub mod tensorboard;
@@ -22,9 +22,9 @@ use std::path::{Path, PathBuf};
 
 pub use crate::config::Mode;
 pub use backward::{BackwardRecipe, Losses, backward};
-pub use launch::{Launch, Sources, override_data, start_or_resume};
 pub use lock::{RunLock, lock_run};
 pub use metrics::{Event, StepRecord};
+pub use ready_run::{ReadyRun, Sources, override_data, start_or_resume};
 pub use start_options::StartOptions;
 pub use trainer::Trainer;
 

@@ -195,6 +195,11 @@ fn data_is_prepared_and_described() {
     assert!(made.starts_with("text.arrow: 1 documents"), "{made}");
     let info = place.ok(&["data", "info", "text.arrow", "--tokenizer", tokenizer]);
     assert!(info.contains("Fellow citizens"), "{info}");
+    // What it was made of is known, the tokenizer too.
+    for words in ["text.txt", "all documents as one stream", tokenizer, "made of      1 documents"] {
+        assert!(info.contains(words), "{words}: {info}");
+    }
+    assert!(place.ok(&["data", "info", "text.arrow"]).contains("Fellow citizens"));
     place.fails(&["data", "info", "missing.arrow", "--tokenizer", tokenizer], &["missing.arrow"]);
     place.fails(&["data", "info", "text.arrow", "--tokenizer", "nowhere"], &["nowhere"]);
     place.fails(&["data", "prepare", "missing.txt", "--out", "x.arrow"], &["missing.txt"]);

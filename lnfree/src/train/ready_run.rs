@@ -15,7 +15,7 @@ use crate::train::checkpoint;
 use crate::{Error, Result};
 
 /// A run that is ready to train, and its directory, which is this process's own until this is dropped.
-pub struct Launch {
+pub struct ReadyRun {
     /// What trains.
     pub trainer: Trainer,
     /// The run directory.
@@ -35,7 +35,7 @@ pub struct Sources {
 /// Trains to the end: begins the run in `out`, goes on where it was stopped, or finds it complete. The model is the config's.
 ///
 /// # Errors
-/// As [`Launch::begin`], [`Launch::resume`] and [`run`]; and when `out` holds a run with another config or mode.
+/// As [`ReadyRun::begin`], [`ReadyRun::resume`] and [`run`]; and when `out` holds a run with another config or mode.
 pub fn start_or_resume(
     config: &Config,
     mode: Mode,
@@ -48,7 +48,7 @@ pub fn start_or_resume(
             Mode::Pretrain => locate_tokenizer(&config.model.name)?,
             _ => checkpoint::locate_model(&config.model.name)?,
         };
-        return Launch::begin(config.clone(), mode, &model_dir, out, device)?.run();
+        return ReadyRun::begin(config.clone(), mode, &model_dir, out, device)?.run();
     }
     let (dir, newest) = checkpoint::locate(out)?;
     let state = checkpoint::state(&newest)?
@@ -69,9 +69,9 @@ pub fn start_or_resume(
     let keep = &config.train.keep_steps;
     let changes = (*keep != state.config.train.keep_steps).then(|| format!("train.keep_steps={keep:?}"));
     let changes: Vec<String> = changes.into_iter().collect();
-    let launch = Launch::resume_with(&dir, Sources::default(), &changes, device)?;
-    say(&format!("resuming {} after step {}", out.display(), launch.trainer.step()));
-    launch.run()
+    let run = ReadyRun::resume_with(&dir, Sources::default(), &changes, device)?;
+    say(&format!("resuming {} after step {}", out.display(), run.trainer.step()));
+    run.run()
 }
 
 /// The first thing that two runs do not share, as a person would say it.
@@ -106,12 +106,18 @@ fn what_is_computed(config: &Config) -> Config {
     config
 }
 
-impl Launch {
+impl ReadyRun {
     /// A run at step 0 of the model, or for [`Mode::Pretrain`] the tokenizer, in `model_dir`; its data are the config's.
     ///
     /// # Errors
     /// When `out` holds a run already or cannot be written, and whatever keeps model or data from being read.
-    pub fn begin(config: Config, mode: Mode, model_dir: &Path, out: &Path, device: Device) -> Result<Launch> {
+    pub fn begin(
+        config: Config,
+        mode: Mode,
+        model_dir: &Path,
+        out: &Path,
+        device: Device,
+    ) -> Result<ReadyRun> {
         if checkpoint::has_any(out) {
             let out = out.display();
             return Err(Error::invalid(format!(
@@ -132,23 +138,28 @@ impl Launch {
         write_text(&out.join("run.json"), &format!("{about:#}"))?;
         let trainer = Trainer::new(config, StartOptions { mode, model_dir, tokens, eval_tokens, device })?;
         keep_old_metrics(out)?;
-        Ok(Launch { trainer, dir: out.to_path_buf(), _lock: lock })
+        Ok(ReadyRun { trainer, dir: out.to_path_buf(), _lock: lock })
     }
 
     /// A run, given by its directory or by one of its checkpoints, where that left it.
     ///
     /// # Errors
     /// When there is none, a file of it is damaged (which checkpoint is whole, the message says), or its data are not there.
-    pub fn resume(path: &Path, sources: Sources, device: Device) -> Result<Launch> {
-        Launch::resume_with(path, sources, &[], device)
+    pub fn resume(path: &Path, sources: Sources, device: Device) -> Result<ReadyRun> {
+        ReadyRun::resume_with(path, sources, &[], device)
     }
 
-    /// [`Launch::resume`] with `table.key=value` changes to keys of [`crate::config::CHANGEABLE`], such as
+    /// [`ReadyRun::resume`] with `table.key=value` changes to keys of [`crate::config::CHANGEABLE`], such as
     /// `train.micro_batch_size=auto` on a machine with more memory.
     ///
     /// # Errors
-    /// As [`Launch::resume`], and for any other key.
-    pub fn resume_with(path: &Path, sources: Sources, changes: &[String], device: Device) -> Result<Launch> {
+    /// As [`ReadyRun::resume`], and for any other key.
+    pub fn resume_with(
+        path: &Path,
+        sources: Sources,
+        changes: &[String],
+        device: Device,
+    ) -> Result<ReadyRun> {
         let (dir, checkpoint) = checkpoint::locate(path)?;
         let lock = lock_run(&dir)?;
         let trainer = resume_from(&checkpoint, sources, changes, device).map_err(|error| {
@@ -161,7 +172,7 @@ impl Launch {
         if !changes.is_empty() {
             write_text(&dir.join("config.toml"), &trainer.config.to_toml())?;
         }
-        Ok(Launch { trainer, dir, _lock: lock })
+        Ok(ReadyRun { trainer, dir, _lock: lock })
     }
 
     /// Trains to the end.

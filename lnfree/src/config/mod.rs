@@ -1,5 +1,6 @@
 //! Configs: one TOML file a run, of which the shipped ones are embedded in the program.
 
+mod beside;
 pub mod hf_config;
 mod learning_rate;
 mod mode;
@@ -24,7 +25,9 @@ pub use presets::{PRESETS, Preset};
 pub use tables::{DataConfig, EvalConfig, FloatType, ModelConfig, TrainConfig};
 pub use unset::MAY_BE_UNSET;
 
+use self::beside::find_beside;
 use self::norm::{NormSettings, RemovalKind, SpecialAxis};
+use self::presets::Source;
 use self::schedule::{Schedule, ScheduleConfig};
 use crate::base::error::shortened;
 use crate::{Error, Result};
@@ -59,17 +62,22 @@ impl Config {
     /// # Errors
     /// Unknown name, unreadable file, unknown key or impossible value; the error names file and key.
     pub fn load(name_or_path: &str, overrides: &[String]) -> Result<Config> {
-        let (origin, text) = presets::source(name_or_path)?;
-        Config::parse(&text, &origin, overrides)
+        match presets::source(name_or_path)? {
+            Source::Shipped(preset) => {
+                Config::parse(preset.text, &format!("config {}", preset.name), overrides)
+            }
+            Source::File(path) => Config::read(path, overrides),
+        }
     }
 
-    /// A config from a TOML file.
+    /// A config from a TOML file. Paths in it are relative to its folder; one that is not there is relative to the current folder, as those of
+    /// `overrides` are.
     ///
     /// # Errors
     /// As [`Config::load`].
     pub fn read(path: &Path, overrides: &[String]) -> Result<Config> {
         let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
-        Config::parse(&text, &path.display().to_string(), overrides)
+        Config::parse_in(path.parent(), &text, &path.display().to_string(), overrides)
     }
 
     /// A config from TOML text; `origin` is what errors call it.
@@ -77,6 +85,11 @@ impl Config {
     /// # Errors
     /// As [`Config::load`].
     pub fn parse(text: &str, origin: &str, overrides: &[String]) -> Result<Config> {
+        Config::parse_in(None, text, origin, overrides)
+    }
+
+    /// [`Config::parse`] of a file in `folder`.
+    fn parse_in(folder: Option<&Path>, text: &str, origin: &str, overrides: &[String]) -> Result<Config> {
         let error = |key: &str, message: String| Error::Config {
             origin: origin.into(),
             key: shortened(key, LONGEST_KEY),
@@ -86,6 +99,9 @@ impl Config {
             let line = e.span().map_or(1, |s| 1 + text[..s.start.min(text.len())].matches('\n').count());
             error(&format!("line {line}"), one_line(e.message()))
         })?;
+        if let Some(folder) = folder {
+            find_beside(&mut table, folder);
+        }
         for item in overrides {
             apply_override(&mut table, item).map_err(|message| error(item, message))?;
         }

@@ -41,10 +41,13 @@ presets![
     "gpt2-xl_aux",
 ];
 
-/// Origin and text of a config by name or path.
-pub(super) fn source(name_or_path: &str) -> Result<(String, String)> {
+/// A shipped config of this name, or the path of one.
+///
+/// # Errors
+/// When it is neither.
+pub(super) fn source(name_or_path: &str) -> Result<Source<'_>> {
     if let Some(preset) = PRESETS.iter().find(|p| p.name == name_or_path) {
-        return Ok((format!("config {}", preset.name), preset.text.to_string()));
+        return Ok(Source::Shipped(preset));
     }
     let path = Path::new(name_or_path);
     if !path.exists() {
@@ -54,6 +57,11 @@ pub(super) fn source(name_or_path: &str) -> Result<(String, String)> {
             names.join(", ")
         )));
     }
-    let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
-    Ok((path.display().to_string(), text))
+    Ok(Source::File(path))
+}
+
+/// Where a config is from.
+pub(super) enum Source<'a> {
+    Shipped(&'static Preset),
+    File(&'a Path),
 }

@@ -8,7 +8,6 @@ mod address;
 pub mod answers;
 mod cache;
 mod client;
-mod closest;
 mod dataset;
 mod download;
 mod failure;

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::base::closest::did_you_mean;
 use crate::{Error, Result};
 
 /// A shipped config.
@@ -53,8 +54,9 @@ pub(super) fn source(name_or_path: &str) -> Result<Source<'_>> {
     if !path.exists() {
         let names: Vec<&str> = PRESETS.iter().map(|p| p.name).collect();
         return Err(Error::invalid(format!(
-            "config {name_or_path}: neither a file nor one of {}",
-            names.join(", ")
+            "config {name_or_path}: neither a file nor one of {}{}",
+            names.join(", "),
+            did_you_mean(name_or_path, names.iter().copied())
         )));
     }
     Ok(Source::File(path))

@@ -14,6 +14,7 @@ use super::scheme::ChunkScheme;
 use super::text::Meter;
 use super::{TokenFile, Tokenizer, text};
 use crate::base::atomic::digest_file;
+use crate::base::closest::did_you_mean;
 use crate::base::data_dir;
 use crate::base::hex;
 use crate::hub;
@@ -76,9 +77,10 @@ fn find_or_make(name: &str, options: &DatasetOptions) -> Result<(PathBuf, TokenF
     match recipe(name) {
         Some(recipe) => from_hub(name, &recipe, options),
         None => Err(Error::invalid(format!(
-            "{name}: no such file, and no such data set; the data sets are {}, {} and ORG/NAME on the hub",
+            "{name}: no such file, and no such data set; the data sets are {}, {} and ORG/NAME on the hub{}",
             EMBEDDED.map(|(name, _)| name).join(", "),
-            HUB.join(", ")
+            HUB.join(", "),
+            did_you_mean(name, EMBEDDED.iter().map(|(name, _)| *name).chain(HUB))
         ))),
     }
 }

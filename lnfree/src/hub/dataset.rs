@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use super::cache::RepoCache;
 use super::client::Client;
-use super::closest::closest;
 use super::download::{Download, persist};
 use super::failure::{Failure, Kind};
 use super::fetch::Fetch;
 use super::names::RepoId;
 use super::remote::RemoteFile;
 use super::settings::Settings;
+use crate::base::closest::closest;
 use crate::base::console::say;
 use crate::{Error, Result};
 

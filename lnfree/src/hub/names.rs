@@ -4,7 +4,7 @@ use std::path::Path;
 
 use hf_hub::RepoType;
 
-use super::closest::closest;
+use crate::base::closest::closest;
 use crate::{Error, Result};
 
 /// The models that the repository of lnfree carries: the original, whose tokenizer serves all, the control, the LN-free one.

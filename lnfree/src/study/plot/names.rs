@@ -68,6 +68,14 @@ impl fmt::Display for ModelName {
 /// number.
 pub fn distinct_names(rows: &[EvalRow]) -> Vec<ModelName> {
     let mut names: Vec<ModelName> = rows.iter().map(ModelName::of).collect();
+    // What the family is called is its original: `nano` beside `nano_LNFree200`.
+    let families: HashSet<String> = names.iter().map(|name| name.group.clone()).collect();
+    for name in names.iter_mut().filter(|name| name.role == Role::Other) {
+        if !name.variant.is_empty() && families.contains(&name.variant) {
+            let group = std::mem::take(&mut name.variant);
+            *name = ModelName { group, role: Role::Original, variant: String::new() };
+        }
+    }
     let mut seen = HashSet::new();
     let shared: HashSet<ModelName> = (names.iter().zip(rows))
         .filter(|(name, row)| !seen.insert((*name, &row.dataset)))
@@ -178,6 +186,15 @@ mod tests {
             ModelName::of(&row(Some(" "), "openai-community/gpt2", "transformers")).role,
             Role::Original
         );
+    }
+
+    #[test]
+    fn a_family_s_name_is_its_original() {
+        let rows = ["nano", "nano_LNFree200", "other"].map(|label| row(Some(label), "x", "transformers"));
+        let found: Vec<_> = distinct_names(&rows).iter().map(|name| (name.role, name.to_string())).collect();
+        let names =
+            [(Role::Original, "nano original"), (Role::LnFree, "nano LN-free 200"), (Role::Other, "other")];
+        assert_eq!(found, names.map(|(role, name)| (role, name.to_string())));
     }
 
     #[test]

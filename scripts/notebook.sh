@@ -86,7 +86,12 @@ build_inputs() {
     pwd -P
     (cd "${LIBTORCH:-$ROOT/.libtorch}" && pwd -P)
     cat Cargo.lock .cargo/config.toml lnfree/Cargo.toml lnfree/build.rs | cksum
-    find lnfree/src lnfree/native -type f -exec cksum {} + | sort
+    find lnfree/src lnfree/native lnfree/build -type f -exec cksum {} + | sort
+}
+
+# The first line of a log that speaks of an error, or else its last.
+why() {
+    grep -m 1 -E '(^|[^a-z])[eE]rror' "$1" || tail -n 1 "$1"
 }
 
 # Compiles the crate and its dependencies the way cells need them, for all kernels to take over.
@@ -98,7 +103,7 @@ warm_up() {
     cargo fetch --locked --quiet || die 'the dependencies could not be downloaded, see above: run again when there is a network'
     rm -f "$CELLS/warm/complete"
     LNFREE_WARM_UP=1 run_notebooks --warm-up >"$STATE/warm-up.log" 2>&1 ||
-        die "lnfree could not be compiled for notebooks: $(grep -m 1 . "$STATE/warm-up.log" || true), see $STATE/warm-up.log"
+        die "lnfree could not be compiled for notebooks: $(why "$STATE/warm-up.log"), see $STATE/warm-up.log"
     printf '%s\n%s\n' "$inputs" "$(date +%s)-$$-$RANDOM" >"$CELLS/warm/complete"
 }
 

@@ -22,9 +22,14 @@ libraries=LD_LIBRARY_PATH
 [ "$(uname -s)" != Darwin ] || libraries=DYLD_LIBRARY_PATH
 export "$libraries=$(rustc --print target-libdir)${!libraries:+:${!libraries}}"
 
+# Offline, cargo would take the newest versions that any Rust work has left on this machine; with our Cargo.lock beside the crate that
+# evcxr makes, cells have the versions that lnfree is tested with.
+lock_versions() { cp "$ROOT/Cargo.lock" "$EVCXR_TMPDIR/"; }
+
 if [ -n "${LNFREE_WARM_UP:-}" ]; then
     export EVCXR_TMPDIR=$CELLS/warm
     mkdir -p "$EVCXR_TMPDIR"
+    lock_versions
     exec "$evcxr" --control_file "$connection"
 fi
 
@@ -43,6 +48,7 @@ if [ -e "$CELLS/warm/complete" ] && ! cmp -s "$CELLS/warm/complete" "$EVCXR_TMPD
     [ "$(uname -s)" != Linux ] || copy+=(--reflink=auto)
     "${copy[@]}" "$CELLS/warm" "$EVCXR_TMPDIR"
 fi
+lock_versions
 # What cells of the last kernel left; a library of the same name would be taken for the new one.
 rm -f "$EVCXR_TMPDIR"/target/*/debug/libcode_*
 

@@ -22,14 +22,22 @@ libraries=LD_LIBRARY_PATH
 [ "$(uname -s)" != Darwin ] || libraries=DYLD_LIBRARY_PATH
 export "$libraries=$(rustc --print target-libdir)${!libraries:+:${!libraries}}"
 
-# Offline, cargo would take the newest versions that any Rust work has left on this machine; with our Cargo.lock beside the crate that
-# evcxr makes, cells have the versions that lnfree is tested with.
-lock_versions() { cp "$ROOT/Cargo.lock" "$EVCXR_TMPDIR/"; }
+# evcxr asks rustup for cargo, or else the search path: both lead to cargo.sh.
+LNFREE_CARGO=$(rustup which cargo 2>/dev/null || command -v cargo)
+LNFREE_RUSTUP=$(command -v rustup || true)
+export LNFREE_CARGO LNFREE_RUSTUP LNFREE_CARGO_LOCK=$ROOT/Cargo.lock
+mkdir -p "$STATE/tools"
+ln -sf "$ROOT/scripts/notebooks/cargo.sh" "$STATE/tools/cargo"
+if [ -n "$LNFREE_RUSTUP" ]; then
+    ln -sf "$ROOT/scripts/notebooks/cargo.sh" "$STATE/tools/rustup"
+else
+    rm -f "$STATE/tools/rustup"
+fi
+export PATH=$STATE/tools:$PATH
 
 if [ -n "${LNFREE_WARM_UP:-}" ]; then
     export EVCXR_TMPDIR=$CELLS/warm
     mkdir -p "$EVCXR_TMPDIR"
-    lock_versions
     exec "$evcxr" --control_file "$connection"
 fi
 
@@ -48,7 +56,6 @@ if [ -e "$CELLS/warm/complete" ] && ! cmp -s "$CELLS/warm/complete" "$EVCXR_TMPD
     [ "$(uname -s)" != Linux ] || copy+=(--reflink=auto)
     "${copy[@]}" "$CELLS/warm" "$EVCXR_TMPDIR"
 fi
-lock_versions
 # What cells of the last kernel left; a library of the same name would be taken for the new one.
 rm -f "$EVCXR_TMPDIR"/target/*/debug/libcode_*
 

@@ -12,7 +12,8 @@ fn main() {
     println!("cargo:rerun-if-changed={SYMBOLS}");
     // Set by torch-sys to the folder it linked against. RUNPATH, so that LD_LIBRARY_PATH still wins.
     let Ok(lib) = std::env::var("DEP_TCH_LIBTORCH_LIB") else { return };
-    // The folder itself and not a link to it: an installed program outlives the repository that it was built in.
+    // The folder itself and not a link to it: an installed program outlives the repository that it was built
+    // in.
     let lib = std::fs::canonicalize(&lib).map_or(lib, |folder| folder.to_string_lossy().into_owned());
     println!("cargo:rustc-link-arg=-Wl,-rpath,{lib}");
     println!("cargo:rustc-env=LNFREE_LINKED_LIBTORCH={lib}");
@@ -59,8 +60,8 @@ fn compile_native(lib: &Path) {
     build.file(one_file()).compile("lnfree_native");
 }
 
-/// One file that includes all the others, behind the declarations that they have to keep to: reading libtorch's headers takes longer than
-/// all the rest.
+/// One file that includes all the others, behind the declarations that they have to keep to: reading
+/// libtorch's headers takes longer than all the rest.
 fn one_file() -> PathBuf {
     let symbols = std::fs::read_to_string(SYMBOLS).unwrap_or_else(|e| panic!("{SYMBOLS}: {e}"));
     let declarations = write("declarations.hpp", &declarations::header(&symbols));
@@ -115,7 +116,8 @@ fn cxx() -> cc::Build {
     build
         .cpp(true)
         .std("c++17")
-        // clang 18 and later write the types of template arguments into symbols; libtorch was compiled before that.
+        // clang 18 and later write the types of template arguments into symbols; libtorch was compiled before
+        // that.
         .flag_if_supported("-fclang-abi-compat=17")
         .opt_level(3)
         .warnings(true)

@@ -1,8 +1,8 @@
-//! What LayerNorm costs in training: optimizer steps with it and without, on random weights, in turn, so that a machine that gets slower
-//! does so for both.
+//! What LayerNorm costs in training: optimizer steps with it and without, on random weights, in turn, so that
+//! a machine that gets slower does so for both.
 //!
-//! `cargo run --release --example ln_free_step -- gpt2|nano float32|bfloat16 [ACCUMULATION ROUNDS]`. A step of nano's shape has 32 sequences
-//! of 128 tokens in a micro-batch, one of GPT-2 small's 1 of 1,024.
+//! `cargo run --release --example ln_free_step -- gpt2|nano float32|bfloat16 [ACCUMULATION ROUNDS]`. A step
+//! of nano's shape has 32 sequences of 128 tokens in a micro-batch, one of GPT-2 small's 1 of 1,024.
 
 use std::time::Instant;
 

@@ -1,4 +1,5 @@
-//! Writes a model folder again with its weights in float16, for `data/` to carry: half the size, the same losses to 1e-4
+//! Writes a model folder again with its weights in float16, for `data/` to carry: half the size, the same
+//! losses to 1e-4
 //!
 //! ```text
 //! cargo run --example nano_half -- runs/demo/vanilla/checkpoints/latest data/nano_vanilla200

@@ -115,8 +115,8 @@ fn clean(paragraph: &str) -> String {
 
 /// Cuts a text into nearly equal documents, at ends of paragraphs or, inside long paragraphs, of sentences.
 ///
-/// Pieces are joined by spaces: the package of speeches has no paragraph marks, and a model trained on it would meet
-/// a newline for the first time in the book.
+/// Pieces are joined by spaces: the package of speeches has no paragraph marks, and a model trained on it
+/// would meet a newline for the first time in the book.
 fn cut(paragraphs: &[String]) -> Vec<String> {
     let pieces: Vec<&str> = paragraphs.iter().flat_map(|p| pieces_of(p)).collect();
     let total: usize = pieces.iter().map(|piece| piece.len()).sum();
@@ -124,7 +124,8 @@ fn cut(paragraphs: &[String]) -> Vec<String> {
     let mut documents: Vec<Vec<&str>> = vec![Vec::new()];
     let mut done = 0;
     for piece in pieces {
-        // The next document starts once more than half of this piece lies beyond the end due for the last one.
+        // The next document starts once more than half of this piece lies beyond the end due for the last
+        // one.
         if done > 0 && (done + piece.len() / 2) * count >= total * documents.len() {
             documents.push(Vec::new());
         }
@@ -152,8 +153,8 @@ fn pieces_of(paragraph: &str) -> Vec<&str> {
     pieces
 }
 
-/// Whether a sentence ends between `before` and `after`. Misses some ends, so that it hardly ever invents one:
-/// titles ("Mr."), initials ("U.S.", "J.") and numbers ("No. 5") do not count.
+/// Whether a sentence ends between `before` and `after`. Misses some ends, so that it hardly ever invents
+/// one: titles ("Mr."), initials ("U.S.", "J.") and numbers ("No. 5") do not count.
 fn ends_sentence(before: &str, after: &str) -> bool {
     let word = before.rsplit(' ').next().unwrap_or_default().trim_end_matches(['"', '\'', ')', ']']);
     let next = after.trim_start_matches(['"', '\'', '(', '[']).chars().next();

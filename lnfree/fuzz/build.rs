@@ -1,4 +1,5 @@
-//! Lets the search and its tests find libtorch without LD_LIBRARY_PATH, as lnfree's own build script does for lnfree.
+//! Lets the search and its tests find libtorch without LD_LIBRARY_PATH, as lnfree's own build script does for
+//! lnfree.
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");

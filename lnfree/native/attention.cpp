@@ -1,6 +1,7 @@
-// Causal attention, z = softmax(q k^T / sqrt(d)) v, by tiles of queries and keys, so that no [pos, pos] matrix is ever in memory; its gradients
-// come from the same tiles made again, and the logarithm of each query's sum of exponentials, as in FlashAttention-2 (arXiv 2307.08691, algorithms 1 and 2).
-// libtorch has the same on a CPU, with products by a library that takes longer to begin one of this size than to do it.
+// Causal attention, z = softmax(q k^T / sqrt(d)) v, by tiles of queries and keys, so that no [pos, pos]
+// matrix is ever in memory; its gradients come from the same tiles made again, and the logarithm of each
+// query's sum of exponentials, as in FlashAttention-2 (arXiv 2307.08691, algorithms 1 and 2). libtorch has
+// the same on a CPU, with products by a library that takes longer to begin one of this size than to do it.
 #include "dispatch.hpp"
 #include "loops.hpp"
 #include "matmul.hpp"
@@ -141,7 +142,8 @@ template <typename U, typename F> void by_head(Sizes size, F &&work) {
 // Two bfloat16 of a row are read as one word.
 at::Tensor dense(const at::Tensor &x) { return x.stride(3) == 1 && x.stride(2) % 2 == 0 ? x : x.contiguous(); }
 
-// [batch, head, pos, d] in memory as [batch, pos, head, d], so that heads are side by side for what reads them next.
+// [batch, head, pos, d] in memory as [batch, pos, head, d], so that heads are side by side for what reads
+// them next.
 at::Tensor heads_aside(Sizes size, const at::TensorOptions &options) {
     return at::empty({size.batch, size.pos, size.heads, size.d}, options).transpose(1, 2);
 }
@@ -198,7 +200,8 @@ struct Attention : torch::autograd::Function<Attention> {
     }
 };
 
-// Whether it is ours to do: where vectors are wide enough that it was measured to be faster than libtorch's, or where a test wants it.
+// Whether it is ours to do: where vectors are wide enough that it was measured to be faster than libtorch's,
+// or where a test wants it.
 bool is_ours(const at::Tensor &q) {
     if (!for_cpu_kernels(q) || q.size(3) % STEP != 0 || q.numel() == 0) return false;
     const bool known = q.scalar_type() == at::kFloat || q.scalar_type() == at::kBFloat16;

@@ -1,5 +1,5 @@
-// A fake LN as an operation on activations, where no matrix has taken it in. libtorch's operations would pass over the activations some five
-// times, and twice as often for the gradients.
+// A fake LN as an operation on activations, where no matrix has taken it in. libtorch's operations would pass
+// over the activations some five times, and twice as often for the gradients.
 #include "fake_norm.hpp"
 #include "result.hpp"
 
@@ -58,8 +58,8 @@ struct FakeNorm : torch::autograd::Function<FakeNorm> {
 
 } // namespace
 
-// `x` float32 [.., n] on the CPU; `std` float32, one number or one for each row (of a group of rows that repeats); `weight` and `bias` [n]. The
-// result is bfloat16 if that is asked for, else float32.
+// `x` float32 [.., n] on the CPU; `std` float32, one number or one for each row (of a group of rows that
+// repeats); `weight` and `bias` [n]. The result is bfloat16 if that is asked for, else float32.
 extern "C" at::Tensor *lnfree_fake_norm(const at::Tensor *x, const at::Tensor *weight, const at::Tensor *bias, const at::Tensor *std,
                                         bool bfloat16) {
     return guarded_tensor([&] { return FakeNorm::apply(*x, *weight, *bias, *std, bfloat16 ? at::kBFloat16 : at::kFloat); });

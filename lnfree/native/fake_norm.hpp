@@ -20,7 +20,8 @@ inline Divisor divisor(const at::Tensor &std) { return {std.const_data_ptr<float
 
 inline at::Tensor wide(const at::Tensor &x) { return x.to(at::kFloat).contiguous(); }
 
-// Sums of weight's and bias's gradients, apart for every ROWS_AT_ONCE of the rows, so that no number of threads changes them.
+// Sums of weight's and bias's gradients, apart for every ROWS_AT_ONCE of the rows, so that no number of
+// threads changes them.
 struct RowSums {
     int64_t rows, n, parts;
     at::Tensor sums;

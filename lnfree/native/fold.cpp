@@ -1,5 +1,6 @@
-// A fake LN put into the columns of the matrix that reads it, and taken out of their gradients; formulas are in src/model/step.rs. libtorch's
-// operations would pass over such matrices some ten times: here both stages of a strip of columns find it in the cache.
+// A fake LN put into the columns of the matrix that reads it, and taken out of their gradients; formulas are
+// in src/model/step.rs. libtorch's operations would pass over such matrices some ten times: here both stages
+// of a strip of columns find it in the cache.
 #include "dispatch.hpp"
 #include "loops.hpp"
 #include "parallel.hpp"
@@ -56,8 +57,8 @@ void unfold_all(const at::Tensor &grad, const at::Tensor &weight, const float *g
 
 } // namespace
 
-// `weight` and `to` [in, out], each float32 or bfloat16 on the CPU with rows of neighbours; `gain` and `beta` float32 [in]. Writes
-// C diag(gain) weight into `to`; returns beta^T weight, float32 [out].
+// `weight` and `to` [in, out], each float32 or bfloat16 on the CPU with rows of neighbours; `gain` and `beta`
+// float32 [in]. Writes C diag(gain) weight into `to`; returns beta^T weight, float32 [out].
 extern "C" at::Tensor *lnfree_fold(const at::Tensor *weight, const at::Tensor *gain, const at::Tensor *beta, const at::Tensor *to) {
     return guarded_tensor([&] {
         at::Tensor carried = at::empty({weight->size(1)}, gain->options());
@@ -72,8 +73,9 @@ extern "C" at::Tensor *lnfree_fold(const at::Tensor *weight, const at::Tensor *g
     });
 }
 
-// `grad` and `weight` [in, out], both float32 or both bfloat16 on the CPU with rows of neighbours; `gain` and `beta` float32 [in], `bias_grad`
-// float32 [out]. Turns `grad` into the gradient of what was folded; returns rowsum(C grad * weight) and weight bias_grad, float32 [2, in].
+// `grad` and `weight` [in, out], both float32 or both bfloat16 on the CPU with rows of neighbours; `gain` and
+// `beta` float32 [in], `bias_grad` float32 [out]. Turns `grad` into the gradient of what was folded; returns
+// rowsum(C grad * weight) and weight bias_grad, float32 [2, in].
 extern "C" at::Tensor *lnfree_unfold(const at::Tensor *grad, const at::Tensor *weight, const at::Tensor *gain, const at::Tensor *beta,
                                      const at::Tensor *bias_grad) {
     return guarded_tensor([&] {

@@ -14,7 +14,8 @@ constexpr int KERNELS = 2 * static_cast<int>(GpuKernel::Count), DEVICES = 64;
 // Enough to keep a processor of the GPU busy with two rows of logits.
 constexpr int THREADS = 512;
 
-// A device's kernels, with the driver's functions cuLaunchKernel, cuCtxGetCurrent and cuCtxSetCurrent; written before anybody asks for them.
+// A device's kernels, with the driver's functions cuLaunchKernel, cuCtxGetCurrent and cuCtxSetCurrent;
+// written before anybody asks for them.
 struct Gpu {
     int (*launch)(void *, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, void *, void **, void **) = nullptr;
     int (*current)(void **) = nullptr;
@@ -62,7 +63,8 @@ extern "C" int lnfree_set_gpu_kernels(int64_t device, void *const *driver, void 
     });
 }
 
-// The first n columns of logits [rows, stride] become the gradient of the weighted sum of losses, the others zeros; returns the losses.
+// The first n columns of logits [rows, stride] become the gradient of the weighted sum of losses, the others
+// zeros; returns the losses.
 extern "C" at::Tensor *lnfree_gpu_logits_to_gradient(const at::Tensor *logits, int64_t n, const at::Tensor *targets, const at::Tensor *weights) {
     return guarded_tensor([&] {
         const int64_t rows = logits->size(0), stride = logits->size(1);

@@ -1,4 +1,5 @@
-// Starts our kernels on NVIDIA GPUs, cuda/rows.cu; src/device/gpu_kernels.rs compiles them and finds them in CUDA's driver.
+// Starts our kernels on NVIDIA GPUs, cuda/rows.cu; src/device/gpu_kernels.rs compiles them and finds them in
+// CUDA's driver.
 #pragma once
 #include <ATen/core/Tensor.h>
 

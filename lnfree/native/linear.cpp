@@ -1,7 +1,7 @@
 // y = x @ weight + bias, whose gradients can go straight into float32 buffers.
 //
-// libtorch's autograd would make every micro-batch's weight gradient as a tensor of its own, in the type of the computation, convert it, and add
-// it; and it would convert the weights anew in every forward.
+// libtorch's autograd would make every micro-batch's weight gradient as a tensor of its own, in the type of
+// the computation, convert it, and add it; and it would convert the weights anew in every forward.
 #include "matmul.hpp"
 #include "result.hpp"
 
@@ -14,7 +14,8 @@ using torch::autograd::variable_list;
 
 at::Tensor rows(const at::Tensor &x) { return x.reshape({-1, x.size(-1)}); }
 
-// Where gradients go; undefined for autograd's own way. In a struct, so that autograd does not take them for inputs.
+// Where gradients go; undefined for autograd's own way. In a struct, so that autograd does not take them for
+// inputs.
 struct Into {
     at::Tensor weight, bias;
 };

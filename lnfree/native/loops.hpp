@@ -1,10 +1,12 @@
-// The loops of all kernels, compiled once for each instruction set (loops/level.cpp) and chosen when the program runs.
+// The loops of all kernels, compiled once for each instruction set (loops/level.cpp) and chosen when the
+// program runs.
 #pragma once
 #include <cstdint>
 
 namespace lnfree {
 
-// What is known of one position after some blocks of the vocabulary; src/base/ffi/symbols.rs has the same struct.
+// What is known of one position after some blocks of the vocabulary; src/base/ffi/symbols.rs has the same
+// struct.
 struct TokenSums {
     double total;    // sum of e^(x-top)
     double weighted; // sum of (x-top) e^(x-top)
@@ -41,7 +43,8 @@ template <typename T> struct Columns {
     int64_t stride, rows, width;
 };
 
-// Columns of a matrix at a time: those of 2,000 rows in float32 fit a cache of a megabyte, and memory is read in long enough pieces.
+// Columns of a matrix at a time: those of 2,000 rows in float32 fit a cache of a megabyte, and memory is read
+// in long enough pieces.
 constexpr int64_t STRIP = 128;
 
 // Rows of a tile of attention: two float32 tiles fit the first cache, where the exponentials then read them.
@@ -96,7 +99,8 @@ struct LoopTable {
     void (*raise_tops)(const float *scores, bool diagonal, Queries &queries);
     void (*finish_tops)(const Queries &queries, float scale, float *top);
     void (*finish_totals)(const Queries &queries, float *total);
-    // `count` rows of `width` words, `stride` apart, then rows of zeros up to `padded`, a multiple of STEP; to [width, padded].
+    // `count` rows of `width` words, `stride` apart, then rows of zeros up to `padded`, a multiple of STEP;
+    // to [width, padded].
     void (*transpose_words)(const uint32_t *from, int64_t stride, int64_t count, int64_t padded, int64_t width, uint32_t *to);
     // To [TILE, d], the two numbers of a column in a pair of rows side by side.
     void (*pack_pairs)(Rows<uint16_t> x, uint16_t *to);
@@ -109,7 +113,8 @@ struct LoopTable {
     }
 };
 
-// The loops of the level in force on this thread, as far as the processor has it. Work that goes to other threads takes them along.
+// The loops of the level in force on this thread, as far as the processor has it. Work that goes to other
+// threads takes them along.
 const LoopTable &loops();
 
 } // namespace lnfree

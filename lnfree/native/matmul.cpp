@@ -26,8 +26,8 @@ namespace {
 // Products of fewer operations are not worth oneDNN's set-up.
 constexpr int64_t SMALLEST = 1 << 20;
 
-// result = beta * result + alpha * a b in oneDNN. libtorch has it for its own bfloat16 products and declares it in no public header, so it is looked up
-// when the program runs; null where this libtorch has none.
+// result = beta * result + alpha * a b in oneDNN. libtorch has it for its own bfloat16 products and declares
+// it in no public header, so it is looked up when the program runs; null where this libtorch has none.
 using Matmul = void(const at::Tensor &a, const at::Tensor &b, const at::Tensor &result, float beta, float alpha);
 
 Matmul *onednn_matmul() {
@@ -43,7 +43,8 @@ bool by_onednn(const at::Tensor &a, int64_t m, int64_t k, int64_t n) {
     return onednn_chosen && known && for_cpu_kernels(a) && m > 1 && m * k * n >= SMALLEST && onednn_matmul();
 }
 
-// oneDNN may refuse a product, and does where memory is short, before it has written anything: then libtorch does it, or says what is wrong.
+// oneDNN may refuse a product, and does where memory is short, before it has written anything: then libtorch
+// does it, or says what is wrong.
 template <typename F> bool worked(F &&work) {
     try {
         work();
@@ -87,7 +88,8 @@ bool bfloat16_pays() { return bfloat16_chosen || kernels() == Kernels::Bf16; }
 
 at::Tensor affine(const at::Tensor &x, const at::Tensor &weight, const std::optional<at::Tensor> &bias) {
     at::Tensor y;
-    // Some columns of a wider matrix are not a layout that oneDNN has fast code for here: it would take a thousand times as long.
+    // Some columns of a wider matrix are not a layout that oneDNN has fast code for here: it would take a
+    // thousand times as long.
     const bool dense = weight.is_contiguous() || weight.t().is_contiguous();
     const auto fast = [&] { y = onednn_affine().call(x, (dense ? weight : weight.contiguous()).t(), bias, "none", c10::List<std::optional<at::Scalar>>(), ""); };
     if (by_onednn(x, x.size(0), x.size(1), weight.size(1)) && worked(fast)) return y;
@@ -122,8 +124,9 @@ extern "C" int lnfree_add_product(at::Tensor *into, const at::Tensor *a, const a
     return lnfree::guarded([&] { lnfree::add_product(*into, *a, *b); });
 }
 
-// Seconds that float32 products of m x k by k x n matrices take by libtorch's own choice, by oneDNN (infinite where it cannot be called), and in
-// bfloat16 by the faster of both: the best of several, in turn. Returns 0 if it worked.
+// Seconds that float32 products of m x k by k x n matrices take by libtorch's own choice, by oneDNN (infinite
+// where it cannot be called), and in bfloat16 by the faster of both: the best of several, in turn. Returns 0
+// if it worked.
 extern "C" int lnfree_time_products(int64_t m, int64_t k, int64_t n, double *seconds) {
     return lnfree::guarded([&] {
         const c10::AutoGradMode off(false);

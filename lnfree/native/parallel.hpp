@@ -1,4 +1,5 @@
-// Work on libtorch's own threads. Threads of ours would share the cores with these, which spin for a while after every operation.
+// Work on libtorch's own threads. Threads of ours would share the cores with these, which spin for a while
+// after every operation.
 #pragma once
 #include <cstdint>
 #include <functional>

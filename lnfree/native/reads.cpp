@@ -1,5 +1,6 @@
-// Watches a thread, and the backwards that it starts, for what makes the host wait for a device: numbers read back, and shapes that depend on
-// numbers. On a CPU, where nothing is copied, operations count by their names and arguments, so that the path of a GPU can be tested without one.
+// Watches a thread, and the backwards that it starts, for what makes the host wait for a device: numbers read
+// back, and shapes that depend on numbers. On a CPU, where nothing is copied, operations count by their names
+// and arguments, so that the path of a GPU can be tested without one.
 #include "result.hpp"
 
 #include <ATen/record_function.h>
@@ -27,7 +28,8 @@ struct Within : at::ObserverContext {};
 
 bool is_cpu(const c10::IValue &device) { return device.isDevice() && device.toDevice().is_cpu(); }
 
-// Whether tensor `from` goes to the host: from a device, or, where all is on a CPU, by a call that names nothing but that.
+// Whether tensor `from` goes to the host: from a device, or, where all is on a CPU, by a call that names
+// nothing but that.
 bool reads_back(const at::Tensor &from, bool to_cpu, bool names_nothing_else) {
     return to_cpu && (!from.is_cpu() || names_nothing_else);
 }

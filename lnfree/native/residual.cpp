@@ -1,5 +1,6 @@
-// What a branch adds to the residual stream, with what the next reader needs of the sum while it is in the cache: its fake LN, or its numbers in
-// bfloat16, and its sigma. Likewise backwards: the gradients of both meet in one pass.
+// What a branch adds to the residual stream, with what the next reader needs of the sum while it is in the
+// cache: its fake LN, or its numbers in bfloat16, and its sigma. Likewise backwards: the gradients of both
+// meet in one pass.
 #include "fake_norm.hpp"
 #include "gpu.hpp"
 #include "result.hpp"
@@ -136,10 +137,11 @@ std::optional<at::Tensor> or_none(const at::Tensor *x) { return x ? std::optiona
 
 } // namespace
 
-// x float32 [.., n] + branch, float32 or bfloat16 of the same shape, both on the CPU, or on a GPU that has our kernels, where n is a multiple of 4
-// and at most 4096. `weight`, `bias` [n] and `std` float32, one number, are the
-// fake LN that reads the sum, or null. `out` takes the sum, what is read of it (its fake LN, or itself in bfloat16) and its sigma [..], which is not
-// differentiable; null where not wanted. Returns 0 if it worked.
+// x float32 [.., n] + branch, float32 or bfloat16 of the same shape, both on the CPU, or on a GPU that has
+// our kernels, where n is a multiple of 4 and at most 4096. `weight`, `bias` [n] and `std` float32, one
+// number, are the fake LN that reads the sum, or null. `out` takes the sum, what is read of it (its fake LN,
+// or itself in bfloat16) and its sigma [..], which is not differentiable; null where not wanted. Returns 0 if
+// it worked.
 extern "C" int lnfree_residual(const at::Tensor *x, const at::Tensor *branch, const at::Tensor *weight, const at::Tensor *bias,
                                const at::Tensor *std, bool bfloat16, bool observe, double eps, at::Tensor **out) {
     return guarded([&] {

@@ -12,7 +12,8 @@ namespace lnfree {
 // What went wrong last on a thread.
 struct Failure {
     std::string text;
-    // Whether it was lack of memory, by the exception's type: a device's or a CPU's allocator has one for each.
+    // Whether it was lack of memory, by the exception's type: a device's or a CPU's allocator has one for
+    // each.
     bool memory = false;
 };
 

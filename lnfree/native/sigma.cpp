@@ -1,4 +1,5 @@
-// sigma = sqrt(var(x) + eps) over the last axis, which libtorch has no single operation for: its own would read and write x several times.
+// sigma = sqrt(var(x) + eps) over the last axis, which libtorch has no single operation for: its own would
+// read and write x several times.
 #include "dispatch.hpp"
 #include "loops.hpp"
 #include "parallel.hpp"

@@ -1,7 +1,8 @@
 // Square tiles of attention matrices, in float32 or bfloat16, and their products.
 //
-// A product a b reads a row by row; how it reads b depends on the type. float32: row by row. bfloat16: in pairs of rows, the two numbers of a
-// column side by side, which is what the instruction for it multiplies. Such a b is called packed.
+// A product a b reads a row by row; how it reads b depends on the type. float32: row by row. bfloat16: in
+// pairs of rows, the two numbers of a column side by side, which is what the instruction for it multiplies.
+// Such a b is called packed.
 #pragma once
 #include "loops.hpp"
 
@@ -12,7 +13,8 @@ namespace lnfree {
 // [rows, columns] to [columns, rows]; rows are a multiple of STEP.
 void transpose(const LoopTable &table, const float *x, int64_t rows, int64_t columns, float *to);
 
-// What is done with tiles of U. Rows that are given have d numbers; tiles have TILE rows, of zeros where there are no more.
+// What is done with tiles of U. Rows that are given have d numbers; tiles have TILE rows, of zeros where
+// there are no more.
 template <typename U> class Tiles;
 
 template <> class Tiles<float> {

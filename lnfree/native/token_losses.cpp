@@ -1,14 +1,15 @@
-// Loss, entropy and confidence of tokens, from logits that come a block of the vocabulary at a time and are read while they are
-// in the cache. libtorch's operations would each read and write all logits again, which on a CPU costs as much as a seventh of the
-// forward.
+// Loss, entropy and confidence of tokens, from logits that come a block of the vocabulary at a time and are
+// read while they are in the cache. libtorch's operations would each read and write all logits again, which
+// on a CPU costs as much as a seventh of the forward.
 #include "loops.hpp"
 #include "parallel.hpp"
 #include "result.hpp"
 
 using namespace lnfree;
 
-// Adds logits [n, tokens], float32 or bfloat16 on the CPU, rows of neighbours, of the tokens from `first` on to the sums of n positions, which
-// begin as {top -inf, best -1, rest 0}. A NaN among the logits ends up in `total`. Returns 0 if it worked.
+// Adds logits [n, tokens], float32 or bfloat16 on the CPU, rows of neighbours, of the tokens from `first` on
+// to the sums of n positions, which begin as {top -inf, best -1, rest 0}. A NaN among the logits ends up in
+// `total`. Returns 0 if it worked.
 extern "C" int lnfree_add_logits(const at::Tensor *logits, int64_t first, const int64_t *targets, TokenSums *sums) {
     return guarded([&] {
         const int64_t n_cols = logits->size(1), stride = logits->stride(0);

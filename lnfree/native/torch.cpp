@@ -17,9 +17,10 @@
 #include <string>
 #include <vector>
 
-// How exact matrix products on a GPU are. float32 ones may round their factors to TF32 or may not. bfloat16 ones add up in float32 also where
-// cuBLAS splits a sum: by default libtorch lets it add the parts in bfloat16, which loses digits in the longest sums, those of gradients over
-// all tokens. Returns 0 if it worked.
+// How exact matrix products on a GPU are. float32 ones may round their factors to TF32 or may not. bfloat16
+// ones add up in float32 also where cuBLAS splits a sum: by default libtorch lets it add the parts in
+// bfloat16, which loses digits in the longest sums, those of gradients over all tokens. Returns 0 if it
+// worked.
 extern "C" int lnfree_set_product_precision(bool tf32) {
     return lnfree::guarded([&] {
         at::globalContext().setAllowTF32CuBLAS(tf32);
@@ -53,7 +54,8 @@ extern "C" int lnfree_empty_cuda_cache() {
     return lnfree::guarded([&] { c10::getDeviceAllocator(c10::DeviceType::CUDA)->emptyCache(); });
 }
 
-// The bytes of a CUDA device that nobody holds, those in libtorch's own cache counted in; -1 where that is not known.
+// The bytes of a CUDA device that nobody holds, those in libtorch's own cache counted in; -1 where that is
+// not known.
 extern "C" int64_t lnfree_cuda_free_memory(int device) {
     try {
         auto *allocator = c10::getDeviceAllocator(c10::DeviceType::CUDA);
@@ -67,7 +69,8 @@ extern "C" int64_t lnfree_cuda_free_memory(int device) {
     }
 }
 
-// The most bytes of a CUDA device that tensors have held at once since the last reset; -1 where that is not known.
+// The most bytes of a CUDA device that tensors have held at once since the last reset; -1 where that is not
+// known.
 extern "C" int64_t lnfree_cuda_peak_memory(int device) {
     try {
         auto *allocator = c10::getDeviceAllocator(c10::DeviceType::CUDA);
@@ -88,7 +91,8 @@ extern "C" int lnfree_reset_cuda_peak_memory(int device) {
     }
 }
 
-// A copy of a CPU's tensor in memory that a GPU reads by itself. tch would name a device, of which libtorch says that it is deprecated.
+// A copy of a CPU's tensor in memory that a GPU reads by itself. tch would name a device, of which libtorch
+// says that it is deprecated.
 extern "C" at::Tensor *lnfree_pinned(const at::Tensor *x) {
     return lnfree::guarded_tensor([&] { return x->pin_memory(); });
 }
@@ -115,8 +119,8 @@ extern "C" const char *lnfree_last_error() { return lnfree::last_failure().text.
 // Whether that was lack of memory.
 extern "C" bool lnfree_last_error_is_memory() { return lnfree::last_failure().memory; }
 
-// Fails with an exception of each type that a lack of memory, or something else, has; for tests. 0: a device's allocator, 1: the C++ one,
-// 2: an error of libtorch of no particular type.
+// Fails with an exception of each type that a lack of memory, or something else, has; for tests. 0: a
+// device's allocator, 1: the C++ one, 2: an error of libtorch of no particular type.
 extern "C" int lnfree_fail(int type) {
     return lnfree::guarded([&] {
         if (type == 0) TORCH_CHECK_WITH(OutOfMemoryError, false, "no words that anybody knows");
@@ -130,7 +134,8 @@ extern "C" int lnfree_set_grad(const at::Tensor *parameter, const at::Tensor *gr
     return lnfree::guarded([&] { parameter->mutable_grad() = *grad; });
 }
 
-// Goes on backwards from n tensors with the gradients that arrived at them; null for one, at a tensor of one number.
+// Goes on backwards from n tensors with the gradients that arrived at them; null for one, at a tensor of one
+// number.
 extern "C" int lnfree_backward(const at::Tensor *const *tensors, const at::Tensor *const *grads, int n) {
     return lnfree::guarded([&] {
         torch::autograd::variable_list roots, arrived;
@@ -142,8 +147,8 @@ extern "C" int lnfree_backward(const at::Tensor *const *tensors, const at::Tenso
     });
 }
 
-// AdamW (decoupled decay) of n parameters in one pass over the numbers: gradients are divided by `grad_scale` first. `steps` are float32
-// 0-dim, the number of this step.
+// AdamW (decoupled decay) of n parameters in one pass over the numbers: gradients are divided by `grad_scale`
+// first. `steps` are float32 0-dim, the number of this step.
 extern "C" int lnfree_fused_adamw(const at::Tensor *const *parameters, const at::Tensor *const *grads, const at::Tensor *const *exp_avgs,
                                   const at::Tensor *const *exp_avg_sqs, const at::Tensor *step, int n, double lr, double beta1,
                                   double beta2, double weight_decay, double eps, const at::Tensor *grad_scale) {

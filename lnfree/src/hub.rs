@@ -1,7 +1,9 @@
-//! Models, tokenizers and data sets by name: a folder, an embedded model, or a repository of the Hugging Face hub.
+//! Models, tokenizers and data sets by name: a folder, an embedded model, or a repository of the Hugging Face
+//! hub.
 //!
-//! Repositories are kept in the cache that Python's huggingface_hub uses, and its variables are honoured: HF_ENDPOINT,
-//! HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_HUB_OFFLINE. What the cache has is used without asking the network.
+//! Repositories are kept in the cache that Python's huggingface_hub uses, and its variables are honoured:
+//! HF_ENDPOINT, HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_HUB_OFFLINE. What the cache has is used without asking
+//! the network.
 
 mod address;
 #[doc(hidden)]
@@ -41,8 +43,8 @@ pub use settings::{Settings, Token};
 /// Beside config and weights, what a model's repository may have.
 const GENERATION: &str = "generation_config.json";
 
-/// The folder of a model: a path as it is, a model in lnfree's `data/` (`nano`, `nano_vanilla200`, `nano_LNFree200`), or a
-/// repository of the hub, which is downloaded if the cache does not have it.
+/// The folder of a model: a path as it is, a model in lnfree's `data/` (`nano`, `nano_vanilla200`,
+/// `nano_LNFree200`), or a repository of the hub, which is downloaded if the cache does not have it.
 ///
 /// # Errors
 /// When it is none of these, or as [`model`].
@@ -50,8 +52,8 @@ pub fn locate_model(name_or_path: &str) -> Result<PathBuf> {
     locate(name_or_path, model)
 }
 
-/// The folder of a tokenizer, found as [`locate_model`] finds a model; of a repository only the tokenizer is downloaded.
-/// The embedded models share that of `nano`.
+/// The folder of a tokenizer, found as [`locate_model`] finds a model; of a repository only the tokenizer is
+/// downloaded. The embedded models share that of `nano`.
 ///
 /// # Errors
 /// As [`locate_model`].
@@ -66,7 +68,8 @@ fn locate(name_or_path: &str, on_the_hub: impl FnOnce(&str) -> Result<PathBuf>) 
     }
     match name_or_path {
         name if EMBEDDED.contains(&name) => embedded_model(name),
-        // A hub that cannot be reached does not say what it was asked for, and the name may be a mistyped path.
+        // A hub that cannot be reached does not say what it was asked for, and the name may be a mistyped
+        // path.
         name => on_the_hub(name).map_err(|error| match error.to_string() {
             said if said.contains(name) => error,
             said => Error::invalid(format!("{name}: no such folder here, and {said}")),
@@ -129,15 +132,16 @@ impl Hub {
         Hub { settings }
     }
 
-    /// The snapshot folder of a GPT-2 named `ORG/NAME`, `ORG/NAME@REVISION`, or shortly (`gpt2-xl`): config, weights
-    /// (safetensors if there are any, in one file or in shards, else `pytorch_model.bin`), and the tokenizer if it has one.
+    /// The snapshot folder of a GPT-2 named `ORG/NAME`, `ORG/NAME@REVISION`, or shortly (`gpt2-xl`): config,
+    /// weights (safetensors if there are any, in one file or in shards, else `pytorch_model.bin`), and the
+    /// tokenizer if it has one.
     ///
-    /// What the cache lacks is downloaded, an interrupted download is continued, and every file is checked before it is
-    /// used. A branch that is in the cache is not looked up again.
+    /// What the cache lacks is downloaded, an interrupted download is continued, and every file is checked
+    /// before it is used. A branch that is in the cache is not looked up again.
     ///
     /// # Errors
-    /// One line: not a name, no such repository, gated or private, no network, offline and not cached, not a GPT-2, no
-    /// weights, no room, or a file that arrives damaged.
+    /// One line: not a name, no such repository, gated or private, no network, offline and not cached, not a
+    /// GPT-2, no weights, no room, or a file that arrives damaged.
     pub fn model(&self, name: &str) -> Result<PathBuf> {
         self.snapshot(name, Want::Model)
     }
@@ -150,8 +154,9 @@ impl Hub {
         self.snapshot(name, Want::Tokenizer)
     }
 
-    /// The data set repository named `ORG/NAME` or `ORG/NAME@REVISION`, at the commit that it stands for now; none of its files
-    /// is fetched. Offline, or without a network, at the commit that it stood for last, with the files that the cache has.
+    /// The data set repository named `ORG/NAME` or `ORG/NAME@REVISION`, at the commit that it stands for now;
+    /// none of its files is fetched. Offline, or without a network, at the commit that it stood for last,
+    /// with the files that the cache has.
     ///
     /// # Errors
     /// One line: not a name, no such repository, gated or private, no network, or offline and not cached.

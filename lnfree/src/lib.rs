@@ -1,8 +1,10 @@
-//! Take LayerNorm (LN) out of GPT-2 models by fine-tuning, measure what that costs, and hand over LN-free models.
+//! Take LayerNorm (LN) out of GPT-2 models by fine-tuning, measure what that costs, and hand over LN-free
+//! models.
 //!
 //! # Layers
 //!
-//! Each needs only those before it, and no modules anywhere need each other in a circle; `tests/layers.rs` holds the crate to it.
+//! Each needs only those before it, and no modules anywhere need each other in a circle; `tests/layers.rs`
+//! holds the crate to it.
 //!
 //! | layer | what it has |
 //! |---|---|
@@ -25,7 +27,8 @@
 //! | `study` | the layer of that name, with plotly | with `cli` |
 //! | `cli` | the program | yes |
 //!
-//! The modules of `base`, `ops` and `study` that are public are found at the root: [`device`], [`loss`], [`plot`] and so on.
+//! The modules of `base`, `ops` and `study` that are public are found at the root: [`device`], [`loss`],
+//! [`plot`] and so on.
 //!
 //! The method is that of "Transformers Don't Need LayerNorm at Inference Time" (arXiv 2507.02559).
 

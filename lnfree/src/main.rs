@@ -1,4 +1,5 @@
-//! The `lnfree` command: `main` turns errors into exit codes, [`cli::run`] is one `match` over the subcommands.
+//! The `lnfree` command: `main` turns errors into exit codes, [`cli::run`] is one `match` over the
+//! subcommands.
 
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used))]
 // A full or closed stream makes a panic of them: see `cli::out`.

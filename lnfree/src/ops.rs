@@ -1,6 +1,7 @@
-//! Operations on tensors, each under one signature and computed in one of two ways: `reference`, libtorch's operations as one would write
-//! them down, differentiable and for any device; and `native`, the C++ of `native/`, where it is faster and the cargo feature `kernels`
-//! is on. `choose` alone decides which. `lnfree selftest` and the tests hold both to the same numbers.
+//! Operations on tensors, each under one signature and computed in one of two ways: `reference`, libtorch's
+//! operations as one would write them down, differentiable and for any device; and `native`, the C++ of
+//! `native/`, where it is faster and the cargo feature `kernels` is on. `choose` alone decides which.
+//! `lnfree selftest` and the tests hold both to the same numbers.
 
 mod choose;
 pub mod loss;

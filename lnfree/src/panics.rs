@@ -36,7 +36,8 @@ fn describe(panic: &PanicHookInfo<'_>) -> String {
     format!("internal error: {text}{place}; please report this with the command that led to it")
 }
 
-/// The message itself: libtorch's comes wrapped in an unwrapped `Result`, with its newlines escaped and its stack after it.
+/// The message itself: libtorch's comes wrapped in an unwrapped `Result`, with its newlines escaped and its
+/// stack after it.
 fn cause(text: &str) -> &str {
     let text = text.split_once("Torch(\"").map_or(text, |(_, message)| message);
     let end = ["\\n", "\n", "Exception raised from", "\")"].iter().filter_map(|mark| text.find(mark)).min();

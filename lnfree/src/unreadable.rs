@@ -1,7 +1,7 @@
 //! A file that is read in place and cannot be read any more.
 //!
-//! Token files are mapped into memory. Where the disk fails, or somebody cuts the file while it is in use, the system
-//! has no other word for it than SIGBUS, which ends the process; a handler says which file it was.
+//! Token files are mapped into memory. Where the disk fails, or somebody cuts the file while it is in use,
+//! the system has no other word for it than SIGBUS, which ends the process; a handler says which file it was.
 
 use std::ffi::{c_int, c_void};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -33,7 +33,8 @@ extern "C" fn on_bus_error(_: c_int, info: *mut libc::siginfo_t, _: *mut c_void)
         // SAFETY: only waits.
         unsafe { libc::pause() };
     }
-    // SAFETY: the system passes a siginfo that lives as long as the handler runs; for SIGBUS it has an address.
+    // SAFETY: the system passes a siginfo that lives as long as the handler runs; for SIGBUS it has an
+    // address.
     let address = unsafe { (*info).si_addr() } as usize;
     say(b"lnfree: ");
     // SAFETY: only one thread comes here, once.

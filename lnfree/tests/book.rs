@@ -1,4 +1,5 @@
-//! README, the book and CONTRIBUTING.md: their links lead somewhere, their lines are short, and what they repeat of the code is right.
+//! README, the book and CONTRIBUTING.md: their links lead somewhere, their lines are short, and what they
+//! repeat of the code is right.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};

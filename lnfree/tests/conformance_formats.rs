@@ -175,7 +175,8 @@ fn evaluations() {
             assert_eq!(max_abs(after, before), 0.0, "{name}: an evaluation moved the standard deviations");
         }
     }
-    // All 22 sequences count unless the partial batch is dropped, and their order does not depend on the batch size.
+    // All 22 sequences count unless the partial batch is dropped, and their order does not depend on the
+    // batch size.
     let loaded = load("tiny-a", None);
     let all = EvalOptions { batch_size: 5, ..EvalOptions::default() };
     let found = evaluate(&loaded.model, &loaded.ln, &tokens, all, |_| {}).unwrap();

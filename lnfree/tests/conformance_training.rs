@@ -1,4 +1,5 @@
-//! Sixty optimizer steps, each equal to those of the paper's code, with every setting of its standard deviations.
+//! Sixty optimizer steps, each equal to those of the paper's code, with every setting of its standard
+//! deviations.
 
 mod common;
 
@@ -113,7 +114,8 @@ fn check_run(file: &str, mode: Mode, checkpointing: bool, last: Option<&str>) {
     }
 }
 
-/// The key third of c_attn's bias has no gradient but rounding, which Adam blows up: it says nothing about equality.
+/// The key third of c_attn's bias has no gradient but rounding, which Adam blows up: it says nothing about
+/// equality.
 fn without_key_bias(name: &str, tensor: lnfree::tch::Tensor) -> lnfree::tch::Tensor {
     if !name.ends_with("attn.c_attn.bias") {
         return tensor;
@@ -168,7 +170,8 @@ fn e_special_std_at_position_0() {
     check_run("train_e_correct_bos.json", Mode::WithoutLn, false, None);
 }
 
-/// The paper's code asks for gradient checkpointing here and never does it, so its numbers are those of (b); ours does.
+/// The paper's code asks for gradient checkpointing here and never does it, so its numbers are those of (b);
+/// ours does.
 #[test]
 fn g_gradient_checkpointing() {
     check_run(
@@ -206,7 +209,8 @@ fn gradients_of_single_tensors() {
     }
 }
 
-/// The paper's checkpoint of run (b) after step 29, trained on: the next step's loss, gradient and LN state are those of (b).
+/// The paper's checkpoint of run (b) after step 29, trained on: the next step's loss, gradient and LN state
+/// are those of (b).
 #[test]
 fn a_checkpoint_of_the_paper_trained_on() {
     let run = json("train_b_without_ln.json");

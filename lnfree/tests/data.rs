@@ -112,7 +112,8 @@ fn write_stream(path: &Path, batches: &[RecordBatch]) {
     writer.finish().unwrap();
 }
 
-/// Puts a new file in the place of an old one, which may still be mapped. (Truncating it would also wait for the disk.)
+/// Puts a new file in the place of an old one, which may still be mapped. (Truncating it would also wait for
+/// the disk.)
 fn rewrite(path: &Path, bytes: &[u8]) {
     std::fs::remove_file(path).unwrap();
     std::fs::write(path, bytes).unwrap();

@@ -1,4 +1,5 @@
-//! Splits, shuffles and sequences equal to those of Hugging Face's `datasets` (`scripts/tests/datasets_vectors.py`)
+//! Splits, shuffles and sequences equal to those of Hugging Face's `datasets`
+//! (`scripts/tests/datasets_vectors.py`)
 
 mod common;
 

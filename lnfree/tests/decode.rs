@@ -92,7 +92,8 @@ fn forward(model: &Gpt2, ln: &LnState, ids: &Tensor) -> Tensor {
     model.forward(ids, ln, Compute::default(), &mut NoHook).unwrap()
 }
 
-/// Decodes in pieces of these lengths and compares every piece's last position with a forward over everything.
+/// Decodes in pieces of these lengths and compares every piece's last position with a forward over
+/// everything.
 #[track_caller]
 fn decodes(model: &Gpt2, ln: &LnState, whole: &Tensor, pieces: &[i64], what: &str) {
     let n: i64 = pieces.iter().sum();
@@ -178,7 +179,8 @@ fn folding_for_inference_changes_no_logit() {
     }
 }
 
-/// ln_f's bias cannot be folded where its weight is zero: then ln_f stays, and the rest is folded all the same.
+/// ln_f's bias cannot be folded where its weight is zero: then ln_f stays, and the rest is folded all the
+/// same.
 #[test]
 fn a_bias_that_cannot_be_folded_stays() {
     let _guard = no_grad_guard();

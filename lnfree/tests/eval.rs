@@ -96,7 +96,8 @@ fn bfloat16_agrees_even_where_logits_are_far_from_zero() {
     let bf16 = EvalOptions { dtype: FloatType::Bfloat16, ..options };
     let close = Summary::new(&run(&loaded.model, &loaded.ln, &tokens, bf16).losses).mean;
     assert!((close - exact).abs() < 5e-3, "{close} {exact}");
-    // The same model with all logits of a position moved by some -100, as GPT-2's are: ln_f's bias reads a common direction.
+    // The same model with all logits of a position moved by some -100, as GPT-2's are: ln_f's bias reads a
+    // common direction.
     let mut far = loaded.model;
     far.lm_head = Some(lnfree::tch::no_grad(|| far.wte.copy()));
     lnfree::tch::no_grad(|| {

@@ -53,7 +53,8 @@ fn trainer(evaluated: bool) -> (TempDir, Trainer) {
     (folder, trainer)
 }
 
-/// Puts -8 in the place of the ids of row `row`, or these back, in a file that is mapped: the trainer sees it.
+/// Puts -8 in the place of the ids of row `row`, or these back, in a file that is mapped: the trainer sees
+/// it.
 fn damage(file: &Path, row: u32, seq: u32, damaged: bool) {
     let whole: Vec<u8> = (0..seq).flat_map(|at| token(row, at).to_le_bytes()).collect();
     let bad = (-8i32).to_le_bytes().repeat(seq as usize);

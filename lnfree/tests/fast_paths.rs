@@ -12,8 +12,8 @@ use lnfree::train::{BackwardRecipe, backward};
 
 const CPU: (Kind, Device) = (Kind::Float, Device::Cpu);
 
-/// Numbers without a pattern, of standard deviation one. libtorch's random generator is one for the whole process, so tests that run side by
-/// side would get each other's.
+/// Numbers without a pattern, of standard deviation one. libtorch's random generator is one for the whole
+/// process, so tests that run side by side would get each other's.
 fn noise(shape: &[i64], frequency: f64) -> Tensor {
     let n: i64 = shape.iter().product();
     let steps = Tensor::arange(n, (Kind::Double, Device::Cpu)) * frequency;
@@ -37,7 +37,8 @@ fn a_loss_without_its_logits_is_the_loss() {
         let (a, b) = (x.copy().set_requires_grad(true), head.copy().set_requires_grad(true));
         let plain = cross_entropy(&a.matmul(&b.tr()).unsqueeze(0), &targets.unsqueeze(0));
         (&plain * 0.25).backward();
-        // About as large as what is added: a library may round every partial sum to the last digit of what was there.
+        // About as large as what is added: a library may round every partial sum to the last digit of what
+        // was there.
         let there = 2f64.powi(-6);
         let mut head_grad = Tensor::full(head.size(), there, CPU);
         let found = linear_cross_entropy(&x, &head, &targets, 0.25, &mut head_grad).unwrap();
@@ -83,8 +84,8 @@ fn a_target_outside_the_vocabulary_is_an_error() {
     assert!(error.to_string().contains("outside the vocabulary of 7"), "{error}");
 }
 
-/// The paths through the model that training takes, against the model's own forward with autograd on its parameters: for so many tokens that
-/// folding pays, and for so few that it does not.
+/// The paths through the model that training takes, against the model's own forward with autograd on its
+/// parameters: for so many tokens that folding pays, and for so few that it does not.
 fn compare_gradients(prepare: impl Fn(&mut LnState), aux_weight: f64, folds: bool) {
     compare_step(&prepare, aux_weight, usize::MAX, folds);
     // A GPU has no kernels that compute LNs along with something else, so it folds them always.
@@ -260,7 +261,8 @@ fn plain_attention(q: &Tensor, k: &Tensor, v: &Tensor) -> Tensor {
     scores.masked_fill(&future, f64::NEG_INFINITY).softmax(-1, Kind::Double).matmul(v)
 }
 
-/// z and the gradients of q, k and v, with queries, keys and values side by side in memory as c_attn makes them.
+/// z and the gradients of q, k and v, with queries, keys and values side by side in memory as c_attn makes
+/// them.
 fn attention_and_gradients(
     [batch, head, pos, d]: [i64; 4],
     kind: Kind,
@@ -279,7 +281,8 @@ fn attention_and_gradients(
 
 #[test]
 fn attention_by_tiles_is_attention() {
-    // One token, less than a tile, a tile, several and a bit; heads as wide as a tile, narrower and wider, and one that no tile is made for.
+    // One token, less than a tile, a tile, several and a bit; heads as wide as a tile, narrower and wider,
+    // and one that no tile is made for.
     for size in
         [[1, 1, 1, 16], [2, 3, 5, 16], [1, 2, 64, 32], [2, 2, 200, 64], [1, 2, 129, 80], [1, 2, 70, 20]]
     {

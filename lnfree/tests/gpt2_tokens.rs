@@ -1,6 +1,8 @@
-//! GPT-2's own tokenizer: on hard texts the ids that three other encoders give (`scripts/tests/gpt2_tokens.py`)
+//! GPT-2's own tokenizer: on hard texts the ids that three other encoders give
+//! (`scripts/tests/gpt2_tokens.py`)
 //!
-//! `scripts/tests/gpt2_tokenizer.sh` gets the vocabulary; `LNFREE_GPT2_TOKENIZER` may name another folder with it.
+//! `scripts/tests/gpt2_tokenizer.sh` gets the vocabulary; `LNFREE_GPT2_TOKENIZER` may name another folder
+//! with it.
 
 mod common;
 

@@ -43,8 +43,8 @@ fn ids() -> Tensor {
     tensors("eval_tokens.safetensors")["tokens"].narrow(0, 0, 2).narrow(1, 0, 12)
 }
 
-/// LN real, half of them fake, all fake, folded into the matrices, and both exports; float32 and bfloat16; with and without
-/// observing.
+/// LN real, half of them fake, all fake, folded into the matrices, and both exports; float32 and bfloat16;
+/// with and without observing.
 fn ways() -> Vec<Way> {
     let stds = [(1.3, 2.0); 2 * LAYERS + 1];
     let fake = |kinds: &[RemovalKind]| {

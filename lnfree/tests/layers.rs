@@ -1,7 +1,7 @@
 //! The layers of the crate, and that its modules make no circle: arrows run one way, at every level.
 //!
-//! What a module needs is read off its source: paths that begin with `crate`, `super` or `self`, and, where one names what a parent
-//! exports again, the child that has it. Tests and documentation count for nothing.
+//! What a module needs is read off its source: paths that begin with `crate`, `super` or `self`, and, where
+//! one names what a parent exports again, the child that has it. Tests and documentation count for nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -84,7 +84,8 @@ fn paths_of(tree: &str) -> Vec<Vec<String>> {
     out
 }
 
-/// Every path in a source that begins with `crate`, `super` or `self`, imports taken apart; with `exported`, only those of `pub use`.
+/// Every path in a source that begins with `crate`, `super` or `self`, imports taken apart; with `exported`,
+/// only those of `pub use`.
 fn paths_in(source: &str, exported: bool) -> Vec<Vec<String>> {
     let mut found = Vec::new();
     let mut rest = String::new();

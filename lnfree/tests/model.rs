@@ -110,7 +110,8 @@ fn gradients(model: &Gpt2, ln: &LnState, compute: Compute, checkpointing: bool) 
     model.named_parameters().iter().map(|(_, p)| p.grad().copy()).collect()
 }
 
-/// Recomputing a block must drop the same activations as its first computation, or its gradients would be wrong.
+/// Recomputing a block must drop the same activations as its first computation, or its gradients would be
+/// wrong.
 #[test]
 fn recomputation_gives_the_same_gradients_under_dropout() {
     let _turn = GENERATOR.lock().unwrap_or_else(|e| e.into_inner());
@@ -176,7 +177,8 @@ fn auxiliary_loss_by_hand() {
     // σ of rows (after centring) 1, 2, 3, 4 with n_embd 2: x = (a, −a) has σ = a.
     let rows = Tensor::from_slice(&[1f32, -1., 2., -2., 3., -3., 4., -4.]).view([1, 4, 2]);
     let is_eot = Tensor::from_slice(&[false, false, true, false]).view([1, 4, 1]);
-    // Position 0 and the end-of-text at 2 do not count for the target: (2 + 4)/2 = 3. All four count for the loss.
+    // Position 0 and the end-of-text at 2 do not count for the target: (2 + 4)/2 = 3. All four count for the
+    // loss.
     let found = aux_loss(&rows, &is_eot, 0.0).double_value(&[]);
     assert!((found - (4.0 + 1.0 + 0.0 + 1.0) / 4.0).abs() < 1e-6, "{found}");
 }

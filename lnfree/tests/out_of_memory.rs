@@ -1,5 +1,5 @@
-//! A step that the system refuses memory for goes on in parts, and has the result that it has where there is room; where no parts are
-//! possible, nothing that was done is lost.
+//! A step that the system refuses memory for goes on in parts, and has the result that it has where there is
+//! room; where no parts are possible, nothing that was done is lost.
 
 #![cfg(target_os = "linux")]
 
@@ -40,7 +40,8 @@ fn needs(trainer: &Trainer) -> u64 {
     TrainingMemory::new(&Shape::of(&trainer.model.config), passes, Device::Cpu).still_to_come()
 }
 
-/// What `work` comes to when this process may have no more than `bytes` of addresses beside those that it has.
+/// What `work` comes to when this process may have no more than `bytes` of addresses beside those that it
+/// has.
 fn within<T>(bytes: u64, work: impl FnOnce() -> T) -> T {
     let before = limit(addresses_taken() + bytes);
     let outcome = work();

@@ -1,6 +1,8 @@
-//! What a machine is found to be: CUDA that is there in part, old or broken, threads, and the versions the scripts name.
+//! What a machine is found to be: CUDA that is there in part, old or broken, threads, and the versions the
+//! scripts name.
 //!
-//! CUDA drivers of every kind are played by a small library of the real one's name, asked by a process of its own.
+//! CUDA drivers of every kind are played by a small library of the real one's name, asked by a process of its
+//! own.
 #![cfg(target_os = "linux")]
 
 use lnfree::device;
@@ -76,7 +78,8 @@ fn answer(text: &str) -> &str {
     text.lines().find_map(|l| l.split_once("answer: ")).expect("the child answers").1
 }
 
-/// Whether the libtorch that these tests run on has a CUDA part, so that it cannot be asked what happens without.
+/// Whether the libtorch that these tests run on has a CUDA part, so that it cannot be asked what happens
+/// without.
 fn libtorch_has_cuda() -> bool {
     device::libtorch_folder().is_some_and(|folder| folder.join("libtorch_cuda.so").exists())
 }

@@ -1,4 +1,5 @@
-//! `eval-all` by the real binary: the nano study, interrupted and continued, with models that are missing, and its plans.
+//! `eval-all` by the real binary: the nano study, interrupted and continued, with models that are missing,
+//! and its plans.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -76,7 +77,8 @@ impl Place {
     }
 }
 
-/// The tokenized texts, which all tests of this run share: making them takes longer than evaluating a few sequences.
+/// The tokenized texts, which all tests of this run share: making them takes longer than evaluating a few
+/// sequences.
 fn cache() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join("suite-cache")
 }

@@ -7,11 +7,11 @@
 //! `cargo test -p lnfree-fuzz` replays the seeds and some thousand mutations of them, always the same ones.
 //! `scripts/fuzz.sh TARGET|all [N]` is the search: libFuzzer, guided by the coverage of lnfree.
 //!
-//! Why libFuzzer, through libfuzzer-sys: of what runs on stable Rust, it is guided by coverage and stays in one
-//! process. The compiler's `sancov` pass needs no nightly; a wrapper around rustc asks for it for this workspace
-//! alone, so that dependencies are those that are built already. cargo-fuzz sets flags for all crates, which builds
-//! everything again; so does cargo-bolero, without which bolero only draws bytes at random; afl.rs needs its own
-//! copy of AFL++ built for the compiler at hand.
+//! Why libFuzzer, through libfuzzer-sys: of what runs on stable Rust, it is guided by coverage and stays in
+//! one process. The compiler's `sancov` pass needs no nightly; a wrapper around rustc asks for it for this
+//! workspace alone, so that dependencies are those that are built already. cargo-fuzz sets flags for all
+//! crates, which builds everything again; so does cargo-bolero, without which bolero only draws bytes at
+//! random; afl.rs needs its own copy of AFL++ built for the compiler at hand.
 
 pub mod limits;
 mod mutate;
@@ -40,7 +40,8 @@ pub struct Target {
     pub limits: Limits,
 }
 
-/// The longest message, in characters, that still is one line to a person: a path, what was found, what to do.
+/// The longest message, in characters, that still is one line to a person: a path, what was found, what to
+/// do.
 const LONGEST: usize = 1500;
 
 impl Target {

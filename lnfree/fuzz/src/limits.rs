@@ -1,7 +1,7 @@
 //! What one input costs: bytes that are held at once, by whatever language, and seconds of the processor.
 //!
-//! With glibc the allocation functions of C are replaced, so that libtorch's tensors and zstd's windows count like
-//! Rust's own values. Elsewhere only Rust's are counted.
+//! With glibc the allocation functions of C are replaced, so that libtorch's tensors and zstd's windows count
+//! like Rust's own values. Elsewhere only Rust's are counted.
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;

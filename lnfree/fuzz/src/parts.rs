@@ -1,5 +1,5 @@
-//! Several files in one input, and files that are made around one: random bytes seldom get a length or an offset
-//! right.
+//! Several files in one input, and files that are made around one: random bytes seldom get a length or an
+//! offset right.
 
 use serde_json::Value;
 
@@ -23,8 +23,8 @@ pub fn parts<const N: usize>(input: &[u8]) -> [&[u8]; N] {
 /// The most data that is made for a header.
 const MOST: u64 = 1 << 14;
 
-/// A safetensors file with this header and as much data as it describes: bytes that make a valid boolean and a finite
-/// number.
+/// A safetensors file with this header and as much data as it describes: bytes that make a valid boolean and
+/// a finite number.
 pub fn safetensors(header: &[u8]) -> Vec<u8> {
     let parsed: Value = serde_json::from_slice(header).unwrap_or_default();
     let ends = parsed.as_object().into_iter().flatten();

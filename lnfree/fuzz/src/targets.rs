@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use crate::{Limits, Target};
 
-/// What most inputs may cost. A byte of JSON may become 105 (`{"":0},` is a map of 632), and 4 MiB is for buffers
-/// whose size the code says.
+/// What most inputs may cost. A byte of JSON may become 105 (`{"":0},` is a map of 632), and 4 MiB is for
+/// buffers whose size the code says.
 const USUAL: Limits = Limits { base: 4 << 20, per_byte: 128, cpu: Duration::from_secs(10) };
 
 /// All of them.

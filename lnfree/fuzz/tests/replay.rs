@@ -1,5 +1,5 @@
-//! The short run: every seed, and some thousand mutations of them that are always the same ones. One test, so that
-//! nothing else takes memory meanwhile.
+//! The short run: every seed, and some thousand mutations of them that are always the same ones. One test, so
+//! that nothing else takes memory meanwhile.
 
 use std::path::Path;
 
@@ -21,8 +21,8 @@ fn seeds(target: &Target) -> Vec<(String, Vec<u8>)> {
     seeds
 }
 
-/// Seeds are accepted, apart from those that are called `refused-…`, and those that failed once and are called
-/// `found-…`.
+/// Seeds are accepted, apart from those that are called `refused-…`, and those that failed once and are
+/// called `found-…`.
 fn replay(target: &Target, scratch: &Scratch, faults: &mut Vec<String>) {
     let seeds = seeds(target);
     assert!(!seeds.is_empty(), "{} has no seeds", target.name);

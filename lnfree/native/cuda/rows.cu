@@ -1,5 +1,5 @@
-// Kernels for NVIDIA GPUs, a block of threads for a row. NVRTC compiles them where they run, so this file includes nothing.
-// Sums are in float32; bfloat16 comes and goes as its 16 bits.
+// Kernels for NVIDIA GPUs, a block of threads for a row. NVRTC compiles them where they run, so this file
+// includes nothing. Sums are in float32; bfloat16 comes and goes as its 16 bits.
 
 constexpr float LOWEST = -3.402823466e38f, LOG2_E = 1.44269504088896341f;
 constexpr int WARP = 32;
@@ -25,7 +25,8 @@ __device__ void put(unsigned short &to, float x) { to = bfloat16(x); }
 // e^x; products of differences keep their digits better in base 2 than logits would.
 __device__ float power(float x) { return exp2f(x * LOG2_E); }
 
-// Calls single(i) for the elements of a row before and after what is aligned, and wide(i) for the first of each 16 aligned bytes.
+// Calls single(i) for the elements of a row before and after what is aligned, and wide(i) for the first of
+// each 16 aligned bytes.
 template <typename T, typename F, typename G> __device__ void over_row(const T *row, int n, F single, G wide) {
     const int across = static_cast<int>(reinterpret_cast<unsigned long long>(row) % 16 / sizeof(T));
     const int before = min(n, across == 0 ? 0 : Wide<T>::N - across);
@@ -36,7 +37,8 @@ template <typename T, typename F, typename G> __device__ void over_row(const T *
     if (after + thread < n) single(after + thread);
 }
 
-// What the threads of a block have, put together by `both` in an order that is always the same; every thread gets it.
+// What the threads of a block have, put together by `both` in an order that is always the same; every thread
+// gets it.
 template <typename S, typename F> __device__ S of_block(S mine, F both) {
     __shared__ S by_warp[WARP];
     const int lane = static_cast<int>(threadIdx.x) % WARP, warp = static_cast<int>(threadIdx.x) / WARP;
@@ -54,7 +56,8 @@ template <typename S, typename F> __device__ S of_block(S mine, F both) {
 __device__ float lane_of(float x, int lane) { return __shfl_sync(0xffffffffu, x, lane); }
 __device__ int lane_of(int x, int lane) { return __shfl_sync(0xffffffffu, x, lane); }
 
-// The largest logit so far and the sum of e^(x - top). NaN and infinity are never the largest, but make the sum NaN.
+// The largest logit so far and the sum of e^(x - top). NaN and infinity are never the largest, but make the
+// sum NaN.
 struct Sums {
     float top = LOWEST, total = 0;
 
@@ -91,8 +94,8 @@ template <typename T> __device__ Sums sums_of(const T *row, int n) {
     return of_block(sums, Sums::both);
 }
 
-// The first n of each `stride` logits become weight * (p - onehot(target)), the others zeros; `losses` takes the cross-entropy. A negative target
-// counts for nothing.
+// The first n of each `stride` logits become weight * (p - onehot(target)), the others zeros; `losses` takes
+// the cross-entropy. A negative target counts for nothing.
 template <typename T>
 __device__ void logits_to_gradient(T *logits, int n, long long stride, const long long *targets, const float *weights, float *losses) {
     const long long at = blockIdx.x;
@@ -125,7 +128,8 @@ struct Distribution {
     __device__ Distribution from_lane(int lane) const {
         return {lane_of(top, lane), lane_of(total, lane), lane_of(weighted, lane), lane_of(best, lane)};
     }
-    // `weighted` below a top that is larger by -by, where factor is e^by. Without a logit yet, by may be infinite.
+    // `weighted` below a top that is larger by -by, where factor is e^by. Without a logit yet, by may be
+    // infinite.
     __device__ float moved(float by, float factor) const {
         const float more = total > 0 ? by * factor * total : 0.0f;
         return weighted * factor + more;
@@ -150,7 +154,8 @@ struct Distribution {
     }
 };
 
-// Cross-entropy of the target, entropy, the largest probability, and whether the target has it (1 or 0), of the first n of each `stride` logits.
+// Cross-entropy of the target, entropy, the largest probability, and whether the target has it (1 or 0), of
+// the first n of each `stride` logits.
 template <typename T> __device__ void token_stats(const T *logits, int n, long long stride, const long long *targets, float *stats) {
     const long long at = blockIdx.x;
     const T *row = logits + at * stride;
@@ -186,8 +191,8 @@ template <typename T> struct alignas(4 * sizeof(T)) Four {
     T x[4];
 };
 
-// x + branch, rows of n, a multiple of 4, one thread for 4 numbers; `low` takes the sum in bfloat16 and `sigma` sqrt(var + eps), where these are
-// not null.
+// x + branch, rows of n, a multiple of 4, one thread for 4 numbers; `low` takes the sum in bfloat16 and
+// `sigma` sqrt(var + eps), where these are not null.
 template <typename T>
 __device__ void add_rows(const float *x, const T *branch, int n, float eps, float *sum, unsigned short *low, float *sigma) {
     const long long first = static_cast<long long>(blockIdx.x) * n + threadIdx.x * 4;

@@ -1,4 +1,5 @@
-// Tries rows.cu on the CPU against plain formulas in float64: every kind of row, alignment, padding, and numbers that are not finite.
+// Tries rows.cu on the CPU against plain formulas in float64: every kind of row, alignment, padding, and
+// numbers that are not finite.
 #include "emulated.hpp"
 #include "rows.cu"
 #include <cstdio>

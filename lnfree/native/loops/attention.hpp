@@ -8,7 +8,8 @@ namespace {
 
 static_assert(LANES == STEP, "a register of keys");
 
-// Keys of a tile that query r sees, in a register that begins with key c: those before it, where the tile is on the diagonal.
+// Keys of a tile that query r sees, in a register that begins with key c: those before it, where the tile is
+// on the diagonal.
 INLINE Ints seen(int64_t r, int64_t c, bool diagonal) {
     const int32_t last = diagonal ? static_cast<int32_t>(r - c) : static_cast<int32_t>(LANES);
     return places() <= last;
@@ -48,8 +49,9 @@ template <typename T> void exponentials(const float *scores, const float *top, f
     }
 }
 
-// A tile of keys by queries made again: p = e^(scale * score - lse) and ds = p (dp - inner), where dp is the gradient of p and `inner` the
-// product of a query's output with its gradient. What a query does not see is zero, whatever its gradient.
+// A tile of keys by queries made again: p = e^(scale * score - lse) and ds = p (dp - inner), where dp is the
+// gradient of p and `inner` the product of a query's output with its gradient. What a query does not see is
+// zero, whatever its gradient.
 INLINE void again(const float *scores, const float *dp, int64_t r, int64_t c, const float *lse, const float *inner, float scale, bool diagonal,
                   Floats &p, Floats &ds) {
     const Floats x = load(scores + r * TILE + c) * scale - load(lse + c);

@@ -1,4 +1,5 @@
-// Rows of a fake LN, y = (x - mean(x)) / std * weight + bias, of its gradients, and of sums on the residual stream that it reads.
+// Rows of a fake LN, y = (x - mean(x)) / std * weight + bias, of its gradients, and of sums on the residual
+// stream that it reads.
 #pragma once
 #include "../loops.hpp"
 #include "moments.hpp"
@@ -13,7 +14,8 @@ INLINE void normalise(const float *__restrict x, int64_t n, float inverse, const
     for (int64_t i = 0; i < n; i++) store(y + i, (x[i] - mean) * inverse * weight[i] + bias[i]);
 }
 
-// dx = (u - mean(u)) / std with u = dy * weight, plus `more` if there is any. To `sums` [2, n] are added dy (x - mean) / std and dy.
+// dx = (u - mean(u)) / std with u = dy * weight, plus `more` if there is any. To `sums` [2, n] are added dy
+// (x - mean) / std and dy.
 template <typename T>
 INLINE void normalise_backward(const float *__restrict x, const T *__restrict dy, int64_t n, float inverse, const float *__restrict weight,
                                const float *__restrict more, float *__restrict dx, float *__restrict sums) {
@@ -62,7 +64,8 @@ void add_rows(const float *x, const T *branch, int64_t begin, int64_t end, int64
     }
 }
 
-// total = grad + what arrived through the reader's way of reading; its copy in bfloat16 if there is room for one.
+// total = grad + what arrived through the reader's way of reading; its copy in bfloat16 if there is room for
+// one.
 template <typename U>
 void meet_rows(const float *x, const float *grad, const U *read, int64_t begin, int64_t end, int64_t n, Norm norm, float *total, uint16_t *low,
                float *sums) {

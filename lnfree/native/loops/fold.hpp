@@ -1,4 +1,5 @@
-// A fake LN put into a strip of columns of a matrix, and taken out of their gradients; formulas are in src/model/step.rs.
+// A fake LN put into a strip of columns of a matrix, and taken out of their gradients; formulas are in
+// src/model/step.rs.
 #pragma once
 #include "../loops.hpp"
 #include "rows.hpp"
@@ -40,7 +41,8 @@ void fold(Columns<const T> w, Columns<U> to, const float *gain, const float *bet
     }
 }
 
-// With m the means of grad's columns: by_gain[r] = sum of w (grad - m), by_beta[r] = sum of w g, grad = gain (grad - m) + beta g^T.
+// With m the means of grad's columns: by_gain[r] = sum of w (grad - m), by_beta[r] = sum of w g, grad = gain
+// (grad - m) + beta g^T.
 template <typename T>
 void unfold(Columns<T> grad, Columns<const T> w, const float *gain, const float *beta, const float *__restrict g,
                    float *by_gain, float *by_beta) {

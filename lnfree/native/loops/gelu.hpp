@@ -8,7 +8,8 @@ namespace {
 constexpr float TWICE_ROOT = 1.5957691216057308f; // 2 sqrt(2 / pi)
 constexpr float CUBIC = 0.044715f;
 
-// 1 / (1 + e^(-2u)); zero far below, where the exponential is infinite, so that -infinity becomes NaN as in the formula with tanh.
+// 1 / (1 + e^(-2u)); zero far below, where the exponential is infinite, so that -infinity becomes NaN as in
+// the formula with tanh.
 INLINE Floats gate(Floats x) {
     const Floats twice_u = TWICE_ROOT * x * (1.0f + CUBIC * x * x);
     return 1.0f / (1.0f + exp_in_range(at_most(HIGHEST, at_least(LOWEST, -twice_u))));

@@ -1,5 +1,6 @@
-// Sixteen numbers worked on side by side: one register of AVX-512, two of AVX2, four of what every processor has. The compiler
-// knows such vectors, and left to itself turns a loop with a comparison or a conversion into worse.
+// Sixteen numbers worked on side by side: one register of AVX-512, two of AVX2, four of what every processor
+// has. The compiler knows such vectors, and left to itself turns a loop with a comparison or a conversion
+// into worse.
 #pragma once
 #include "rows.hpp"
 
@@ -101,7 +102,8 @@ template <typename T> INLINE float largest(const T *row, int64_t n) {
     return largest(larger(second, first));
 }
 
-// e^x for LOWEST <= x < HIGHEST, infinity from 88.4 on, NaN for NaN: 2^n times a polynomial on [-ln2/2, ln2/2] (Cephes' expf), relative error about 1e-7.
+// e^x for LOWEST <= x < HIGHEST, infinity from 88.4 on, NaN for NaN: 2^n times a polynomial on [-ln2/2,
+// ln2/2] (Cephes' expf), relative error about 1e-7.
 INLINE Floats exp_in_range(Floats x) {
     constexpr float ROUND = 12582912.0f; // 1.5 * 2^23: adding it rounds to an integer, kept in the low bits
     const Floats shifted = x * 1.44269504088896341f + ROUND;

@@ -1,5 +1,6 @@
-// All loops for one instruction set; build.rs compiles this file once for each. Nothing here may call or define a function that other files could
-// call: the linker would be free to take the one for the newer processor. So: no headers of libtorch, no templates of std, all of it inline.
+// All loops for one instruction set; build.rs compiles this file once for each. Nothing here may call or
+// define a function that other files could call: the linker would be free to take the one for the newer
+// processor. So: no headers of libtorch, no templates of std, all of it inline.
 #include "attention.hpp"
 #include "fake_norm.hpp"
 #include "fold.hpp"

@@ -1,6 +1,8 @@
-// Cross-entropy of rows of logits: with its gradient in the logits' place, or with what an evaluation wants to know.
+// Cross-entropy of rows of logits: with its gradient in the logits' place, or with what an evaluation wants
+// to know.
 //
-// A NaN or infinity in a row shows in its sum of exponentials, and from there everywhere that it does in the formula.
+// A NaN or infinity in a row shows in its sum of exponentials, and from there everywhere that it does in the
+// formula.
 #pragma once
 #include "../loops.hpp"
 #include "lanes.hpp"
@@ -27,8 +29,8 @@ template <typename T> INLINE double total_of(const T *row, int64_t n, float top)
     return total;
 }
 
-// The first n of each row of logits become the gradient of coefficient * sum of losses. A negative target counts for nothing: its row becomes
-// zeros, or NaN where its probabilities are.
+// The first n of each row of logits become the gradient of coefficient * sum of losses. A negative target
+// counts for nothing: its row becomes zeros, or NaN where its probabilities are.
 template <typename T>
 void logits_to_gradient(T *logits, int64_t stride, int64_t n_rows, int64_t n, const int64_t *targets, float coefficient, float *losses) {
     for (int64_t r = 0; r < n_rows; r++) {
@@ -91,7 +93,8 @@ void add_logits(const T *logits, int64_t n_rows, int64_t n_cols, int64_t stride,
             found.weighted = found.total != 0.0 ? scale * (found.weighted + below * found.total) : 0.0;
             found.total *= scale;
             found.top = top;
-            // Of equal logits the first counts as the most likely one, as in argmax; they are common in bfloat16.
+            // Of equal logits the first counts as the most likely one, as in argmax; they are common in
+            // bfloat16.
             found.best = first + first_of(row, n_cols, top, false);
         }
         // Logits of -infinity alone are nothing; what comes later may be more.

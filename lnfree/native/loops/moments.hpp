@@ -1,4 +1,5 @@
-// Mean and spread of a row. Sums are kept apart by lane, as in rows.hpp, in four registers: one alone would wait for each of its additions.
+// Mean and spread of a row. Sums are kept apart by lane, as in rows.hpp, in four registers: one alone would
+// wait for each of its additions.
 #pragma once
 #include "rows.hpp"
 

@@ -1,4 +1,5 @@
-// Products of small float32 matrices that are in the cache: libraries spend more on setting up such a product than it takes.
+// Products of small float32 matrices that are in the cache: libraries spend more on setting up such a product
+// than it takes.
 #pragma once
 #include "../loops.hpp"
 #include "lanes.hpp"
@@ -6,7 +7,8 @@
 namespace lnfree::LNFREE_LEVEL {
 namespace {
 
-// Numbers of c that stay in registers while k runs, in units of sixteen: as many sums as hide an addition's delay, and few enough to fit.
+// Numbers of c that stay in registers while k runs, in units of sixteen: as many sums as hide an addition's
+// delay, and few enough to fit.
 #if defined(__AVX512F__)
 constexpr int SUMS = 16, WIDEST = 4;
 #elif defined(__AVX2__) || defined(__aarch64__)

@@ -1,8 +1,8 @@
 //! Files and folders that are either the old ones or the new ones, never something in between.
 //!
-//! New content is written beside its place under a name of its own, forced to the disk, and renamed: whoever reads
-//! the place sees the old content or the new, even after a power cut. Leftovers of a killed process carry a
-//! recognisable name and are found by [`remove_leftovers`].
+//! New content is written beside its place under a name of its own, forced to the disk, and renamed: whoever
+//! reads the place sees the old content or the new, even after a power cut. Leftovers of a killed process
+//! carry a recognisable name and are found by [`remove_leftovers`].
 
 mod checksums;
 mod target;
@@ -27,9 +27,9 @@ const SUFFIX: &str = ".tmp";
 
 /// Writes the file `path` through `write`, all or nothing.
 ///
-/// What `write` puts into the (buffered) file appears under `path` only when it is complete and on the disk; on any
-/// error, of `write` or of the system, the file that was at `path` stays as it was and nothing else is left behind.
-/// A link at `path` is followed. A device or a pipe (`/dev/stdout`) is written to as it is.
+/// What `write` puts into the (buffered) file appears under `path` only when it is complete and on the disk;
+/// on any error, of `write` or of the system, the file that was at `path` stays as it was and nothing else is
+/// left behind. A link at `path` is followed. A device or a pipe (`/dev/stdout`) is written to as it is.
 ///
 /// # Errors
 /// Whatever `write` returns; [`Error::Io`] or [`Error::File`] naming `path` when the folder is missing or not
@@ -66,13 +66,14 @@ fn write_stream(path: &Path, write: impl FnOnce(&mut BufWriter<&File>) -> Result
 
 /// Writes the folder `dir` through `fill`, all or nothing.
 ///
-/// `fill` gets an empty folder beside `dir`. When it returns, every file in it is forced to the disk and the folder
-/// takes the name `dir`; an older folder of that name is swapped out in the same instant (on file systems that can
-/// swap; else between two renames) and deleted afterwards. On any error the old folder stays as it was.
+/// `fill` gets an empty folder beside `dir`. When it returns, every file in it is forced to the disk and the
+/// folder takes the name `dir`; an older folder of that name is swapped out in the same instant (on file
+/// systems that can swap; else between two renames) and deleted afterwards. On any error the old folder stays
+/// as it was.
 ///
 /// # Errors
-/// Whatever `fill` returns; [`Error::Io`] or [`Error::File`] naming `dir` when the folder above it is missing or not
-/// writable, when `dir` is a file, or when the disk is full.
+/// Whatever `fill` returns; [`Error::Io`] or [`Error::File`] naming `dir` when the folder above it is missing
+/// or not writable, when `dir` is a file, or when the disk is full.
 pub fn write_dir_atomic(dir: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let (dir, parent, name) = place(dir)?;
     let replaces = dir.exists();
@@ -163,8 +164,8 @@ pub(crate) fn place(path: &Path) -> Result<(PathBuf, PathBuf, String)> {
     Ok((path, parent, name))
 }
 
-/// Makes a file or folder for unfinished content named after `name`; `mode` as for a plain `open` or `mkdir`, from
-/// which the umask is taken.
+/// Makes a file or folder for unfinished content named after `name`; `mode` as for a plain `open` or `mkdir`,
+/// from which the umask is taken.
 pub(crate) fn temporary<T>(
     name: &str,
     mode: u32,
@@ -176,7 +177,8 @@ pub(crate) fn temporary<T>(
     make(builder.prefix(&prefix).suffix(SUFFIX).permissions(Permissions::from_mode(mode)))
 }
 
-/// Tries to take the lock that says "this is still being written"; it ends with the process. False if another has it.
+/// Tries to take the lock that says "this is still being written"; it ends with the process. False if another
+/// has it.
 pub(crate) fn lock(file: &File) -> bool {
     // SAFETY: the descriptor is open for as long as `file` is borrowed.
     unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) == 0 }

@@ -17,7 +17,8 @@ pub(crate) fn say(line: &str) {
     };
 }
 
-/// [`say`] for what is not as it should be and is gone on with: each line once in a process, however often a file is read.
+/// [`say`] for what is not as it should be and is gone on with: each line once in a process, however often a
+/// file is read.
 pub(crate) fn warn_once(line: &str) {
     static TOLD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
     if TOLD.lock().unwrap_or_else(PoisonError::into_inner).insert(line.to_string()) {

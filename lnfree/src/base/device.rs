@@ -1,9 +1,9 @@
 //! Where tensors live and how many threads work on them.
 //!
-//! The binary is linked against the CPU part of libtorch alone, so that it starts everywhere. CUDA is found at run
-//! time: when `libtorch_cuda.so` lies beside the libtorch that was loaded, [`load_cuda`] loads it too.
-//! libtorch decides once, at the first call that touches it, whether there is CUDA (`at::detail::getCUDAHooks`): ask for
-//! a device here before any tensor is made.
+//! The binary is linked against the CPU part of libtorch alone, so that it starts everywhere. CUDA is found
+//! at run time: when `libtorch_cuda.so` lies beside the libtorch that was loaded, [`load_cuda`] loads it too.
+//! libtorch decides once, at the first call that touches it, whether there is CUDA
+//! (`at::detail::getCUDAHooks`): ask for a device here before any tensor is made.
 
 mod cache;
 mod cuda;
@@ -44,11 +44,12 @@ pub const LIBTORCH_VERSION: &str = "2.11.0";
 /// More threads than this are taken for a slip of the finger.
 const MAX_THREADS: usize = 4096;
 
-/// The device that `auto`, `cpu`, `cuda` or `cuda:N` names; `auto` is the first CUDA device, or the CPU where there is
-/// none. Call it before any tensor is made (see the [module](self)).
+/// The device that `auto`, `cpu`, `cuda` or `cuda:N` names; `auto` is the first CUDA device, or the CPU where
+/// there is none. Call it before any tensor is made (see the [module](self)).
 ///
 /// # Errors
-/// Another word, CUDA that cannot be used (the message says why and what to do), or a device that is not there.
+/// Another word, CUDA that cannot be used (the message says why and what to do), or a device that is not
+/// there.
 pub fn parse_device(text: &str) -> Result<Device> {
     let index = match text {
         "cpu" => return Ok(Device::Cpu),
@@ -77,9 +78,9 @@ fn parse_index(text: &str) -> Option<usize> {
     digits.parse().ok()
 }
 
-/// Lets the C allocator keep what tensors free instead of handing it back to the kernel, which would clear it page by page
-/// for the next tensor of the same size: a fifth of a small model's training time. Memory then stays at its peak, so this
-/// is for programs, not for libraries; it does nothing outside glibc.
+/// Lets the C allocator keep what tensors free instead of handing it back to the kernel, which would clear it
+/// page by page for the next tensor of the same size: a fifth of a small model's training time. Memory then
+/// stays at its peak, so this is for programs, not for libraries; it does nothing outside glibc.
 pub fn keep_freed_memory() {
     KEPT.store(true, Ordering::Relaxed);
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
@@ -98,9 +99,9 @@ pub fn keeps_freed_memory() -> bool {
 
 static KEPT: AtomicBool = AtomicBool::new(false);
 
-/// Sets how many threads one libtorch operation may use, and returns the number in force. Without a wish it is what
-/// OMP_NUM_THREADS or MKL_NUM_THREADS says, else libtorch's own choice, but never more than the cores this process may use
-/// (libtorch does not see a container's limit).
+/// Sets how many threads one libtorch operation may use, and returns the number in force. Without a wish it
+/// is what OMP_NUM_THREADS or MKL_NUM_THREADS says, else libtorch's own choice, but never more than the cores
+/// this process may use (libtorch does not see a container's limit).
 ///
 /// Sums are split by threads: runs are bit-identical only at equal numbers of them.
 ///

@@ -1,4 +1,5 @@
-//! The model and the texts that come with lnfree: parts of the program, and a folder of them where a path is needed.
+//! The model and the texts that come with lnfree: parts of the program, and a folder of them where a path is
+//! needed.
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -34,8 +35,8 @@ files![
     "sotu-val.parquet",
 ];
 
-/// The folder with the embedded model and texts: that of the repository that one is in, or that the program was built in; else one in
-/// `~/.cache/lnfree`, which is written when it is first needed.
+/// The folder with the embedded model and texts: that of the repository that one is in, or that the program
+/// was built in; else one in `~/.cache/lnfree`, which is written when it is first needed.
 ///
 /// # Errors
 /// If it cannot be written.

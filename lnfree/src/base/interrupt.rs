@@ -1,5 +1,5 @@
-//! Ctrl-C, SIGTERM and Jupyter's stop button: the first asks the work to stop where nothing is lost, the second ends the program at
-//! once.
+//! Ctrl-C, SIGTERM and Jupyter's stop button: the first asks the work to stop where nothing is lost, the
+//! second ends the program at once.
 
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, OnceLock};
@@ -50,9 +50,10 @@ fn handle(signal: i32) -> Result<(), String> {
     on_signal_stack(signal).map_err(error)
 }
 
-/// Lets the handler of `signal` run on the stack that Rust gives its threads for signals. While oneDNN multiplies float32 matrices its stack
-/// pointer may lie in the heap, and what a handler then puts below it overwrites other memory
-/// (<https://github.com/uxlfoundation/oneDNN/issues/4845>): Ctrl-C then ended some runs at once instead of saving them.
+/// Lets the handler of `signal` run on the stack that Rust gives its threads for signals. While oneDNN
+/// multiplies float32 matrices its stack pointer may lie in the heap, and what a handler then puts below it
+/// overwrites other memory (<https://github.com/uxlfoundation/oneDNN/issues/4845>): Ctrl-C then ended some
+/// runs at once instead of saving them.
 fn on_signal_stack(signal: i32) -> std::io::Result<()> {
     let done = |code: i32| if code == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) };
     // SAFETY: what is there is read and put back with one flag more.
@@ -87,8 +88,8 @@ pub fn exit_code() -> u8 {
     }
 }
 
-/// Long work in a notebook: while this lives, the stop button asks for an end. Elsewhere it does nothing, and the default of the
-/// operating system, or what [`install`] has set up, stays.
+/// Long work in a notebook: while this lives, the stop button asks for an end. Elsewhere it does nothing, and
+/// the default of the operating system, or what [`install`] has set up, stays.
 pub(crate) struct Listening {
     /// How many there were before this one; `None` where nothing is listened to.
     depth: Option<usize>,

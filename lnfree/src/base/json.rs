@@ -1,8 +1,9 @@
 //! JSON as Python and editors write it: with a byte order mark, and with `NaN`, `Infinity` and `-Infinity`.
 //!
-//! `json.dump` writes these three words although no standard has them. A file that has one in a key which nobody reads is
-//! as good as any other; in a key that is read, each becomes an object, `{"$float": "NaN"}`, which is neither a number, a
-//! text, a list nor null: it can be taken for nothing else, and whoever wants a number refuses it.
+//! `json.dump` writes these three words although no standard has them. A file that has one in a key which
+//! nobody reads is as good as any other; in a key that is read, each becomes an object, `{"$float": "NaN"}`,
+//! which is neither a number, a text, a list nor null: it can be taken for nothing else, and whoever wants a
+//! number refuses it.
 
 use std::borrow::Cow;
 

@@ -15,8 +15,8 @@ pub(super) struct BenchArgs {
     /// train: whole optimizer steps; eval: batches of an evaluation; generate: texts written token by token.
     #[arg(long, default_value = "eval")]
     task: Task,
-    /// real: LayerNorm kept; half: as in the middle of a run; fake: every one replaced, as in a run after its last removal; folded: the
-    /// export without any (not for training).
+    /// real: LayerNorm kept; half: as in the middle of a run; fake: every one replaced, as in a run after its
+    /// last removal; folded: the export without any (not for training).
     #[arg(long, default_value = "real")]
     ln: BenchLn,
     /// gpt2, gpt2-medium, gpt2-large, gpt2-xl, or LAYERS,HEADS,WIDTH,VOCABULARY.

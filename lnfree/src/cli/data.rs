@@ -15,12 +15,14 @@ use super::out::outln;
 pub(super) enum DataCommand {
     /// Tokenize a text file or data set and cut it into sequences.
     Prepare {
-        /// A text file (Parquet, Arrow, jsonl, jsonl.zst, txt), the name of a data set, or ORG/NAME on the hub.
+        /// A text file (Parquet, Arrow, jsonl, jsonl.zst, txt), the name of a data set, or ORG/NAME on the
+        /// hub.
         source: String,
         /// Sequences at most, of a data set on the hub; of the Pile's also the rows that are read.
         #[arg(short = 'n', long, default_value_t = 10_000)]
         n_sequences: usize,
-        /// Tokenizer, a folder or a name on the hub; by default GPT-2's, and for the embedded texts their own.
+        /// Tokenizer, a folder or a name on the hub; by default GPT-2's, and for the embedded texts their
+        /// own.
         #[arg(long)]
         tokenizer: Option<String>,
         /// Tokens in a sequence; by default 1024, of the embedded texts 128.
@@ -37,8 +39,8 @@ pub(super) enum DataCommand {
         /// Sequences at most, where a data set is prepared on first use.
         #[arg(short = 'n', long, default_value_t = 10_000)]
         n_sequences: usize,
-        /// Tokenizer to decode the sample with, a folder or a name on the hub; by default the one that the tokens were made with, if
-        /// that is known, else that of the embedded model.
+        /// Tokenizer to decode the sample with, a folder or a name on the hub; by default the one that the
+        /// tokens were made with, if that is known, else that of the embedded model.
         #[arg(long)]
         tokenizer: Option<String>,
         /// Tokens in a sequence, where a data set is cut on first use; by default 1024, of the embedded texts 128.

@@ -72,7 +72,8 @@ pub(super) struct EvalArgs {
     /// Write the per-token losses here as Arrow: columns `loss`, `sequence` and `position`.
     #[arg(long)]
     losses: Option<PathBuf>,
-    /// Write LABEL--DATA.json and LABEL--DATA.sequences.arrow (mean losses of sequences) of every data set into this folder.
+    /// Write LABEL--DATA.json and LABEL--DATA.sequences.arrow (mean losses of sequences) of every data set
+    /// into this folder.
     #[arg(long, value_name = "DIR", conflicts_with_all = ["json", "losses"])]
     out: Option<PathBuf>,
     /// With --out: write LABEL--DATA.losses.arrow too, the per-token losses.

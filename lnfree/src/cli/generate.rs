@@ -16,7 +16,8 @@ pub(super) struct GenerateArgs {
     /// Text to continue; without it the text begins after the begin-of-text token.
     #[arg(short, long, default_value = "")]
     prompt: String,
-    /// Tokens to add at most. This and what follows go before the model's generation_config.json. [default: 100]
+    /// Tokens to add at most. This and what follows go before the model's generation_config.json. [default:
+    /// 100]
     // -n means sequences elsewhere; as it was before, it is still understood.
     #[arg(long, short_alias = 'n')]
     max_new_tokens: Option<usize>,

@@ -71,7 +71,8 @@ enum Command {
     Report(ReportArgs),
     /// Say what this machine has, and what to do about what it lacks.
     Doctor,
-    /// Compare what this machine computes with numbers of the paper's code and with plain formulas; fails if anything is off.
+    /// Compare what this machine computes with numbers of the paper's code and with plain formulas; fails if
+    /// anything is off.
     Selftest(selftest::SelfTestArgs),
     /// Make a crate of your own that uses this one, ready to build.
     New(new::NewArgs),

@@ -54,7 +54,8 @@ pub(super) struct PretrainArgs {
     /// Name of a shipped config, or a TOML file.
     #[arg(long, required_unless_present = "resume")]
     config: Option<String>,
-    /// Tokenizer that the tokens were made with, a folder or a name on the hub; by default that of the config's model.
+    /// Tokenizer that the tokens were made with, a folder or a name on the hub; by default that of the
+    /// config's model.
     #[arg(long)]
     tokenizer: Option<String>,
     /// Training tokens: a data set's name or a token file; by default the config's.

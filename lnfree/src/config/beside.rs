@@ -5,8 +5,8 @@ use std::path::Path;
 /// Keys whose values may be paths.
 const KEYS: [(&str, &str); 4] = [("model", "name"), ("data", "train"), ("data", "eval"), ("norm", "init")];
 
-/// Replaces what names a file or folder beside the config file by a path to it. What is not there may be a name, or a path from the current
-/// folder.
+/// Replaces what names a file or folder beside the config file by a path to it. What is not there may be a
+/// name, or a path from the current folder.
 pub(super) fn find_beside(table: &mut toml::Table, folder: &Path) {
     for (section, key) in KEYS {
         let Some(toml::Value::String(value)) =

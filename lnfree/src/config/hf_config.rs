@@ -29,8 +29,8 @@ pub const FOLDED: &str = "folded";
 /// Somebody will name the weights instead of their folder.
 const MAX_CONFIG: u64 = 1 << 20;
 
-/// The shape of a GPT-2 and how it was trained, with the keys of this crate. Defaults for missing keys are those of
-/// transformers' `GPT2Config`; the five sizes must be there.
+/// The shape of a GPT-2 and how it was trained, with the keys of this crate. Defaults for missing keys are
+/// those of transformers' `GPT2Config`; the five sizes must be there.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "Map<String, Value>", into = "Map<String, Value>")]
 pub struct Gpt2Config {
@@ -67,12 +67,12 @@ pub struct Gpt2Config {
 }
 
 impl Gpt2Config {
-    /// Reads and checks `path`, a `config.json` or the folder that has one. Special tokens outside the vocabulary, which
-    /// transformers' defaults put into configs of small models, are told of and left out.
+    /// Reads and checks `path`, a `config.json` or the folder that has one. Special tokens outside the
+    /// vocabulary, which transformers' defaults put into configs of small models, are told of and left out.
     ///
     /// # Errors
-    /// One line naming the file, and the key where there is one: not a GPT-2, a variant whose forward is another
-    /// one, or a value that cannot be.
+    /// One line naming the file, and the key where there is one: not a GPT-2, a variant whose forward is
+    /// another one, or a value that cannot be.
     pub fn read(path: &Path) -> Result<Self> {
         let path: PathBuf = if path.is_dir() { path.join(CONFIG) } else { path.to_path_buf() };
         let mut text = Vec::new();
@@ -96,10 +96,12 @@ impl Gpt2Config {
         Ok(config)
     }
 
-    /// Writes `config.json` into the folder `dir`, all or nothing, so that transformers loads it as a `GPT2LMHeadModel`.
+    /// Writes `config.json` into the folder `dir`, all or nothing, so that transformers loads it as a
+    /// `GPT2LMHeadModel`.
     ///
     /// # Errors
-    /// [`Error::Invalid`] when the values do not pass the checks of [`Gpt2Config::read`]; what [`write_atomic`] reports.
+    /// [`Error::Invalid`] when the values do not pass the checks of [`Gpt2Config::read`]; what
+    /// [`write_atomic`] reports.
     pub fn write(&self, dir: &Path) -> Result<()> {
         self.check().map_err(Error::invalid)?;
         let path = dir.join(CONFIG);
@@ -188,8 +190,9 @@ impl Gpt2Config {
     }
 }
 
-/// Every parameter of the model of `config`: name without prefix and shape. Linear layers are Conv1D, `[in, out]`;
-/// `lm_head.weight` is there only when it is not tied to `wte.weight`, and a folded model has no LN.
+/// Every parameter of the model of `config`: name without prefix and shape. Linear layers are Conv1D,
+/// `[in, out]`; `lm_head.weight` is there only when it is not tied to `wte.weight`, and a folded model has no
+/// LN.
 pub fn expected(config: &Gpt2Config) -> Vec<(String, Vec<i64>)> {
     let (e, m, v) = (config.n_embd, config.mlp_width(), config.vocab_size);
     let mut all =

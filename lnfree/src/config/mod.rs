@@ -70,8 +70,8 @@ impl Config {
         }
     }
 
-    /// A config from a TOML file. Paths in it are relative to its folder; one that is not there is relative to the current folder, as those of
-    /// `overrides` are.
+    /// A config from a TOML file. Paths in it are relative to its folder; one that is not there is relative
+    /// to the current folder, as those of `overrides` are.
     ///
     /// # Errors
     /// As [`Config::load`].
@@ -136,8 +136,8 @@ impl Config {
         toml::to_string(self).unwrap_or_default()
     }
 
-    /// The removals of this config, in order. With the special std on the feature axis (the compat setting) there is none to
-    /// take off position 0.
+    /// The removals of this config, in order. With the special std on the feature axis (the compat setting)
+    /// there is none to take off position 0.
     pub fn schedule(&self) -> Schedule {
         let schedule = Schedule::new(&self.schedule, self.model.n_layer);
         match self.norm.special_axis {

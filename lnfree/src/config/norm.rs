@@ -1,10 +1,12 @@
-//! The LayerNorm sites of a GPT-2, what becomes of them, and how the standard deviations that replace them are followed: plain data.
+//! The LayerNorm sites of a GPT-2, what becomes of them, and how the standard deviations that replace them
+//! are followed: plain data.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// One place where a LayerNorm's output is read; ln_1 has two faces, one for queries and keys and one for values.
+/// One place where a LayerNorm's output is read; ln_1 has two faces, one for queries and keys and one for
+/// values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum LnSite {
     /// ln_1 of a block as seen by queries and keys.
@@ -137,7 +139,8 @@ pub enum UpdateCount {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct NormSettings {
-    /// Where the first standard deviations come from: `measure` (on the training data, before step 0), or a std file.
+    /// Where the first standard deviations come from: `measure` (on the training data, before step 0), or a
+    /// std file.
     pub init: String,
     /// m in s ← m·s + (1 − m)·observation.
     pub momentum: f64,

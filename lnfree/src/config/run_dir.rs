@@ -36,7 +36,8 @@ pub fn has_any(run: &Path) -> bool {
     latest(run).is_ok()
 }
 
-/// Run directory and checkpoint that `path` means: a run directory for its latest checkpoint, or one of its checkpoints.
+/// Run directory and checkpoint that `path` means: a run directory for its latest checkpoint, or one of its
+/// checkpoints.
 ///
 /// # Errors
 /// When `path` is neither, or the run has no checkpoint.

@@ -8,7 +8,8 @@ use crate::config::norm::RemovalKind;
 
 /// First step and gap in steps per layer of every kind of removal: the `[schedule]` table of a config.
 ///
-/// With a gap, layer `l` goes at `start + l · gap`; gap 0 takes all layers at once. A kind without a start never goes.
+/// With a gap, layer `l` goes at `start + l · gap`; gap 0 takes all layers at once. A kind without a start
+/// never goes.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[allow(missing_docs)]
@@ -65,8 +66,9 @@ impl ScheduleConfig {
         }
     }
 
-    /// The same plan for a run `steps` times as long, of a model with `gaps` times as many steps from block to block: every kind
-    /// begins and ends at the same part of the run, to the nearest step. `gaps` is 1 for the same model.
+    /// The same plan for a run `steps` times as long, of a model with `gaps` times as many steps from block
+    /// to block: every kind begins and ends at the same part of the run, to the nearest step. `gaps` is 1 for
+    /// the same model.
     ///
     /// ```
     /// use lnfree::schedule::ScheduleConfig;
@@ -134,8 +136,8 @@ impl Schedule {
         &self.removals
     }
 
-    /// Removals due before `step` runs, those of earlier steps included, in order: the state at a step is these carried
-    /// out one after the other, so none can be missed and a resumed run ends in the same state.
+    /// Removals due before `step` runs, those of earlier steps included, in order: the state at a step is
+    /// these carried out one after the other, so none can be missed and a resumed run ends in the same state.
     pub fn states_at(&self, step: usize) -> &[Removal] {
         let n = self.removals.partition_point(|r| r.step <= step);
         &self.removals[..n]

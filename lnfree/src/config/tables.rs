@@ -57,8 +57,8 @@ impl FloatType {
         }
     }
 
-    /// What is computed in on `device` where this is asked for: float32 instead of bfloat16 on a CPU that multiplies float32 faster, which
-    /// is said once.
+    /// What is computed in on `device` where this is asked for: float32 instead of bfloat16 on a CPU that
+    /// multiplies float32 faster, which is said once.
     pub fn in_effect(self, device: tch::Device) -> FloatType {
         if self != FloatType::Bfloat16
             || device != tch::Device::Cpu
@@ -75,7 +75,8 @@ impl FloatType {
         FloatType::Float32
     }
 
-    /// Prepares libtorch for it; a flag of the whole process. On a CPU what multiplies fastest is measured, if it is not known.
+    /// Prepares libtorch for it; a flag of the whole process. On a CPU what multiplies fastest is measured,
+    /// if it is not known.
     ///
     /// # Errors
     /// TF32 where there is no CUDA device to compute in it.
@@ -155,7 +156,8 @@ pub struct TrainConfig {
     /// Dropout probability everywhere; unset, the model's own `config.json` decides.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dropout: Option<f64>,
-    /// Whether weight decay pulls on LN weights; unset, it does without LN and does not with LN, as in the paper's code.
+    /// Whether weight decay pulls on LN weights; unset, it does without LN and does not with LN, as in the
+    /// paper's code.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decay_ln: Option<bool>,
     /// Whether predicting end-of-text counts; the paper's code leaves it out.

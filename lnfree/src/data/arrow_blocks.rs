@@ -1,4 +1,5 @@
-//! A check before arrow's own reader: it takes memory by the lengths that a file's footer says, before it has read anything.
+//! A check before arrow's own reader: it takes memory by the lengths that a file's footer says, before it has
+//! read anything.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -41,8 +42,9 @@ pub(crate) fn damaged(path: &Path, error: impl std::fmt::Display) -> Error {
     Error::file(path, format!("the Arrow file is damaged or not readable: {}", first_line(error)))
 }
 
-/// Checks that the footer of the Arrow IPC file `path`, and every block that it lists, lies inside the file, and that no message or
-/// compressed buffer, of a file or a stream, announces more than it can hold. What begins as neither is left to the reader.
+/// Checks that the footer of the Arrow IPC file `path`, and every block that it lists, lies inside the file,
+/// and that no message or compressed buffer, of a file or a stream, announces more than it can hold. What
+/// begins as neither is left to the reader.
 ///
 /// # Errors
 /// [`Error::File`] naming `path` when one does not.

@@ -1,4 +1,5 @@
-//! A check before arrow's own reader: it takes as much memory as messages and compressed buffers announce, before it has read anything.
+//! A check before arrow's own reader: it takes as much memory as messages and compressed buffers announce,
+//! before it has read anything.
 
 use arrow::buffer::Buffer;
 use arrow::ipc::{Block, CompressionType, RecordBatch, root_as_message};
@@ -9,8 +10,8 @@ use super::first_line;
 const CONTINUATION: [u8; 4] = [0xff; 4];
 /// LZ4 makes at most so many bytes of one.
 const LZ4_RATIO: u64 = 255;
-/// What a buffer that zstd compressed may announce: so many bytes for each byte of the file, or the floor where that is more. Zstd
-/// itself has no limit.
+/// What a buffer that zstd compressed may announce: so many bytes for each byte of the file, or the floor
+/// where that is more. Zstd itself has no limit.
 const ZSTD_RATIO: u64 = 1024;
 const ZSTD_FLOOR: u64 = 64 << 20;
 
@@ -33,7 +34,8 @@ pub(super) fn check_block(bytes: &[u8], block: &Block) -> Result<(), String> {
     check_message(message, |_| Some(body), bytes.len() as u64).map(drop)
 }
 
-/// Checks the buffers of all messages of an Arrow stream; what begins with neither mark nor message is left to the reader.
+/// Checks the buffers of all messages of an Arrow stream; what begins with neither mark nor message is left
+/// to the reader.
 ///
 /// # Errors
 /// What is wrong, in words.

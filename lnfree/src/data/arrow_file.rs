@@ -37,8 +37,9 @@ pub(super) struct ArrowFile {
 /// # Errors
 /// If it is truncated, damaged, or has no `input_ids` lists.
 pub(super) fn open(path: &Path, file: &File) -> Result<ArrowFile> {
-    // SAFETY: sound as long as nobody changes the file while it is mapped. Token files are replaced by renaming,
-    // never written in place; another program that truncates one ends this process, as for any mapped file.
+    // SAFETY: sound as long as nobody changes the file while it is mapped. Token files are replaced by
+    // renaming, never written in place; another program that truncates one ends this process, as for any
+    // mapped file.
     let map = unsafe { Mmap::map(file) }.map_err(Error::io(path))?;
     let memory = map.as_ptr_range();
     let start = NonNull::from(&map[..]).cast::<u8>();

@@ -72,7 +72,8 @@ struct Maker<'a> {
 }
 
 impl Maker<'_> {
-    /// The file, if it has been made of this commit and with this tokenizer, whose files may have changed under its name.
+    /// The file, if it has been made of this commit and with this tokenizer, whose files may have changed
+    /// under its name.
     fn ready(&mut self) -> Result<Option<(PathBuf, TokenFile)>> {
         let commit = self.repo.commit().to_string();
         let request = self.request;

@@ -33,8 +33,9 @@ pub(crate) fn feed<T>(items: impl IntoIterator<Item = Result<T>>, sender: &Sende
 
 /// [`Batches`] on a device, read while earlier ones are computed with.
 ///
-/// The position counts batches that were handed out; what was read ahead is read again after a [`Loader::seek`], by a resumed run, or
-/// where the size of the batches changes. An error in reading arrives with the batch that it is in.
+/// The position counts batches that were handed out; what was read ahead is read again after a
+/// [`Loader::seek`], by a resumed run, or where the size of the batches changes. An error in reading arrives
+/// with the batch that it is in.
 #[derive(Debug)]
 pub struct Loader {
     /// Where the computation is.
@@ -68,7 +69,8 @@ impl Loader {
         Ok(send(&self.next_on_host(batch_size)?, self.device))
     }
 
-    /// The same on this side, and on the device: what is counted of the ids is counted here, without waiting for a GPU.
+    /// The same on this side, and on the device: what is counted of the ids is counted here, without waiting
+    /// for a GPU.
     ///
     /// # Errors
     /// As [`Loader::next_batch`].

@@ -1,7 +1,7 @@
 //! Token files, text files, tokenizers and the order in which training sees its data.
 //!
-//! Text ([`text`]) becomes token files ([`prepare()`], with a [`tokenizer`]), which are read in place ([`tokens`]) in a
-//! seeded order ([`order`]). [`resolve()`] turns the names of data sets into token files.
+//! Text ([`text`]) becomes token files ([`prepare()`], with a [`tokenizer`]), which are read in place
+//! ([`tokens`]) in a seeded order ([`order`]). [`resolve()`] turns the names of data sets into token files.
 
 mod arrow_blocks;
 mod arrow_buffers;

@@ -42,18 +42,19 @@ pub enum Split {
 pub struct DatasetOptions {
     /// Tokens in a sequence.
     pub block_size: usize,
-    /// Sequences at most, of data sets on the hub; of the Pile's also the rows that are read, the peer's `num_samples`. The
-    /// validation split of OpenWebText is always whole.
+    /// Sequences at most, of data sets on the hub; of the Pile's also the rows that are read, the peer's
+    /// `num_samples`. The validation split of OpenWebText is always whole.
     pub max_sequences: usize,
-    /// Tokenizer for text, a folder or a name on the hub; `gpt2` where there is none. Embedded data sets have their own, token
-    /// data sets need none.
+    /// Tokenizer for text, a folder or a name on the hub; `gpt2` where there is none. Embedded data sets have
+    /// their own, token data sets need none.
     pub tokenizer: Option<String>,
     /// What `openwebtext` stands for; `openwebtext-val` and `openwebtext-train` say it themselves.
     pub split: Split,
 }
 
 impl DatasetOptions {
-    /// For evaluation as the peer does it: sequences of `block_size` tokens, 10,000 at most, GPT-2's tokenizer.
+    /// For evaluation as the peer does it: sequences of `block_size` tokens, 10,000 at most, GPT-2's
+    /// tokenizer.
     pub fn new(block_size: usize) -> Self {
         Self { block_size, max_sequences: 10_000, tokenizer: None, split: Split::default() }
     }

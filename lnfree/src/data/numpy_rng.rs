@@ -1,8 +1,9 @@
 //! numpy's default random generator: the shuffles of `datasets` are its permutations.
 //!
 //! `numpy.random.default_rng(seed)` is PCG64, the XSL-RR output of a 128-bit linear congruential generator
-//! (<https://www.pcg-random.org/paper.html>), seeded through `SeedSequence`, numpy's entropy mixer. Bounded integers are
-//! drawn by Lemire's method (<https://arxiv.org/abs/1805.10941>), places of shuffles by rejection under a mask.
+//! (<https://www.pcg-random.org/paper.html>), seeded through `SeedSequence`, numpy's entropy mixer. Bounded
+//! integers are drawn by Lemire's method (<https://arxiv.org/abs/1805.10941>), places of shuffles by
+//! rejection under a mask.
 
 /// Words in `SeedSequence`'s pool.
 const POOL: usize = 4;
@@ -30,7 +31,8 @@ impl NumpyRng {
         random
     }
 
-    /// An integer in `0..n`: `integers(0, n)`. Zero for an `n` of 0 or 1, which takes nothing from the generator.
+    /// An integer in `0..n`: `integers(0, n)`. Zero for an `n` of 0 or 1, which takes nothing from the
+    /// generator.
     pub fn below(&mut self, n: u64) -> u64 {
         match n {
             0 | 1 => 0,
@@ -55,7 +57,8 @@ impl NumpyRng {
         order
     }
 
-    /// An integer in `0..=max`: bits under the smallest mask that covers `max`, drawn again while they are above it.
+    /// An integer in `0..=max`: bits under the smallest mask that covers `max`, drawn again while they are
+    /// above it.
     fn up_to(&mut self, max: u64) -> u64 {
         let mask = u64::MAX.checked_shr(max.leading_zeros()).unwrap_or(0);
         loop {

@@ -1,4 +1,5 @@
-//! OpenWebText: the peer's validation split, fetched document by document, and training documents that are not in it.
+//! OpenWebText: the peer's validation split, fetched document by document, and training documents that are
+//! not in it.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -25,7 +26,8 @@ const SEED: u64 = 2357;
 /// zstd's level for the documents that are kept.
 const LEVEL: i32 = 3;
 
-/// The peer's split of OpenWebText, of as many documents as it has: `test` is the validation split, in its order.
+/// The peer's split of OpenWebText, of as many documents as it has: `test` is the validation split, in its
+/// order.
 pub fn owt_split(n_documents: u32) -> TrainTest {
     train_test_split(n_documents, TEST_SIZE, SEED)
 }
@@ -103,8 +105,9 @@ impl Tables {
     }
 }
 
-/// The texts of the validation split in its order, and the source files. Of the repository only the row groups that hold one are
-/// fetched, and what was found in a source file is kept in `folder`, so that an interrupted preparation goes on from there.
+/// The texts of the validation split in its order, and the source files. Of the repository only the row
+/// groups that hold one are fetched, and what was found in a source file is kept in `folder`, so that an
+/// interrupted preparation goes on from there.
 ///
 /// # Errors
 /// If the repository cannot be read or is not Parquet, or the folder cannot be written.
@@ -190,8 +193,8 @@ fn read_part(path: &Path, wanted: &Wanted) -> Option<Vec<Kept>> {
     kept.iter().map(|kept| kept.row as usize).eq(rows).then_some(kept)
 }
 
-/// Training documents in stored order, without those of the validation split. Source files are downloaded into the hub's cache one
-/// after the other, as documents are asked for.
+/// Training documents in stored order, without those of the validation split. Source files are downloaded
+/// into the hub's cache one after the other, as documents are asked for.
 ///
 /// # Errors
 /// As [`validation`]; while reading, as an item.

@@ -12,9 +12,9 @@ use crate::{Error, Result};
 
 /// Which sequence comes at which position of an endless run over a data set.
 ///
-/// A position counts the sequences consumed since the start. Every epoch goes through all sequences in an order that
-/// depends on nothing but the seed, the epoch and the count of sequences, so that the position is all that a
-/// checkpoint has to keep.
+/// A position counts the sequences consumed since the start. Every epoch goes through all sequences in an
+/// order that depends on nothing but the seed, the epoch and the count of sequences, so that the position is
+/// all that a checkpoint has to keep.
 #[derive(Debug, Clone)]
 pub struct DataOrder {
     seed: u64,
@@ -26,7 +26,8 @@ pub struct DataOrder {
 }
 
 impl DataOrder {
-    /// An order over `n_sequences` sequences: a fresh permutation each epoch, or always as stored without `shuffle`.
+    /// An order over `n_sequences` sequences: a fresh permutation each epoch, or always as stored without
+    /// `shuffle`.
     ///
     /// # Errors
     /// If there are no sequences, or more than 2^32.
@@ -89,7 +90,8 @@ impl Batches {
         Ok(Self { file, order, block_size, position: 0, ids: Vec::new() })
     }
 
-    /// The next `batch_size` sequences as int64 `[batch, pos]` on the CPU. Batches run on into the next epoch.
+    /// The next `batch_size` sequences as int64 `[batch, pos]` on the CPU. Batches run on into the next
+    /// epoch.
     ///
     /// # Errors
     /// If a sequence cannot be read; the position is then as it was before.

@@ -1,4 +1,5 @@
-//! Parquet's metadata, checked before parquet's own reader takes memory by it: the schema, the columns, the heads of pages.
+//! Parquet's metadata, checked before parquet's own reader takes memory by it: the schema, the columns, the
+//! heads of pages.
 
 use std::sync::Arc;
 
@@ -11,8 +12,8 @@ use super::first_line;
 use super::parquet_shapes::{FILE_METADATA, PAGE_HEADER, SCHEMA_ELEMENT};
 use super::thrift::{Compact, Kind};
 
-/// What columns, and single pages, may come to, unpacked: so many bytes for each byte of the file or page, or the floor where that is
-/// more. Runs of equal numbers have no limit of their own.
+/// What columns, and single pages, may come to, unpacked: so many bytes for each byte of the file or page, or
+/// the floor where that is more. Runs of equal numbers have no limit of their own.
 const RATIO: u64 = 1024;
 const FLOOR: u64 = 64 << 20;
 const PAGE_FLOOR: u64 = 2 << 20;
@@ -52,8 +53,8 @@ pub(super) fn read_schema(file: &impl ChunkReader) -> Result<ArrowReaderMetadata
     ArrowReaderMetadata::try_new(Arc::new(metadata), Default::default()).map_err(said)
 }
 
-/// The schema is the second field of a footer: a tree in a row, each node with the number of its children. The reader takes memory for
-/// as many, and a level of its stack for each level.
+/// The schema is the second field of a footer: a tree in a row, each node with the number of its children.
+/// The reader takes memory for as many, and a level of its stack for each level.
 fn check_schema(footer: &[u8]) -> Result<(), String> {
     Compact::new(footer).structure(|footer, field, kind| {
         if (field, kind) != (2, Kind::List) {
@@ -89,8 +90,8 @@ fn check_schema(footer: &[u8]) -> Result<(), String> {
     })
 }
 
-/// Checks that the pages of a row group, of the columns (their outermost names) that are `wanted`, lie inside their column, and that none
-/// announces more than it can hold.
+/// Checks that the pages of a row group, of the columns (their outermost names) that are `wanted`, lie inside
+/// their column, and that none announces more than it can hold.
 ///
 /// # Errors
 /// What is wrong, in words.
@@ -152,7 +153,8 @@ fn read_head(file: &impl ChunkReader, at: u64, end: u64) -> Result<u64, String> 
     }
 }
 
-/// Checks that the columns of a Parquet file of `length` bytes lie inside it and do not announce more than it can hold.
+/// Checks that the columns of a Parquet file of `length` bytes lie inside it and do not announce more than it
+/// can hold.
 fn check_columns(metadata: &ParquetMetaData, length: u64) -> Result<(), String> {
     let most = RATIO.saturating_mul(length).max(FLOOR);
     for group in metadata.row_groups() {

@@ -1,7 +1,8 @@
-//! What fields of Parquet's metadata hold, from <https://github.com/apache/parquet-format/blob/master/src/main/thrift/parquet.thrift>.
+//! What fields of Parquet's metadata hold, from
+//! <https://github.com/apache/parquet-format/blob/master/src/main/thrift/parquet.thrift>.
 //!
-//! Parquet's reader takes a known field for what it should be, whatever the file says that it is. What differs is refused, so that the
-//! reader sees the same as our checks.
+//! Parquet's reader takes a known field for what it should be, whatever the file says that it is. What
+//! differs is refused, so that the reader sees the same as our checks.
 
 use super::thrift::Kind::{Bool, Byte, Bytes, Double, Int};
 use super::thrift::Shape::{self, Is, List, Struct};

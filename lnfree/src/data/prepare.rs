@@ -41,8 +41,8 @@ impl fmt::Display for Prepared {
 /// rows as they are.
 ///
 /// # Errors
-/// If the text cannot be read, has no tokens to fill one sequence, or `out` cannot be written; `out` is then as it
-/// was before.
+/// If the text cannot be read, has no tokens to fill one sequence, or `out` cannot be written; `out` is then
+/// as it was before.
 pub fn prepare(
     text: &Path,
     tokenizer: &Tokenizer,

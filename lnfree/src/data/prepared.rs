@@ -171,7 +171,8 @@ pub(super) enum MadeWith<'a> {
     Content(&'a str),
 }
 
-/// A prepared file for a request that still opens, the newest if there are several; of the commit, if one is given.
+/// A prepared file for a request that still opens, the newest if there are several; of the commit, if one is
+/// given.
 pub(super) fn find(
     request: &Request,
     commit: Option<&str>,

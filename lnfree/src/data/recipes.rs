@@ -15,7 +15,8 @@ const SKIPPED: [&str; 3] = ["OpenWebText2", "Books3", "BookCorpus2"];
 /// In which order the rows of a repository come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Order {
-    /// `Dataset`: all rows are loaded; if there are more than n, n of a permutation, and these once more permuted.
+    /// `Dataset`: all rows are loaded; if there are more than n, n of a permutation, and these once more
+    /// permuted.
     Table,
     /// `IterableDataset`: the first n rows, through a shuffle buffer.
     Stream,

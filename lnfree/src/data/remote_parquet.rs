@@ -1,4 +1,5 @@
-//! Parquet files where they are: the footer and single row groups over the network, of the columns that are needed.
+//! Parquet files where they are: the footer and single row groups over the network, of the columns that are
+//! needed.
 
 use std::io::{Cursor, Read};
 use std::path::{Path, PathBuf};

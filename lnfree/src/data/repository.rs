@@ -1,4 +1,5 @@
-//! The rows of a data set's repository on the hub: which of its files are the training split, and how they are read.
+//! The rows of a data set's repository on the hub: which of its files are the training split, and how they
+//! are read.
 
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -21,8 +22,8 @@ const FORMATS: [&[&str]; 4] = [&[".parquet"], &[".arrow"], &[".jsonl", ".jsonl.z
 const TRAIN: [&str; 2] = ["train", "training"];
 const OTHER: [&str; 6] = ["test", "validation", "valid", "val", "dev", "eval"];
 
-/// The files of the training split, in name order: of the first format that there is, those whose names say `train`, or
-/// those that say nothing of a split.
+/// The files of the training split, in name order: of the first format that there is, those whose names say
+/// `train`, or those that say nothing of a split.
 ///
 /// # Errors
 /// If there are none, or they lie in several folders.
@@ -93,8 +94,8 @@ fn pick(files: &[String]) -> Vec<String> {
     Vec::new()
 }
 
-/// The rows of the files, one file after the other, the first `limit` of them: Parquet by row groups, of which some are
-/// fetched ahead, JSON lines as a stream, Arrow downloaded. What is not read is not fetched.
+/// The rows of the files, one file after the other, the first `limit` of them: Parquet by row groups, of
+/// which some are fetched ahead, JSON lines as a stream, Arrow downloaded. What is not read is not fetched.
 pub(super) fn rows(repo: &DatasetRepo, files: Vec<String>, limit: usize) -> Rows {
     let repo = repo.clone();
     if files.iter().all(|file| file.ends_with(".parquet")) {

@@ -30,17 +30,18 @@ pub fn resolve(name_or_path: &str, block_size: usize) -> Result<PathBuf> {
 
 /// The token file of a data set or path.
 ///
-/// - A token file, or a folder of them, is taken as it is; a text file (see [`text::documents`]) is tokenized.
+/// - A token file, or a folder of them, is taken as it is; a text file (see [`text::documents`]) is
+///   tokenized.
 /// - `nano-train`, `nano-owt` and `nano-pile` are the texts in the repository's `data/`.
 /// - `openwebtext`, `openwebtext-val`, `openwebtext-train`, `pile-apollo`, `pile-apollo-luca`, `pile-10k`,
 ///   `pile-uncopyrighted` and every `ORG/NAME` come from the Hugging Face hub.
 ///
-/// What is made is kept in `$XDG_CACHE_HOME/lnfree/tokens` (`~/.cache` without that variable), with a JSON file
-/// beside it that says what it stands for ([`Provenance`]), and found there later without a network.
+/// What is made is kept in `$XDG_CACHE_HOME/lnfree/tokens` (`~/.cache` without that variable), with a JSON
+/// file beside it that says what it stands for ([`Provenance`]), and found there later without a network.
 ///
 /// # Errors
-/// If it is neither a path nor a name; if the hub, the data set or its tokenizer is out of reach, or has not what is needed; if
-/// there are too few tokens for one sequence; if the cache cannot be written.
+/// If it is neither a path nor a name; if the hub, the data set or its tokenizer is out of reach, or has not
+/// what is needed; if there are too few tokens for one sequence; if the cache cannot be written.
 pub fn resolve_with(name_or_path: &str, options: &DatasetOptions) -> Result<PathBuf> {
     Ok(find_or_make(name_or_path, options)?.0)
 }
@@ -130,8 +131,8 @@ fn local_text(name: &str, text: &Path, tokenizer: &str, block_size: usize) -> Re
     Ok((out, file))
 }
 
-/// The token file `out` of a text on this machine, with the JSON beside it that says what it was made of ([`Provenance`]); `tokenizer` is a
-/// folder, an embedded one's name or one on the hub.
+/// The token file `out` of a text on this machine, with the JSON beside it that says what it was made of
+/// ([`Provenance`]); `tokenizer` is a folder, an embedded one's name or one on the hub.
 ///
 /// # Errors
 /// As [`prepare`], and if the tokenizer cannot be had.

@@ -11,8 +11,8 @@ use crate::{Error, Result};
 /// What is left at the end of each batch is dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ChunkScheme {
-    /// Contiguous shards of nearly equal counts of documents, as `datasets` splits its work among processes; a batch
-    /// never goes beyond its shard.
+    /// Contiguous shards of nearly equal counts of documents, as `datasets` splits its work among processes;
+    /// a batch never goes beyond its shard.
     pub shards: usize,
     /// Documents put together at a time; none for the whole shard.
     pub documents_per_batch: Option<usize>,
@@ -22,8 +22,8 @@ impl ChunkScheme {
     /// The peer's for OpenWebText: batches of 512 documents of 32 shards.
     pub const PEER: Self = Self { shards: 32, documents_per_batch: Some(512) };
 
-    /// The documents of a shard, of `n_documents` in all: the first `n_documents % shards` shards have one more than the
-    /// others.
+    /// The documents of a shard, of `n_documents` in all: the first `n_documents % shards` shards have one
+    /// more than the others.
     pub fn shard(&self, index: usize, n_documents: usize) -> Range<usize> {
         let (size, larger) = (n_documents / self.shards, n_documents % self.shards);
         let start = |index: usize| index * size + index.min(larger);

@@ -16,8 +16,8 @@ pub struct TrainTest {
     pub test: Vec<u32>,
 }
 
-/// `Dataset.train_test_split(test_size, seed, shuffle=True)` of `n` rows, `test_size` being a share: the test part is the
-/// first `ceil(n × test_size)` of a permutation, the training part the rest.
+/// `Dataset.train_test_split(test_size, seed, shuffle=True)` of `n` rows, `test_size` being a share: the test
+/// part is the first `ceil(n × test_size)` of a permutation, the training part the rest.
 pub fn train_test_split(n: u32, test_size: f64, seed: u64) -> TrainTest {
     let mut test = NumpyRng::new(seed).permutation(n);
     let n_test = (f64::from(n) * test_size).ceil() as usize;
@@ -25,8 +25,8 @@ pub fn train_test_split(n: u32, test_size: f64, seed: u64) -> TrainTest {
     TrainTest { train, test }
 }
 
-/// `IterableDataset.shuffle(seed, buffer_size)`: gives one of the last `buffer_size` items at random for each that
-/// comes in, and what is left in random order.
+/// `IterableDataset.shuffle(seed, buffer_size)`: gives one of the last `buffer_size` items at random for each
+/// that comes in, and what is left in random order.
 pub fn shuffle_stream<T>(
     mut items: impl Iterator<Item = T>,
     seed: u64,

@@ -33,15 +33,16 @@ pub type Documents = Box<dyn Iterator<Item = Result<String>> + Send>;
 /// - `.parquet`: the strings of column `text`, read one row group at a time; nulls are errors.
 /// - `.arrow`, files and streams: likewise, one batch at a time.
 /// - `.jsonl`, `.jsonl.zst`, `.jsonl.gz`: key `text` of the object on each line; blank lines are skipped.
-/// - `.txt`: the whole file is one document (a blank line inside prose does not end it). For several, use a folder.
+/// - `.txt`: the whole file is one document (a blank line inside prose does not end it). For several, use a
+///   folder.
 /// - A folder of `datasets.save_to_disk`: the files that its `state.json` lists. Any other has to be of one
 ///   kind.
 ///
 /// A byte order mark at the start of a file is no part of its text.
 ///
 /// # Errors
-/// At once if the path is missing, unreadable, of another kind, or a folder without such files; for content that
-/// cannot be read, as an item of the stream.
+/// At once if the path is missing, unreadable, of another kind, or a folder without such files; for content
+/// that cannot be read, as an item of the stream.
 pub fn documents(path: &Path) -> Result<Documents> {
     let mut parts = streamed(path, &Meter::default())?;
     Ok(Box::new(std::iter::from_fn(move || {

@@ -1,6 +1,8 @@
-//! Thrift's compact protocol, walked and not kept: the metadata of Parquet, looked at before its reader takes memory by it.
+//! Thrift's compact protocol, walked and not kept: the metadata of Parquet, looked at before its reader takes
+//! memory by it.
 //!
-//! The encoding is that of <https://github.com/apache/thrift/blob/master/doc/specs/thrift-compact-protocol.md>.
+//! The encoding is that of
+//! <https://github.com/apache/thrift/blob/master/doc/specs/thrift-compact-protocol.md>.
 
 /// Structures and lists within each other; Parquet has seven.
 const DEEPEST: usize = 32;
@@ -46,10 +48,12 @@ impl<'a> Compact<'a> {
         self.rest.len()
     }
 
-    /// Walks a structure. `field` gets the number of each field and what it holds, and says whether it has walked the value.
+    /// Walks a structure. `field` gets the number of each field and what it holds, and says whether it has
+    /// walked the value.
     ///
     /// # Errors
-    /// What is wrong, in words: a length beyond the end, an unknown type, too many levels, or what `field` says.
+    /// What is wrong, in words: a length beyond the end, an unknown type, too many levels, or what `field`
+    /// says.
     pub(super) fn structure(
         &mut self,
         mut field: impl FnMut(&mut Self, i64, Kind) -> Result<bool, String>,

@@ -1,9 +1,9 @@
 //! Token files: sequences of token ids, read in place.
 //!
-//! A token file is an Arrow IPC file or stream, or a Parquet file, with a column `input_ids`: a list, large list or
-//! fixed-size list of any integer type. A folder of such files is read as one set (see `folder.rs`). Columns
-//! beside it that say which ids count (`attention_mask`, `labels`, …) are honoured where they leave out ids
-//! at the ends of rows, else refused (`side_columns.rs`).
+//! A token file is an Arrow IPC file or stream, or a Parquet file, with a column `input_ids`: a list, large
+//! list or fixed-size list of any integer type. A folder of such files is read as one set (see `folder.rs`).
+//! Columns beside it that say which ids count (`attention_mask`, `labels`, …) are honoured where they leave
+//! out ids at the ends of rows, else refused (`side_columns.rs`).
 
 use std::path::{Path, PathBuf};
 
@@ -58,8 +58,8 @@ impl TokenFile {
     /// `state.json` lists if it has one. Columns that say which ids count are read whole here.
     ///
     /// # Errors
-    /// If the path is missing, empty, truncated or damaged, has no column `input_ids` of integer lists, or holds
-    /// nulls or no tokens; if another column says of the ids what cannot be honoured. Ids are looked at
+    /// If the path is missing, empty, truncated or damaged, has no column `input_ids` of integer lists, or
+    /// holds nulls or no tokens; if another column says of the ids what cannot be honoured. Ids are looked at
     /// later: see [`TokenFile::check_vocab`].
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         Self::open_with_budget(path, PARQUET_BUDGET)
@@ -171,8 +171,8 @@ impl TokenFile {
             .map_err(|bad| self.bad_id(chunk, bad, "is not a token id (0 or more)".into()))
     }
 
-    /// Reads everything once: every id has to be in `0..vocab_size`, and the checksums of files written by this
-    /// crate have to match.
+    /// Reads everything once: every id has to be in `0..vocab_size`, and the checksums of files written by
+    /// this crate have to match.
     ///
     /// # Errors
     /// Naming file, row, position and id, or the file that is damaged.
@@ -186,8 +186,9 @@ impl TokenFile {
         self.parts.iter().enumerate().try_for_each(|(index, part)| check(part, index, &self.chunks))
     }
 
-    /// SHA-256 in hex that tells one set from another: of the counts of sequences and tokens and of the ids, all of
-    /// them up to 4M tokens, else in 64 places. The same for the same sequences in Arrow and in Parquet.
+    /// SHA-256 in hex that tells one set from another: of the counts of sequences and tokens and of the ids,
+    /// all of them up to 4M tokens, else in 64 places. The same for the same sequences in Arrow and in
+    /// Parquet.
     ///
     /// # Errors
     /// If a sequence cannot be read.

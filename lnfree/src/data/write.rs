@@ -37,15 +37,15 @@ pub struct Written {
     pub tokens: u64,
 }
 
-/// Writes sequences of token ids as an Arrow IPC file: column `input_ids`, a list (of fixed size where the layout is)
-/// of uint16 where the vocabulary fits, else int32. The rows are streamed.
+/// Writes sequences of token ids as an Arrow IPC file: column `input_ids`, a list (of fixed size where the
+/// layout is) of uint16 where the vocabulary fits, else int32. The rows are streamed.
 ///
-/// The file is written beside its place, synced and renamed, and carries a checksum of all ids. The same rows give
-/// the same bytes.
+/// The file is written beside its place, synced and renamed, and carries a checksum of all ids. The same rows
+/// give the same bytes.
 ///
 /// # Errors
-/// If a row is an error, has another length than the layout says or an id that is not below `vocab_size`; if there
-/// are no tokens; if the file cannot be written. What was at `path` before is untouched then.
+/// If a row is an error, has another length than the layout says or an id that is not below `vocab_size`; if
+/// there are no tokens; if the file cannot be written. What was at `path` before is untouched then.
 pub fn write_tokens(
     path: impl AsRef<Path>,
     rows: impl Iterator<Item = Result<Vec<u32>>>,

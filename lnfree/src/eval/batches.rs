@@ -59,8 +59,8 @@ fn groups(tokens: &TokenFile, options: EvalOptions) -> impl Iterator<Item = Resu
     })
 }
 
-/// The end of the batch that begins at `start`, and whether it is evaluated. Only sequences of one length share a batch; data cut
-/// into chunks has no others.
+/// The end of the batch that begins at `start`, and whether it is evaluated. Only sequences of one length
+/// share a batch; data cut into chunks has no others.
 fn next_rows(tokens: &TokenFile, options: EvalOptions, start: usize, n: usize) -> Result<(usize, bool)> {
     let batch_size = options.batch_size.max(1);
     let len = tokens.sequence_len(start)?;

@@ -50,8 +50,8 @@ pub struct PairedDifference {
     /// Mean loss of the first less that of the second, in nats per token.
     #[serde(deserialize_with = "number")]
     pub mean: f64,
-    /// Its 95% bootstrap interval over sequences: far narrower than what the two means' own intervals suggest, because a hard
-    /// text is hard for both.
+    /// Its 95% bootstrap interval over sequences: far narrower than what the two means' own intervals
+    /// suggest, because a hard text is hard for both.
     #[serde(deserialize_with = "pair")]
     pub interval: [f64; 2],
     /// Sequences compared.

@@ -34,8 +34,8 @@ impl Calibration {
         self.correct[bin] += u64::from(correct);
     }
 
-    /// Expected calibration error: |accuracy − mean confidence| of each bin, weighted by its tokens (arXiv 1706.04599,
-    /// equation 3). NaN when a confidence was no probability.
+    /// Expected calibration error: |accuracy − mean confidence| of each bin, weighted by its tokens (arXiv
+    /// 1706.04599, equation 3). NaN when a confidence was no probability.
     pub fn error(&self) -> f64 {
         let total = self.count.iter().sum::<u64>().max(1) as f64;
         let gaps = self.confidence.iter().zip(&self.correct).map(|(c, &k)| (c - k as f64).abs());

@@ -20,7 +20,8 @@ use crate::{Error, Result};
 /// are among the others, for the caller to look at: [`Evaluation::check`] makes an error of them.
 ///
 /// # Errors
-/// When the data cannot be read or does not fit the model, a [`FloatType`](crate::config::FloatType) that the device cannot do, or a notebook's stop button.
+/// When the data cannot be read or does not fit the model, a [`FloatType`](crate::config::FloatType) that the
+/// device cannot do, or a notebook's stop button.
 pub fn evaluate(
     model: &Gpt2,
     ln: &LnState,

@@ -78,7 +78,8 @@ impl Evaluation {
         self.sequences.iter().map(|s| s.n_tokens).max().unwrap_or(0)
     }
 
-    /// Mean loss of the ranges of positions that end at (before) `ends`, which ascend to the longest sequence.
+    /// Mean loss of the ranges of positions that end at (before) `ends`, which ascend to the longest
+    /// sequence.
     fn over_ranges(&self, ends: &[usize]) -> Vec<PositionLoss> {
         let (mut sums, mut counts) = (vec![0.0; ends.len()], vec![0u64; ends.len()]);
         for (_, losses) in self.by_sequence() {

@@ -35,8 +35,8 @@ pub struct Evaluator {
 }
 
 impl Evaluator {
-    /// A model by path or name, in float32; a run directory stands for its latest checkpoint. Without `format` its folder says what
-    /// it is stored as.
+    /// A model by path or name, in float32; a run directory stands for its latest checkpoint. Without
+    /// `format` its folder says what it is stored as.
     ///
     /// # Errors
     /// When there is no such model, or it cannot be read.
@@ -56,7 +56,8 @@ impl Evaluator {
         Ok(Evaluator { label: label.into(), name: name.into(), loaded, tokenizer, data })
     }
 
-    /// Evaluates it on a data set, by name or path; `progress` is told how many sequences of how many are done.
+    /// Evaluates it on a data set, by name or path; `progress` is told how many sequences of how many are
+    /// done.
     ///
     /// # Errors
     /// When the data cannot be read or does not fit the model, and as [`evaluate`].
@@ -82,9 +83,9 @@ impl Evaluator {
         Ok((record, evaluation))
     }
 
-    /// Evaluates it on a data set, telling lines of progress, and writes the result into `folder` as [`write_result`] does; returns
-    /// the path of the JSON file. A folder that then cannot be written costs no result: the error says where
-    /// that is instead.
+    /// Evaluates it on a data set, telling lines of progress, and writes the result into `folder` as
+    /// [`write_result`] does; returns the path of the JSON file. A folder that then cannot be written costs
+    /// no result: the error says where that is instead.
     ///
     /// # Errors
     /// When the folder cannot be written, before anything is computed; as [`Evaluator::evaluate`], when the
@@ -132,8 +133,8 @@ impl Evaluator {
     }
 }
 
-/// Writes LABEL--DATA.json, LABEL--DATA.sequences.arrow, and with `keep_losses` LABEL--DATA.losses.arrow into `folder`; returns the
-/// path of the first.
+/// Writes LABEL--DATA.json, LABEL--DATA.sequences.arrow, and with `keep_losses` LABEL--DATA.losses.arrow into
+/// `folder`; returns the path of the first.
 ///
 /// # Errors
 /// When a file cannot be written.

@@ -12,8 +12,8 @@ use super::sequences::SequenceLoss;
 use crate::base::atomic::write_atomic;
 use crate::{Error, Result};
 
-/// The name, without extension, of the files about one model on one data set: characters that a file name had better not
-/// have become `_`.
+/// The name, without extension, of the files about one model on one data set: characters that a file name had
+/// better not have become `_`.
 pub fn result_name(label: &str, dataset: &str) -> String {
     let slug = |text: &str| -> String {
         let kept = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
@@ -24,9 +24,9 @@ pub fn result_name(label: &str, dataset: &str) -> String {
     format!("{}--{dataset}", slug(label)).trim_start_matches('.').to_string()
 }
 
-/// Writes the loss of every predicted token as an Arrow IPC file with the columns `loss` (float32, nats), `sequence` (uint32, the
-/// sequence's number in the token file) and `position` (uint32, the position predicted from, so that the token is that of
-/// `position` + 1).
+/// Writes the loss of every predicted token as an Arrow IPC file with the columns `loss` (float32, nats),
+/// `sequence` (uint32, the sequence's number in the token file) and `position` (uint32, the position
+/// predicted from, so that the token is that of `position` + 1).
 ///
 /// # Errors
 /// When the file cannot be written.
@@ -47,8 +47,8 @@ pub fn write_losses(path: &Path, evaluation: &Evaluation) -> Result<()> {
     )
 }
 
-/// Writes the mean loss of each sequence as an Arrow IPC file with the columns `sequence` (uint32), `loss` (float64)
-/// and `n_tokens` (uint32).
+/// Writes the mean loss of each sequence as an Arrow IPC file with the columns `sequence` (uint32), `loss`
+/// (float64) and `n_tokens` (uint32).
 ///
 /// # Errors
 /// When the file cannot be written.

@@ -16,12 +16,12 @@ use crate::model::ln_state::LnState;
 use crate::model::{Gpt2, KvCache, LoadedModel};
 use crate::{Error, Result};
 
-/// Continues `prompt`; `on_token` is told each new token and stops the text by returning false. Every end token of the model's
-/// config stops it too. A [`Generator`] in float32 for one text.
+/// Continues `prompt`; `on_token` is told each new token and stops the text by returning false. Every end
+/// token of the model's config stops it too. A [`Generator`] in float32 for one text.
 ///
 /// # Errors
-/// When the prompt is empty or has a token outside the vocabulary, an option is not a sensible number, or the model's logits
-/// are not finite.
+/// When the prompt is empty or has a token outside the vocabulary, an option is not a sensible number, or the
+/// model's logits are not finite.
 pub fn generate(
     model: &Gpt2,
     ln: &LnState,
@@ -34,9 +34,10 @@ pub fn generate(
 
 /// A model made ready to write texts; see [`Gpt2::for_inference`] for what that is.
 ///
-/// Keys and values of earlier tokens are kept ([`KvCache`]), so that each new token costs one position. Contexts longer than the
-/// model's positions lose their beginning; every token then has another position than before, nothing that was kept holds any
-/// more, and the whole context is computed for each further token.
+/// Keys and values of earlier tokens are kept ([`KvCache`]), so that each new token costs one position.
+/// Contexts longer than the model's positions lose their beginning; every token then has another position
+/// than before, nothing that was kept holds any more, and the whole context is computed for each further
+/// token.
 ///
 /// ```
 /// use lnfree::prelude::*;
@@ -73,7 +74,8 @@ impl<'a> Generator<'a> {
         let dtype = dtype.in_effect(model.device());
         let mut model = model.for_inference(ln, dtype.kind())?;
         if has_cpu_kernels(model.device()) && dtype.kind() == Kind::Float {
-            // A single float32 row times [n_embd, vocab_size] takes two thirds of the time that it takes times [vocab_size, n_embd].
+            // A single float32 row times [n_embd, vocab_size] takes two thirds of the time that it takes
+            // times [vocab_size, n_embd].
             let head = model.unembedding().transpose(0, 1).contiguous().transpose(0, 1);
             model.lm_head = Some(head);
         }
@@ -96,7 +98,8 @@ impl<'a> Generator<'a> {
         self
     }
 
-    /// Draws no token that `tokenizer` does not have. Vocabularies are often padded to a number that is fast to compute with.
+    /// Draws no token that `tokenizer` does not have. Vocabularies are often padded to a number that is fast
+    /// to compute with.
     pub fn tokens_of(mut self, tokenizer: &Tokenizer) -> Generator<'a> {
         let barred: Vec<bool> = (0..self.model.config.vocab_size)
             .map(|id| !u32::try_from(id).is_ok_and(|id| tokenizer.has_id(id)))
@@ -119,8 +122,9 @@ impl<'a> Generator<'a> {
         Ok(self.generate_many(&[prompt], options, |_, id| on_token(id))?.remove(0))
     }
 
-    /// Continues many prompts, those of equal length together: faster than one after the other. Text i is what
-    /// [`Generator::generate`] makes of prompt i with the seed `options.seed + i`; `on_token` is told i and the token.
+    /// Continues many prompts, those of equal length together: faster than one after the other. Text i is
+    /// what [`Generator::generate`] makes of prompt i with the seed `options.seed + i`; `on_token` is told i
+    /// and the token.
     ///
     /// # Errors
     /// As [`generate`].
@@ -178,7 +182,8 @@ impl<'a> Generator<'a> {
         Ok(())
     }
 
-    /// Finite logits `[batch, vocab_size]` as float64, as the options and the tokenizer want them before one is drawn.
+    /// Finite logits `[batch, vocab_size]` as float64, as the options and the tokenizer want them before one
+    /// is drawn.
     fn adjusted(&self, logits: &Tensor, texts: &[Text], options: SampleOptions) -> Result<Tensor> {
         let mut logits = candidates::finite(logits)?;
         if options.repetition_penalty != 1.0 {

@@ -15,15 +15,16 @@ pub(super) struct Chunk {
     pub tokens: usize,
 }
 
-/// On a CPU: enough rows to share the cost of reading the unembedding, and 16 MiB of logits, which the last cache still has when
-/// they are read again at once.
+/// On a CPU: enough rows to share the cost of reading the unembedding, and 16 MiB of logits, which the last
+/// cache still has when they are read again at once.
 const CPU_CHUNK: Chunk = Chunk { rows: 2048, tokens: 2048 };
 /// Bytes of logits at a time on a GPU, where large pieces keep it busy.
 const CUDA_LOGITS: u64 = 1 << 30;
 /// Copies of them that are there at once.
 const CUDA_COPIES: u64 = 4;
-/// float32 numbers per position and model dimension that a block keeps alive at its widest place: the residual stream and its
-/// norm, queries, keys and values, and the MLP's 4 · n_embd before and after its activation.
+/// float32 numbers per position and model dimension that a block keeps alive at its widest place: the
+/// residual stream and its norm, queries, keys and values, and the MLP's 4 · n_embd before and after its
+/// activation.
 const LIVE_PER_EMBD: u64 = 16;
 
 /// Logits that are made at a time.

@@ -1,7 +1,7 @@
 //! Cross-entropy of a model on token data, per token and summarised. An evaluation changes nothing.
 //!
-//! The logits of a batch are never there all at once, so memory does not grow with the vocabulary. Means are summed in
-//! float64.
+//! The logits of a batch are never there all at once, so memory does not grow with the vocabulary. Means are
+//! summed in float64.
 
 mod batches;
 mod bootstrap;

@@ -12,9 +12,9 @@ const WORST: usize = 5;
 /// Tokens shown before and after the place where the loss is highest.
 const SHOWN: usize = 24;
 
-/// One model on one data set. All losses are in nats per token. Fields that older versions did not write are empty or zero
-/// when such a file is read. With a token whose loss is not finite, `not_finite` is there, and figures of all
-/// tokens are NaN: null in JSON, which is read back as NaN.
+/// One model on one data set. All losses are in nats per token. Fields that older versions did not write are
+/// empty or zero when such a file is read. With a token whose loss is not finite, `not_finite` is there, and
+/// figures of all tokens are NaN: null in JSON, which is read back as NaN.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EvalRecord {
     /// What tables and figures call the model.

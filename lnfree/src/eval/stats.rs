@@ -64,8 +64,8 @@ pub fn quantile(sorted: &[f32], q: f64) -> f64 {
     if part == 0.0 || a == b { a } else { a + (b - a) * part }
 }
 
-/// Mean loss per token without the 1% of sequences with the lowest and the 1% with the highest mean (both rounded down): what
-/// a few exploding sequences cannot move. NaN where a loss is not finite.
+/// Mean loss per token without the 1% of sequences with the lowest and the 1% with the highest mean (both
+/// rounded down): what a few exploding sequences cannot move. NaN where a loss is not finite.
 pub fn trimmed_mean(sequences: &[SequenceLoss]) -> f64 {
     if !all_finite(sequences.iter().map(|s| s.loss)) {
         return f64::NAN;

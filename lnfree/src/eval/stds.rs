@@ -1,7 +1,7 @@
 //! Standard deviations of a model's residual stream, measured or read from a file.
 //!
-//! The file has the shape that the paper's code uses: `{"std_dict": {HOOK: σ}, "std_bos_dict": {HOOK: σ}}` with
-//! TransformerLens hook names.
+//! The file has the shape that the paper's code uses: `{"std_dict": {HOOK: σ}, "std_bos_dict": {HOOK: σ}}`
+//! with TransformerLens hook names.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -61,8 +61,8 @@ impl StdDict {
         }
     }
 
-    /// `(average, position 0)` per LN, in the order of [`crate::config::norm::ln_names`]: ln_1 reads hook_resid_pre, ln_2
-    /// hook_resid_mid, ln_f the last hook_resid_post.
+    /// `(average, position 0)` per LN, in the order of [`crate::config::norm::ln_names`]: ln_1 reads
+    /// hook_resid_pre, ln_2 hook_resid_mid, ln_f the last hook_resid_post.
     ///
     /// # Errors
     /// When a hook is missing or its value is not a positive number; names it.
@@ -96,7 +96,8 @@ struct Moments {
 }
 
 impl Moments {
-    /// `x` `[batch, pos, n_embd]`, centred over features as the paper's code does by centring the writing weights.
+    /// `x` `[batch, pos, n_embd]`, centred over features as the paper's code does by centring the writing
+    /// weights.
     fn add(&mut self, x: &Tensor) {
         let x = x.to_kind(Kind::Double);
         let x = &x - x.mean_dim(-1i64, true, Kind::Double);

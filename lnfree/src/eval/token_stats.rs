@@ -25,7 +25,8 @@ impl Stats {
     }
 }
 
-/// Numbers of each of `n` tokens: `last` `[n, n_embd]` is unembedded by `head` `[vocab_size, n_embd]`, `targets` int64 `[n]`.
+/// Numbers of each of `n` tokens: `last` `[n, n_embd]` is unembedded by `head` `[vocab_size, n_embd]`,
+/// `targets` int64 `[n]`.
 ///
 /// # Errors
 /// When a target is not in the vocabulary.

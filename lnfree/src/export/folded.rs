@@ -6,7 +6,8 @@ use crate::config::hf_config::{FOLDED, FORMAT_KEY};
 use crate::model::{Folding, Gpt2};
 use crate::{Error, Result};
 
-/// The model without LN; `stds` are the σ̄ in the order of [`crate::config::norm::ln_names`]. Computed in float64, float32 result.
+/// The model without LN; `stds` are the σ̄ in the order of [`crate::config::norm::ln_names`]. Computed in
+/// float64, float32 result.
 ///
 /// # Errors
 /// When the model has no LN to fold, or ln_f has a weight of zero where its bias is not.

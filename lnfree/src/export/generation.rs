@@ -7,8 +7,8 @@ use serde_json::{Map, Value, json};
 use crate::model::{GENERATION, Gpt2Config};
 use crate::{Error, Result};
 
-/// Writes the file into `dir`. One that the source brought lies there already and stays what it is, but for tokens that the
-/// vocabulary does not have; without one it says what the config says.
+/// Writes the file into `dir`. One that the source brought lies there already and stays what it is, but for
+/// tokens that the vocabulary does not have; without one it says what the config says.
 pub(super) fn write(config: &Gpt2Config, dir: &Path) -> Result<()> {
     let path = dir.join(GENERATION);
     let map = match path.is_file() {

@@ -1,5 +1,5 @@
-//! LN-free models for others: `scaled` (the paper's format, LN hidden) and `folded` (no LN left), each proved by
-//! loading it back and comparing logits before it takes its place.
+//! LN-free models for others: `scaled` (the paper's format, LN hidden) and `folded` (no LN left), each proved
+//! by loading it back and comparing logits before it takes its place.
 
 mod card;
 mod folded;
@@ -26,8 +26,8 @@ pub use card::CardFacts;
 pub use folded::fold;
 pub use scaled::scale;
 
-/// Root mean square of the logit differences, relative to that of the logits, above which an export is refused. Folding in
-/// float64 leaves float32 rounding, some 1e-6.
+/// Root mean square of the logit differences, relative to that of the logits, above which an export is
+/// refused. Folding in float64 leaves float32 rounding, some 1e-6.
 const TOLERANCE: f64 = 1e-4;
 
 /// A format to export to.
@@ -65,8 +65,8 @@ pub struct Proof {
 /// What fake LNs divide by, one number per LN in the order of [`ln_names`].
 ///
 /// # Errors
-/// When an LN is still real, or, unless `ignore_special`, when position 0 or end-of-text tokens still have a divisor of their
-/// own, which no constant matrix can express. Names the LN.
+/// When an LN is still real, or, unless `ignore_special`, when position 0 or end-of-text tokens still have a
+/// divisor of their own, which no constant matrix can express. Names the LN.
 pub fn constant_stds(ln: &LnState, ignore_special: bool) -> Result<Vec<f64>> {
     let n_layer = ln.n_layer();
     let sites = (0..n_layer).flat_map(|l| [LnSite::Ln1Qk(l), LnSite::Ln1V(l), LnSite::Ln2(l)]);
@@ -168,7 +168,8 @@ pub fn compare(a: (&Gpt2, &LnState), b: (&Gpt2, &LnState)) -> Result<Proof> {
     let _guard = tch::no_grad_guard();
     let config = &a.0.config;
     let pos = config.block_size.min(256);
-    // Multiples of a prime spread over the vocabulary: the same tokens every time, without touching the global generator.
+    // Multiples of a prime spread over the vocabulary: the same tokens every time, without touching the
+    // global generator.
     let ids: Vec<i64> = (0..2 * pos).map(|i| (i * 7919 + 13) % config.vocab_size).collect();
     let ids = Tensor::from_slice(&ids).view([2, pos]).to_device(a.0.device());
     let logits = |(model, ln): (&Gpt2, &LnState)| model.forward(&ids, ln, Compute::default(), &mut NoHook);

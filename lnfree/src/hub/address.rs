@@ -28,7 +28,8 @@ pub(super) fn origin(url: &str) -> &str {
     &url[..url[start..].find(['/', '?', '#']).map_or(url.len(), |i| start + i)]
 }
 
-/// Where `location`, absolute or relative, leads from `url`; None if it is no address, or leaves encryption behind.
+/// Where `location`, absolute or relative, leads from `url`; None if it is no address, or leaves encryption
+/// behind.
 pub(super) fn joined(url: &str, location: &str) -> Option<String> {
     let scheme = url.split_once("://")?.0;
     let path = || &url[..url.find(['?', '#']).unwrap_or(url.len())];

@@ -1,8 +1,9 @@
-//! The cache that Python's huggingface_hub keeps too: `models--ORG--NAME/{blobs,snapshots,refs,.no_exist}`, the same for
-//! `datasets--ORG--NAME`, and `.locks`.
+//! The cache that Python's huggingface_hub keeps too: `models--ORG--NAME/{blobs,snapshots,refs,.no_exist}`,
+//! the same for `datasets--ORG--NAME`, and `.locks`.
 //!
-//! A blob carries the name of its content and is whole: it is renamed to that name after it was checked. A snapshot is a
-//! folder of links into the blobs, named after the commit; a ref says which commit a branch stood for.
+//! A blob carries the name of its content and is whole: it is renamed to that name after it was checked. A
+//! snapshot is a folder of links into the blobs, named after the commit; a ref says which commit a branch
+//! stood for.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};

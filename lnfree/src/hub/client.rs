@@ -1,7 +1,8 @@
 //! Requests to the hub.
 //!
-//! hf-hub builds addresses and asks for a repository's files; it knows no time limits, gives up the headers of a refusal,
-//! follows redirects without end, and sends the token along with them. Files are therefore asked for with ureq, which it is built on.
+//! hf-hub builds addresses and asks for a repository's files; it knows no time limits, gives up the headers
+//! of a refusal, follows redirects without end, and sends the token along with them. Files are therefore
+//! asked for with ureq, which it is built on.
 
 use hf_hub::api::RepoInfo;
 use hf_hub::api::sync::{Api, ApiBuilder};
@@ -69,7 +70,8 @@ impl Client {
             .timeout_per_read(Some(settings.timeout))
             .timeout_per_write(Some(settings.timeout))
             .user_agent(concat!("lnfree/", env!("CARGO_PKG_VERSION")))
-            // Compressed on the way, a file's size and the rest of an interrupted one would be anybody's guess.
+            // Compressed on the way, a file's size and the rest of an interrupted one would be anybody's
+            // guess.
             .accept_encoding("identity")
             .proxy(proxy(&settings.endpoint))
             .build()
@@ -157,9 +159,9 @@ impl Client {
         self.api.repo(repo).url(&encoded(file))
     }
 
-    /// Follows redirects from `url` to a response that is none, or until `enough` is true of the headers on the way; returns it
-    /// and where it came from. The answer to a range may be the whole (status 200), or that there is no such range (416). The
-    /// token goes to the endpoint and to nobody else.
+    /// Follows redirects from `url` to a response that is none, or until `enough` is true of the headers on
+    /// the way; returns it and where it came from. The answer to a range may be the whole (status 200), or
+    /// that there is no such range (416). The token goes to the endpoint and to nobody else.
     pub(super) fn follow(
         &self,
         id: &RepoId,

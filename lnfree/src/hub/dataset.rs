@@ -92,13 +92,14 @@ impl DatasetRepo {
         &self.inner.commit
     }
 
-    /// Names of the files, with the folders they are in, in the hub's order; without a hub those that the cache has.
+    /// Names of the files, with the folders they are in, in the hub's order; without a hub those that the
+    /// cache has.
     pub fn files(&self) -> &[String] {
         &self.inner.files
     }
 
-    /// The path of a file in the cache; what the cache does not have is downloaded, with a progress bar, continued where it was
-    /// interrupted, and checked.
+    /// The path of a file in the cache; what the cache does not have is downloaded, with a progress bar,
+    /// continued where it was interrupted, and checked.
     ///
     /// # Errors
     /// One line: no such file, no network, offline, no room on the disk, or a file that arrives damaged.
@@ -113,8 +114,8 @@ impl DatasetRepo {
         Ok(cache.snapshot(commit).join(file))
     }
 
-    /// A file to be read in parts: from the cache if it is there, else over the network, of which nothing is kept. Only its size
-    /// is asked for here.
+    /// A file to be read in parts: from the cache if it is there, else over the network, of which nothing is
+    /// kept. Only its size is asked for here.
     ///
     /// # Errors
     /// One line: no such file, no network, or offline.

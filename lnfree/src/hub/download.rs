@@ -1,4 +1,5 @@
-//! One file into the cache: continued where it was interrupted, tried again, and checked before it gets its name.
+//! One file into the cache: continued where it was interrupted, tried again, and checked before it gets its
+//! name.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
@@ -28,12 +29,14 @@ impl From<Error> for Failure {
     }
 }
 
-/// Calls `attempt` until it succeeds, fails for good, or failed too often without moving on; it says whether it moved on.
+/// Calls `attempt` until it succeeds, fails for good, or failed too often without moving on; it says whether
+/// it moved on.
 pub(super) fn persist<T>(attempt: impl FnMut(&mut bool) -> Result<T, Failure>) -> Result<T, Failure> {
     persist_with(false, attempt)
 }
 
-/// [`persist`], where `there_before` says whether the hub has answered before: a network that was there may come back.
+/// [`persist`], where `there_before` says whether the hub has answered before: a network that was there may
+/// come back.
 pub(super) fn persist_with<T>(
     there_before: bool,
     mut attempt: impl FnMut(&mut bool) -> Result<T, Failure>,
@@ -199,8 +202,8 @@ impl Download<'_> {
         )
     }
 
-    /// What is wrong with the downloaded bytes: the etag is the SHA-256 of a large file, and git's SHA-1 of a small one.
-    /// A mirror's own etags say nothing.
+    /// What is wrong with the downloaded bytes: the etag is the SHA-256 of a large file, and git's SHA-1 of a
+    /// small one. A mirror's own etags say nothing.
     fn wrong(&self, part: &Path) -> Result<Option<String>, Failure> {
         let etag = &self.remote.etag;
         let hex = etag.bytes().all(|b| b.is_ascii_hexdigit());

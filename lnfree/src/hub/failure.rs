@@ -46,7 +46,8 @@ impl Failure {
         )
     }
 
-    /// The hub answered, and it was not a yes. `file` is what was asked for, if it was not the whole repository.
+    /// The hub answered, and it was not a yes. `file` is what was asked for, if it was not the whole
+    /// repository.
     pub(super) fn status(
         settings: &Settings,
         repo: &RepoId,

@@ -7,7 +7,8 @@ use hf_hub::RepoType;
 use crate::base::closest::closest;
 use crate::{Error, Result};
 
-/// The models that the repository of lnfree carries: the original, whose tokenizer serves all, the control, the LN-free one.
+/// The models that the repository of lnfree carries: the original, whose tokenizer serves all, the control,
+/// the LN-free one.
 pub(super) const EMBEDDED: [&str; 3] = ["nano", "nano_vanilla200", "nano_LNFree200"];
 /// The branch that a name without `@revision` means.
 const MAIN: &str = "main";

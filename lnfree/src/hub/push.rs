@@ -1,7 +1,7 @@
 //! A folder with a model to a repository of the hub, in one commit.
 //!
-//! hf-hub 0.5 has no uploads, and 1.0 sends large files through xet with an asynchronous runtime: this is the protocol that
-//! every hub speaks (create, preupload, git-lfs batch, commit), on ureq.
+//! hf-hub 0.5 has no uploads, and 1.0 sends large files through xet with an asynchronous runtime: this is the
+//! protocol that every hub speaks (create, preupload, git-lfs batch, commit), on ureq.
 
 mod files;
 mod lfs;
@@ -73,7 +73,8 @@ struct Commit {
 }
 
 impl Hub {
-    /// Whether a push to `repo` could begin: a name of the form `ORG/NAME`, a token, and not offline. Nobody is asked.
+    /// Whether a push to `repo` could begin: a name of the form `ORG/NAME`, a token, and not offline. Nobody
+    /// is asked.
     ///
     /// # Errors
     /// One line that says what is missing, and where a token comes from.
@@ -81,13 +82,14 @@ impl Hub {
         self.push_target(repo, None).map(|_| ())
     }
 
-    /// Makes the model repository `ORG/NAME` if there is none, and puts the files of `folder` there in one commit, with progress
-    /// bars. Large files go first, one at a time, streamed from the disk; what an interrupted push has brought is not sent
-    /// again. Files that the repository has and the folder has not stay.
+    /// Makes the model repository `ORG/NAME` if there is none, and puts the files of `folder` there in one
+    /// commit, with progress bars. Large files go first, one at a time, streamed from the disk; what an
+    /// interrupted push has brought is not sent again. Files that the repository has and the folder has not
+    /// stay.
     ///
     /// # Errors
-    /// As [`Hub::check_push`]; a folder without a model; a token that the hub does not accept or that may not write there; no
-    /// such branch; no network. The branch is as it was then.
+    /// As [`Hub::check_push`]; a folder without a model; a token that the hub does not accept or that may not
+    /// write there; no such branch; no network. The branch is as it was then.
     pub fn push(&self, folder: &Path, repo: &str, options: &PushOptions) -> Result<Pushed> {
         let id = self.push_target(repo, options.revision.as_deref())?;
         let files = files_of(folder)?;

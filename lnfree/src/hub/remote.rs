@@ -16,8 +16,8 @@ use super::failure::{Failure, Kind, reason};
 use super::names::RepoId;
 use crate::{Error, Result};
 
-/// A file of a repository that is read in parts, from the hub or from the cache; clones share everything, and any number of
-/// threads may read.
+/// A file of a repository that is read in parts, from the hub or from the cache; clones share everything, and
+/// any number of threads may read.
 #[derive(Clone)]
 pub struct RemoteFile {
     inner: Arc<Inner>,
@@ -110,8 +110,8 @@ impl RemoteFile {
     /// Everything from byte `offset` on; a broken connection is taken up again where it broke.
     ///
     /// # Errors
-    /// When `offset` is beyond the end. What it returns fails with one line: no network for some seconds, a server that does not
-    /// give parts of files, a file that has changed in between.
+    /// When `offset` is beyond the end. What it returns fails with one line: no network for some seconds, a
+    /// server that does not give parts of files, a file that has changed in between.
     pub fn stream(&self, offset: u64) -> io::Result<Box<dyn Read + Send>> {
         if offset > self.len() {
             let what = format!("{}: begins after its end: {offset} of {} bytes", self.name(), self.len());
@@ -193,7 +193,8 @@ impl Read for Span {
 }
 
 impl OnHub {
-    /// The bytes from `at` up to `end`: from the place that gave some before, else from where the hub sends now.
+    /// The bytes from `at` up to `end`: from the place that gave some before, else from where the hub sends
+    /// now.
     fn get(&self, at: u64, end: u64) -> Result<Response<Body>, Failure> {
         let ask = if end == self.remote.size { Ask::From(at) } else { Ask::Part(at, end) };
         let known = self.place().clone();

@@ -34,7 +34,8 @@ impl std::fmt::Debug for Token {
 /// Where the hub is, where downloads are kept, and who asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// Address of the hub or of a mirror, `http://…` or `https://…`, without a slash at its end (HF_ENDPOINT).
+    /// Address of the hub or of a mirror, `http://…` or `https://…`, without a slash at its end
+    /// (HF_ENDPOINT).
     pub endpoint: String,
     /// The folder of `models--ORG--NAME` folders (HF_HUB_CACHE, or `hub` in HF_HOME).
     pub cache: PathBuf,

@@ -6,8 +6,9 @@ use super::weights::Weights;
 use crate::config::hf_config::{Gpt2Config, expected};
 use crate::{Error, Result};
 
-/// Checks that `weights` has every parameter of `config` in its shape, and returns the names of the tensors that are none
-/// (LN buffers of a checkpoint, say). A stored `lm_head.weight` is checked even where it is tied.
+/// Checks that `weights` has every parameter of `config` in its shape, and returns the names of the tensors
+/// that are none (LN buffers of a checkpoint, say). A stored `lm_head.weight` is checked even where it is
+/// tied.
 ///
 /// # Errors
 /// [`Error::Invalid`] naming the first parameter that is missing or has another shape, with both shapes.

@@ -1,9 +1,10 @@
 //! Fake LNs as part of the matrices around them.
 //!
-//! With C = I − 11ᵀ/n (centring) a fake LN is x ↦ (Cx)/σ̄ ⊙ γ + β. Everything that writes to the residual stream is multiplied
-//! by C, so that x is centred wherever it is read (which a LN that stays, real or not, does not notice); whatever reads
-//! y = FakeLN(x) as yW + b reads x as x·diag(γ/σ̄)W + (βW + b) instead. The unembedding has no bias to take β: there, x is shifted
-//! by δ = βσ̄/γ, which is added to the bias of the last MLP, read by nothing but the unembedding.
+//! With C = I − 11ᵀ/n (centring) a fake LN is x ↦ (Cx)/σ̄ ⊙ γ + β. Everything that writes to the residual
+//! stream is multiplied by C, so that x is centred wherever it is read (which a LN that stays, real or not,
+//! does not notice); whatever reads y = FakeLN(x) as yW + b reads x as x·diag(γ/σ̄)W + (βW + b) instead. The
+//! unembedding has no bias to take β: there, x is shifted by δ = βσ̄/γ, which is added to the bias of the
+//! last MLP, read by nothing but the unembedding.
 
 use tch::{Device, Kind, Tensor};
 

@@ -20,7 +20,8 @@ const MAX_SIZE: u64 = 1 << 20;
 
 /// What transformers' `generate` would take from a model's folder. `None`: it does not say.
 ///
-/// As there, the file stands for all that `config.json` says of texts, end tokens too; without it `config.json` speaks.
+/// As there, the file stands for all that `config.json` says of texts, end tokens too; without it
+/// `config.json` speaks.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct GenerationConfig {
     /// The token that a text without a prompt begins after.
@@ -52,8 +53,8 @@ pub struct GenerationConfig {
 }
 
 impl GenerationConfig {
-    /// Reads it for the model in the folder `dir`, whose `config.json` says `config`. Tokens outside the vocabulary are told
-    /// of and left out.
+    /// Reads it for the model in the folder `dir`, whose `config.json` says `config`. Tokens outside the
+    /// vocabulary are told of and left out.
     ///
     /// # Errors
     /// One line naming the file, and the key where there is one.
@@ -92,7 +93,8 @@ impl GenerationConfig {
     }
 }
 
-/// Whether the file was derived from a `config.json` that speaks of texts itself: transformers then goes by that.
+/// Whether the file was derived from a `config.json` that speaks of texts itself: transformers then goes by
+/// that.
 fn is_stale(map: &Map<String, Value>, config: &Gpt2Config) -> bool {
     map.get("_from_model_config") == Some(&Value::Bool(true))
         && config.other.iter().any(|(key, value)| Keys::speaks_of_texts(key) && !Keys::is_neutral(key, value))

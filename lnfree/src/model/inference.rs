@@ -7,10 +7,10 @@ use crate::Result;
 use crate::model::ln_state::LnState;
 
 impl Gpt2 {
-    /// A model that computes the same, with `ln` again, and with less work: matrices are converted to `dtype` once instead of in every
-    /// forward, and fake LNs that divide everything by one constant go into them, as in the folded format. What hooks see of the
-    /// residual stream is then centred; use this model itself to look inside. In float32, a model with nothing to fold shares all
-    /// storage with this one.
+    /// A model that computes the same, with `ln` again, and with less work: matrices are converted to `dtype`
+    /// once instead of in every forward, and fake LNs that divide everything by one constant go into them, as
+    /// in the folded format. What hooks see of the residual stream is then centred; use this model itself to
+    /// look inside. In float32, a model with nothing to fold shares all storage with this one.
     ///
     /// For bfloat16 the unembedding is made apart, without its mean over the vocabulary.
     ///
@@ -61,9 +61,10 @@ fn convert_head(head: Option<&Tensor>, wte: &Tensor, dtype: Kind) -> Option<Tens
     }
 }
 
-/// The unembedding `[vocab_size, n_embd]` in `dtype`, without a graph. For bfloat16 the mean over the vocabulary is taken out of every column:
-/// that moves all logits of a position by the same number, which no probability and no gradient sees, and keeps them small, so that
-/// rounding them to 8 bits costs little (GPT-2's own lie around −100, where bfloat16 has steps of a half).
+/// The unembedding `[vocab_size, n_embd]` in `dtype`, without a graph. For bfloat16 the mean over the
+/// vocabulary is taken out of every column: that moves all logits of a position by the same number, which no
+/// probability and no gradient sees, and keeps them small, so that rounding them to 8 bits costs little
+/// (GPT-2's own lie around −100, where bfloat16 has steps of a half).
 pub(super) fn centred_head(head: &Tensor, dtype: Kind) -> Tensor {
     let head = head.detach().to_kind(Kind::Float);
     match dtype {
@@ -72,8 +73,8 @@ pub(super) fn centred_head(head: &Tensor, dtype: Kind) -> Tensor {
     }
 }
 
-/// `map` with its matrix in `dtype`. For bfloat16 the matrix lies in memory as `[out, in]`, whatever its shape says: so oneDNN reads
-/// it 1.4 times as fast for one position at a time, and a little faster for many.
+/// `map` with its matrix in `dtype`. For bfloat16 the matrix lies in memory as `[out, in]`, whatever its
+/// shape says: so oneDNN reads it 1.4 times as fast for one position at a time, and a little faster for many.
 fn convert(map: &Conv1d, dtype: Kind) -> Conv1d {
     let (weight, bias) = (map.weight.detach(), map.bias.detach().to_kind(dtype));
     let weight = match dtype {

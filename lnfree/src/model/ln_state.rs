@@ -77,7 +77,8 @@ pub struct LnState {
 }
 
 impl LnState {
-    /// All LNs real, with standard deviations `(average, position 0)` per LN in the order of [`crate::config::norm::ln_names`].
+    /// All LNs real, with standard deviations `(average, position 0)` per LN in the order of
+    /// [`crate::config::norm::ln_names`].
     pub fn real(initial: &[(f64, f64)], settings: NormSettings, device: Device) -> LnState {
         let special = settings.special_std;
         let block =
@@ -181,23 +182,25 @@ impl LnState {
         self.is_special(row).then_some(self.settings.special_axis)
     }
 
-    /// Whether the divisors of block `layer`'s ln_1 differ between its calls because each moves them before it uses them;
-    /// only in a forward that observes.
+    /// Whether the divisors of block `layer`'s ln_1 differ between its calls because each moves them before
+    /// it uses them; only in a forward that observes.
     fn moves_between_calls(&self, layer: usize) -> bool {
         let per_face = self.settings.ln1_updates == UpdateCount::PerFace;
         per_face && self.settings.recompute_on_fake && self.blocks[layer].ln1_v.is_fake()
     }
 
-    /// Whether values at end-of-text tokens of block `layer` may be divided by something else than other values.
+    /// Whether values at end-of-text tokens of block `layer` may be divided by something else than other
+    /// values.
     pub fn eot_apart(&self, layer: usize, observing: bool) -> bool {
         let block = &self.blocks[layer];
         block.ln1_v.is_fake() && (block.ln1_special || (observing && self.moves_between_calls(layer)))
     }
 
-    /// The constant that a fake site divides everything by, float32, 0-dim; None where it is real, where there is more than one, or where it
-    /// may move from one forward to the next.
+    /// The constant that a fake site divides everything by, float32, 0-dim; None where it is real, where
+    /// there is more than one, or where it may move from one forward to the next.
     pub fn constant(&self, site: LnSite, observing: bool) -> Option<Tensor> {
-        // While values still read the real ln_1, what queries and keys divide by follows it from forward to forward.
+        // While values still read the real ln_1, what queries and keys divide by follows it from forward to
+        // forward.
         let moves = observing && self.calls(self.row(site)).iter().any(|&mode| self.follows(mode));
         let apart = matches!(site, LnSite::Ln1V(layer) if self.eot_apart(layer, observing));
         if !self.mode(site).is_fake() || moves || apart {
@@ -232,7 +235,8 @@ impl LnState {
         }
     }
 
-    /// Whether some fake site divides by what the very same forward observes: a batch can then not be computed in parts.
+    /// Whether some fake site divides by what the very same forward observes: a batch can then not be
+    /// computed in parts.
     pub fn follows_within_a_forward(&self) -> bool {
         (0..2 * self.n_layer() + 1).any(|row| {
             let calls = self.calls(row);
@@ -264,8 +268,9 @@ impl LnState {
             .collect()
     }
 
-    /// What a fake site divides by. `observed` is this forward's observation of the LN (`[2]`, see [`LnState::observe`])
-    /// when the forward is one that moves the statistics; an evaluation passes `None` and gets the frozen value.
+    /// What a fake site divides by. `observed` is this forward's observation of the LN (`[2]`, see
+    /// [`LnState::observe`]) when the forward is one that moves the statistics; an evaluation passes `None`
+    /// and gets the frozen value.
     pub fn divisor(&self, site: LnSite, eot: bool, observed: Option<&Tensor>) -> Divisor {
         let row = self.row(site);
         let call = match site {
@@ -295,8 +300,9 @@ impl LnState {
         running * momentum + observed * (1.0 - momentum)
     }
 
-    /// What a forward reports about one LN: float32 `[2]`, the mean of σ over the averaged positions and at position 0.
-    /// `sigma` is `[batch, pos]`. Both are the mean over everything when position 0 is not treated apart.
+    /// What a forward reports about one LN: float32 `[2]`, the mean of σ over the averaged positions and at
+    /// position 0. `sigma` is `[batch, pos]`. Both are the mean over everything when position 0 is not
+    /// treated apart.
     pub fn observation(&self, site: LnSite, sigma: &Tensor) -> Tensor {
         let sigma = sigma.detach();
         if !self.is_special(self.row(site)) {
@@ -311,12 +317,13 @@ impl LnState {
         Tensor::stack(&[averaged.mean(Kind::Float), per_position.get(0)], 0)
     }
 
-    /// Applies what one training forward observed, float32 `[n_ln, 2]`: moves the running values, and lets the frozen
-    /// ones follow where the settings say so. Stays on the device.
+    /// Applies what one training forward observed, float32 `[n_ln, 2]`: moves the running values, and lets
+    /// the frozen ones follow where the settings say so. Stays on the device.
     pub fn observe(&mut self, observed: &Tensor) {
         let _guard = tch::no_grad_guard();
         let rows = self.moves();
-        // The masks change with the removals only: uploading them for every forward would stall a GPU each time.
+        // The masks change with the removals only: uploading them for every forward would stall a GPU each
+        // time.
         let masks = match self.masks.take() {
             Some(masks) if masks.rows == rows => masks,
             _ => Masks::new(rows, observed.device()),

@@ -4,7 +4,8 @@ use tch::{Device, Kind, Tensor};
 
 use crate::config::norm::SpecialAxis;
 
-/// Columns of [`LnStatistics::frozen`]: the average elsewhere and at the special index; the same for end-of-text tokens.
+/// Columns of [`LnStatistics::frozen`]: the average elsewhere and at the special index; the same for
+/// end-of-text tokens.
 pub const STD_COLUMNS: [&str; 4] = ["average_rest", "average_first", "eot_rest", "eot_first"];
 
 /// The standard deviations of all LNs; rows are in the order of [`crate::config::norm::ln_names`].
@@ -32,8 +33,8 @@ impl LnStatistics {
     }
 }
 
-/// What frozen columns become when they follow the running values: `running` `[n, 2]`, `special` bool `[n, 1]`,
-/// result `[n, 4]`. Without the special treatment everything is the average.
+/// What frozen columns become when they follow the running values: `running` `[n, 2]`, `special` bool
+/// `[n, 1]`, result `[n, 4]`. Without the special treatment everything is the average.
 pub(super) fn columns_from(running: &Tensor, special: &Tensor) -> Tensor {
     let average = running.narrow(1, 0, 1);
     let first = running.narrow(1, 1, 1).where_self(special, &average);

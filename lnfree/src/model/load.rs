@@ -88,7 +88,8 @@ impl Default for LoadOptions {
 }
 
 impl LoadedModel {
-    /// Loads a model directory, parameters in `kind` on `device`. Without `format` the directory says what it is.
+    /// Loads a model directory, parameters in `kind` on `device`. Without `format` the directory says what it
+    /// is.
     ///
     /// # Errors
     /// As [`LoadedModel::load_with`].
@@ -99,8 +100,8 @@ impl LoadedModel {
     /// Loads a model directory.
     ///
     /// # Errors
-    /// Missing, damaged or mismatching files, a directory that is not of the format asked for, and weights that are not
-    /// finite, unless they are allowed; the error names the file.
+    /// Missing, damaged or mismatching files, a directory that is not of the format asked for, and weights
+    /// that are not finite, unless they are allowed; the error names the file.
     pub fn load_with(dir: &Path, options: LoadOptions) -> Result<LoadedModel> {
         let config_dir = config_dir(dir)?;
         let config = Gpt2Config::read(&config_dir)?;
@@ -152,7 +153,8 @@ fn config_dir(dir: &Path) -> Result<PathBuf> {
     }
 }
 
-/// Refuses shapes that are not those of the config and values that are not finite, and tells of tensors that nothing reads.
+/// Refuses shapes that are not those of the config and values that are not finite, and tells of tensors that
+/// nothing reads.
 fn check_weights(dir: &Path, weights: &Weights, config: &Gpt2Config, options: LoadOptions) -> Result<()> {
     let mut unread = check_shapes(weights, config).map_err(|e| Error::file(dir, e))?;
     unread.retain(|name| !state::is_state(name));
@@ -205,7 +207,8 @@ fn all_fake(n_layer: usize, std: f64, device: Device) -> LnState {
     ln
 }
 
-/// Our own checkpoints say how their standard deviations are followed; the paper's code kept that in the environment.
+/// Our own checkpoints say how their standard deviations are followed; the paper's code kept that in the
+/// environment.
 fn settings(dir: &Path) -> Result<Option<NormSettings>> {
     Ok(run_state::state(dir)?.map(|state| state.config.norm))
 }

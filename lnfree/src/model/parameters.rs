@@ -55,8 +55,8 @@ impl Source {
 }
 
 impl Gpt2 {
-    /// A model from weights under Hugging Face names, converted to `kind` on `device`. LNs that are not there are taken
-    /// for folded ones.
+    /// A model from weights under Hugging Face names, converted to `kind` on `device`. LNs that are not there
+    /// are taken for folded ones.
     ///
     /// # Errors
     /// When a tensor is missing or has another shape than `config` says; names it.
@@ -75,8 +75,8 @@ impl Gpt2 {
         Ok(Gpt2 { config, wte, wpe, h, ln_f, lm_head })
     }
 
-    /// A new model: N(0, 0.02) weights, the projections into the residual stream scaled by 1/sqrt(2 · n_layer) (the GPT-2
-    /// paper), zero biases, LNs of one and zero. The same `seed` makes the same model.
+    /// A new model: N(0, 0.02) weights, the projections into the residual stream scaled by 1/sqrt(2 ·
+    /// n_layer) (the GPT-2 paper), zero biases, LNs of one and zero. The same `seed` makes the same model.
     ///
     /// # Errors
     /// When `config` contradicts itself.
@@ -99,7 +99,8 @@ impl Gpt2 {
         Gpt2::from_weights(weights, config, Kind::Float, device)
     }
 
-    /// Every parameter with its Hugging Face name, in Hugging Face's order; the tensors share the model's storage.
+    /// Every parameter with its Hugging Face name, in Hugging Face's order; the tensors share the model's
+    /// storage.
     pub fn named_parameters(&self) -> Vec<(String, Tensor)> {
         let mut out: Vec<(String, Tensor)> = Vec::new();
         let mut push = |name: String, tensor: &Tensor| out.push((name, tensor.shallow_clone()));

@@ -46,15 +46,17 @@ impl Shape {
         }
     }
 
-    /// Numbers to be stored, LN included: in each block 12 d² + 13 d of them, the MLP being four times as wide as d.
+    /// Numbers to be stored, LN included: in each block 12 d² + 13 d of them, the MLP being four times as
+    /// wide as d.
     pub fn parameters(&self) -> u64 {
         let (d, embedded) = (self.n_embd, self.vocab_size * self.n_embd);
         let blocks = self.n_layer * (12 * d * d + 13 * d);
         embedded * (1 + u64::from(self.untied)) + self.block_size * d + blocks + 2 * d
     }
 
-    /// Multiplications and additions of a forward over sequences of `seq` tokens, per token: two for each weight of a block and of
-    /// the unembedding, and in each block 2 d (seq + 1) for causal scores and their product with the values.
+    /// Multiplications and additions of a forward over sequences of `seq` tokens, per token: two for each
+    /// weight of a block and of the unembedding, and in each block 2 d (seq + 1) for causal scores and their
+    /// product with the values.
     pub fn flop_per_token(&self, seq: u64) -> f64 {
         let (d, layers) = (self.n_embd as f64, self.n_layer as f64);
         let weights = 12.0 * layers * d * d + self.vocab_size as f64 * d;

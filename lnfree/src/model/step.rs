@@ -6,7 +6,8 @@
 //! end of the step they become, with G the gradient of W′ and g that of b′,
 //! dW = diag(γ/σ̄) C G + β gᵀ, dγ = rowsum(C G ⊙ W)/σ̄, dβ = W g, db = g.
 //!
-//! That takes as long for one token as for a million. In steps of few tokens fake LNs stay outside, and are made with the sums that they read.
+//! That takes as long for one token as for a million. In steps of few tokens fake LNs stay outside, and are
+//! made with the sums that they read.
 
 use tch::{Kind, Tensor};
 
@@ -19,16 +20,17 @@ use crate::config::norm::LnSite;
 use crate::model::ln_state::LnState;
 use crate::ops::{self, Gradients, LinearNorm, padded, start_gathering};
 
-/// From how many tokens for each column of a matrix on it pays to fold on a CPU: both folding, twice a step, and computing an LN, for every
-/// token, wait for memory.
+/// From how many tokens for each column of a matrix on it pays to fold on a CPU: both folding, twice a step,
+/// and computing an LN, for every token, wait for memory.
 const TOKENS_A_COLUMN: usize = 4;
 
 /// A model whose gradients go to the parameters of another, see the module's text.
 pub struct StepModel<'a> {
     /// What micro-batches compute with.
     pub(crate) model: Gpt2,
-    /// The unembedding in the type of the computation, `[vocab_size, n_embd]` and perhaps rows of zeros; in bfloat16 without its mean over the vocabulary, which moves all
-    /// logits of a position by the same number: no probability and no gradient changes, and small logits are rounded less.
+    /// The unembedding in the type of the computation, `[vocab_size, n_embd]` and perhaps rows of zeros; in
+    /// bfloat16 without its mean over the vocabulary, which moves all logits of a position by the same
+    /// number: no probability and no gradient changes, and small logits are rounded less.
     pub(crate) head: Tensor,
     parameters: &'a Gpt2,
     folds: Vec<FoldedNorm<'a>>,
@@ -46,9 +48,10 @@ struct FoldedNorm<'a> {
 }
 
 impl<'a> StepModel<'a> {
-    /// Runs `micro_batches` with a model that is prepared for a step of `parameters`, leaves that require gradients, which must not change
-    /// meanwhile; then what has gathered becomes gradients of the parameters. `tokens`: how many will go through; for few of them it would take
-    /// longer to fold LNs than to compute them.
+    /// Runs `micro_batches` with a model that is prepared for a step of `parameters`, leaves that require
+    /// gradients, which must not change meanwhile; then what has gathered becomes gradients of the
+    /// parameters. `tokens`: how many will go through; for few of them it would take longer to fold LNs than
+    /// to compute them.
     ///
     /// # Errors
     /// Those of `micro_batches`, after which gradients are good for nothing, and when libtorch fails.
@@ -137,8 +140,8 @@ fn fold_block<'a>(
     Ok(out)
 }
 
-/// Whether a LN costs `tokens` more than folding it into `reader` does, and the folded matrix's gradients can gather elsewhere. On a GPU it always does: kernels that compute it along with
-/// something else are for CPUs.
+/// Whether a LN costs `tokens` more than folding it into `reader` does, and the folded matrix's gradients can
+/// gather elsewhere. On a GPU it always does: kernels that compute it along with something else are for CPUs.
 fn pays(reader: &Conv1d, tokens: usize) -> bool {
     if !ops::GATHERS {
         return false;

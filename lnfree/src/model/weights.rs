@@ -1,7 +1,8 @@
 //! GPT-2 weights from and to files, without trusting what a file says.
 //!
-//! [`read_weights`] takes what Hugging Face writes: `model.safetensors` or `pytorch_model.bin`, in one file or in shards.
-//! Nothing in a file is executed, every size is checked before memory is taken, and what is wrong is told in one line.
+//! [`read_weights`] takes what Hugging Face writes: `model.safetensors` or `pytorch_model.bin`, in one file
+//! or in shards. Nothing in a file is executed, every size is checked before memory is taken, and what is
+//! wrong is told in one line.
 
 mod bytes;
 mod finite;
@@ -41,17 +42,19 @@ const CANDIDATES: [&str; 4] = [
     "pytorch_model.bin.index.json",
 ];
 
-/// Reads the weights in `path`, a folder or a file (`.safetensors`, `.bin`, `.pt`, `.pth`, or the `.index.json` of shards).
+/// Reads the weights in `path`, a folder or a file (`.safetensors`, `.bin`, `.pt`, `.pth`, or the
+/// `.index.json` of shards).
 ///
-/// Tensors are on the CPU, in the dtype they are stored in. What wrappers add to the names goes, in any nesting
-/// (`transformer.`, `model.`, `module.`, `_orig_mod.`, …), and causal masks (`attn.bias`, `attn.masked_bias`) are left
-/// out; everything else is kept, such as `lm_head.weight` and the LN buffers of a checkpoint. Tensors that share memory
-/// in a `.bin` (a tied `lm_head.weight`) share it here too: copy before changing one in place.
+/// Tensors are on the CPU, in the dtype they are stored in. What wrappers add to the names goes, in any
+/// nesting (`transformer.`, `model.`, `module.`, `_orig_mod.`, …), and causal masks (`attn.bias`,
+/// `attn.masked_bias`) are left out; everything else is kept, such as `lm_head.weight` and the LN buffers of
+/// a checkpoint. Tensors that share memory in a `.bin` (a tied `lm_head.weight`) share it here too: copy
+/// before changing one in place.
 ///
 /// # Errors
-/// One line naming the file: nothing to read, a missing or contradictory shard, a truncated or damaged file, a dtype
-/// that libtorch lacks, two tensors for one name, weights that an adapter or a quantization has changed, or a pickle that
-/// asks for anything but tensors.
+/// One line naming the file: nothing to read, a missing or contradictory shard, a truncated or damaged file,
+/// a dtype that libtorch lacks, two tensors for one name, weights that an adapter or a quantization has
+/// changed, or a pickle that asks for anything but tensors.
 pub fn read_weights(path: &Path) -> Result<Weights> {
     if path.is_dir() {
         let found = CANDIDATES.iter().map(|name| path.join(name)).find(|file| file.exists());
@@ -104,7 +107,8 @@ fn nothing_in(folder: &Path) -> Error {
     file_error(folder, message)
 }
 
-/// An [`Error::File`] whose message is one line of bounded length, whatever names and texts a file put into it.
+/// An [`Error::File`] whose message is one line of bounded length, whatever names and texts a file put into
+/// it.
 fn file_error(path: &Path, message: impl Display) -> Error {
     let mut line = String::new();
     for c in message.to_string().chars().take(600) {

@@ -14,8 +14,8 @@ const GPU_LONGEST: i64 = 4096;
 /// Heads of attention are multiplied that many numbers at a time; native/loops.hpp has the same number.
 const ATTENTION_STEP: i64 = 16;
 
-/// x `[.., in]` @ weight `[in, out]` + bias `[out]`, all in one type; differentiable. In a backward, the gradients of weight and bias are
-/// added to `into`, which only kernels can, or go the usual way without it.
+/// x `[.., in]` @ weight `[in, out]` + bias `[out]`, all in one type; differentiable. In a backward, the
+/// gradients of weight and bias are added to `into`, which only kernels can, or go the usual way without it.
 ///
 /// # Errors
 /// What libtorch says: shapes that do not fit, or no memory.
@@ -34,8 +34,8 @@ pub(crate) fn product(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     if kernels_are_off() { reference::product(a, b) } else { native::product(a, b) }
 }
 
-/// into `[m, n]` += a `[.., k]` @ b `[k, n]`, without a graph, where rows of a after the first m count for nothing; `into` may be float32
-/// where the others are bfloat16.
+/// into `[m, n]` += a `[.., k]` @ b `[k, n]`, without a graph, where rows of a after the first m count for
+/// nothing; `into` may be float32 where the others are bfloat16.
 ///
 /// # Errors
 /// As [`linear`].
@@ -43,7 +43,8 @@ pub(crate) fn add_product(into: &mut Tensor, a: &Tensor, b: &Tensor) -> Result<(
     if kernels_are_off() { reference::add_product(into, a, b) } else { native::add_product(into, a, b) }
 }
 
-/// Goes on backwards from `tensors` with the gradient that arrived at each; None for one, at a tensor of one number.
+/// Goes on backwards from `tensors` with the gradient that arrived at each; None for one, at a tensor of one
+/// number.
 ///
 /// # Errors
 /// As [`linear`].
@@ -59,8 +60,8 @@ pub(crate) fn start_gathering(parameter: &Tensor) -> Result<()> {
     if kernels_are_off() { reference::start_gathering(parameter) } else { native::start_gathering(parameter) }
 }
 
-/// One AdamW step (decoupled decay) over all of `slots`; gradients are divided by `grad_scale` (float32, 0-dim) first. `step` is float32,
-/// 0-dim: the 1-based number of this step.
+/// One AdamW step (decoupled decay) over all of `slots`; gradients are divided by `grad_scale` (float32,
+/// 0-dim) first. `step` is float32, 0-dim: the 1-based number of this step.
 ///
 /// # Errors
 /// As [`linear`].
@@ -85,13 +86,14 @@ pub(crate) fn gelu(x: &Tensor) -> Result<Tensor> {
     if ours { native::gelu(x) } else { reference::gelu(x) }
 }
 
-/// Causal attention softmax(q kᵀ / √d_head) v of q, k and v `[batch, head, pos, d_head]`; likewise, in memory `[batch, pos, head, d_head]`
-/// where it is ours; differentiable.
+/// Causal attention softmax(q kᵀ / √d_head) v of q, k and v `[batch, head, pos, d_head]`; likewise, in memory
+/// `[batch, pos, head, d_head]` where it is ours; differentiable.
 ///
 /// # Errors
 /// What libtorch says.
 pub(crate) fn causal_attention(q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
-    // Where vectors are wide enough that it was measured to be faster than libtorch's, or where a test wants it.
+    // Where vectors are wide enough that it was measured to be faster than libtorch's, or where a test wants
+    // it.
     let pays = || Kernels::usable().any(|level| level == Kernels::Avx512) || Kernels::was_set();
     let fits = q.size().last().is_some_and(|d| d % ATTENTION_STEP == 0) && q.numel() > 0 && known(q.kind());
     let ours = fits && for_cpu_kernels(q) && pays();
@@ -113,8 +115,8 @@ pub(crate) fn sigma_of(x: &Tensor, eps: f64) -> Tensor {
 }
 
 impl LinearNorm {
-    /// Writes C diag(gain) weight into `to`, and returns βᵀ weight, float32 `[out]`. `weight` and `to` `[in, out]`, each float32 or bfloat16;
-    /// both may be columns of wider matrices.
+    /// Writes C diag(gain) weight into `to`, and returns βᵀ weight, float32 `[out]`. `weight` and `to`
+    /// `[in, out]`, each float32 or bfloat16; both may be columns of wider matrices.
     ///
     /// # Errors
     /// What libtorch says.
@@ -123,8 +125,9 @@ impl LinearNorm {
         if ours { native::fold(self, weight, to) } else { reference::fold(self, weight, to) }
     }
 
-    /// Turns `grad`, that of the folded matrix, into that of `weight`, both `[in, out]` of one type, and returns rowsum(C G ⊙ W) and W g, float32
-    /// `[2, in]`, where G is what `grad` was and g is `bias_grad`, float32 `[out]`.
+    /// Turns `grad`, that of the folded matrix, into that of `weight`, both `[in, out]` of one type, and
+    /// returns rowsum(C G ⊙ W) and W g, float32 `[2, in]`, where G is what `grad` was and g is `bias_grad`,
+    /// float32 `[out]`.
     ///
     /// # Errors
     /// What libtorch says.
@@ -137,8 +140,8 @@ impl LinearNorm {
     }
 }
 
-/// (x − mean(x)) / std ⊙ γ + β of `x` `[batch, pos, n]`, in `kind`; differentiable, but for `std`, which is 0-dim, `[1, pos, 1]`,
-/// `[batch, pos, 1]` or `[1, 1, n]`.
+/// (x − mean(x)) / std ⊙ γ + β of `x` `[batch, pos, n]`, in `kind`; differentiable, but for `std`, which is
+/// 0-dim, `[1, pos, 1]`, `[batch, pos, 1]` or `[1, 1, n]`.
 pub(crate) fn fake_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, std: &Tensor, kind: Kind) -> Tensor {
     let one_per_row = std.numel() == 1 || std.size().last() == Some(&1);
     let fits = x.kind() == Kind::Float && known(kind) && one_per_row && x.numel() > 0;
@@ -148,14 +151,15 @@ pub(crate) fn fake_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, std: &Tensor
     }
 }
 
-/// Whether a kernel makes sums on the stream `x` with other things: on a CPU all, on a GPU those whose rows its threads share evenly.
+/// Whether a kernel makes sums on the stream `x` with other things: on a CPU all, on a GPU those whose rows
+/// its threads share evenly.
 pub(crate) fn residual_is_ours(x: &Tensor) -> bool {
     let n = x.size().last().copied().unwrap_or(0);
     x.numel() > 0 && (for_cpu_kernels(x) || (n % 4 == 0 && n <= GPU_LONGEST && for_gpu_kernels(x)))
 }
 
-/// `x` + `branch`, both `[batch, pos, n]`, the one float32, the other float32 or bfloat16, and the outputs `fused` asks for, in one pass;
-/// differentiable. A GPU's kernel makes no fake LN of it.
+/// `x` + `branch`, both `[batch, pos, n]`, the one float32, the other float32 or bfloat16, and the outputs
+/// `fused` asks for, in one pass; differentiable. A GPU's kernel makes no fake LN of it.
 pub(crate) fn residual(x: &Tensor, branch: &Tensor, fused: &FusedOutputs) -> ResidualStream {
     match residual_is_ours(x) {
         true => native::residual(x, branch, fused),
@@ -163,8 +167,9 @@ pub(crate) fn residual(x: &Tensor, branch: &Tensor, fused: &FusedOutputs) -> Res
     }
 }
 
-/// The first `vocab_size` columns of `logits` `[n, ..]`, float32 or bfloat16, become the gradient of `coefficient` (float64, 0-dim) times the
-/// sum of the cross-entropies, in place; returns these, float32 `[n]`. A negative target counts for nothing. `targets` int64 `[n]`.
+/// The first `vocab_size` columns of `logits` `[n, ..]`, float32 or bfloat16, become the gradient of
+/// `coefficient` (float64, 0-dim) times the sum of the cross-entropies, in place; returns these, float32
+/// `[n]`. A negative target counts for nothing. `targets` int64 `[n]`.
 ///
 /// # Errors
 /// Logits of another type or layout, a target outside the vocabulary on a CPU, and what libtorch says.
@@ -181,9 +186,10 @@ pub(crate) fn logits_to_gradient(
     }
 }
 
-/// Cross-entropy, entropy (both in nats), largest probability, and whether the target has it (1 or 0), float32 `[n, 4]`, of `last`
-/// `[n, n_embd]` unembedded by `head` `[vocab_size.., n_embd]`, whose rows behind the vocabulary are no tokens. `targets` int64 `[n]`.
-/// `tokens`: how many of the vocabulary a CPU takes at a time. NaN on a GPU for a target outside the vocabulary.
+/// Cross-entropy, entropy (both in nats), largest probability, and whether the target has it (1 or 0),
+/// float32 `[n, 4]`, of `last` `[n, n_embd]` unembedded by `head` `[vocab_size.., n_embd]`, whose rows behind
+/// the vocabulary are no tokens. `targets` int64 `[n]`. `tokens`: how many of the vocabulary a CPU takes at a
+/// time. NaN on a GPU for a target outside the vocabulary.
 ///
 /// # Errors
 /// A target outside the vocabulary on a CPU, and what libtorch says.

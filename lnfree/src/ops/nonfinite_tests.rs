@@ -1,4 +1,5 @@
-//! Kernels against their formulas where operands hold NaN or infinity: neither may vanish, nor come from nowhere
+//! Kernels against their formulas where operands hold NaN or infinity: neither may vanish, nor come from
+//! nowhere
 
 use tch::{Device, IndexOp, Kind, Tensor};
 
@@ -263,7 +264,8 @@ fn folding_keeps_nan_and_infinity() {
             let carried_wide = reference::fold(&ln(Kind::Double), &x[0], &wide).unwrap();
             let grad = x[3].copy();
             let by_row = ln(Kind::Float).unfold(&grad, &x[0], &x[4]).unwrap();
-            // Straight from the formula: what libtorch's operations take in another order is infinity minus infinity.
+            // Straight from the formula: what libtorch's operations take in another order is infinity minus
+            // infinity.
             let [weight_wide, grad_wide] = [&x[0], &x[3]].map(|x| x.to_kind(Kind::Double));
             let (g, exact) = (x[4].to_kind(Kind::Double), ln(Kind::Double));
             let centred = &grad_wide - grad_wide.mean_dim(0i64, true, Kind::Double);
@@ -318,7 +320,8 @@ fn attention_by_slices(q: &Tensor, k: &Tensor, v: &Tensor) -> Tensor {
     Tensor::cat(&rows, 2)
 }
 
-/// A NaN may reach what it reaches in the formula with a mask, where zero times NaN is NaN, and must reach what it reaches by slices.
+/// A NaN may reach what it reaches in the formula with a mask, where zero times NaN is NaN, and must reach
+/// what it reaches by slices.
 #[test]
 fn attention_keeps_nan_and_infinity() {
     let shape = [1, 2, 66, 16];

@@ -36,7 +36,8 @@ fn rounding(kind: Kind) -> f64 {
     if kind == Kind::BFloat16 { 4e-3 } else { 2e-6 }
 }
 
-/// Rows, columns of the whole matrix, and the first and the number of those that the LN is in: less than a strip, several, not whole ones.
+/// Rows, columns of the whole matrix, and the first and the number of those that the LN is in: less than a
+/// strip, several, not whole ones.
 const SHAPES: [(i64, i64, i64, i64); 5] =
     [(2, 1, 0, 1), (5, 7, 0, 7), (130, 384, 128, 256), (67, 300, 13, 250), (768, 131, 1, 129)];
 

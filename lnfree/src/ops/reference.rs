@@ -1,4 +1,5 @@
-//! Every operation as a formula, in libtorch's operations, for any device; `choose` says what each takes and returns.
+//! Every operation as a formula, in libtorch's operations, for any device; `choose` says what each takes and
+//! returns.
 
 use tch::{Kind, Tensor};
 
@@ -101,7 +102,8 @@ pub(crate) fn logits_to_gradient(
     Ok(losses)
 }
 
-/// Rows of logits in float32 at a time, twice where logits are bfloat16: 256 MiB, which is enough to keep a GPU busy.
+/// Rows of logits in float32 at a time, twice where logits are bfloat16: 256 MiB, which is enough to keep a
+/// GPU busy.
 pub(crate) fn float_rows_at_a_time(vocab_size: u64) -> u64 {
     ((64 << 20) / vocab_size.max(1)).max(1)
 }

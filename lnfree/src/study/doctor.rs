@@ -58,8 +58,8 @@ impl fmt::Display for Check {
     }
 }
 
-/// Looks at everything. Takes some two seconds at most where the network does not answer, and changes nothing.
-/// Call it before any tensor is made (see [`crate::base::device`]).
+/// Looks at everything. Takes some two seconds at most where the network does not answer, and changes
+/// nothing. Call it before any tensor is made (see [`crate::base::device`]).
 pub fn report() -> Vec<Check> {
     let hub = hub::Hub::from_env(&environment);
     // The network may be slow: it is asked while the rest is looked at.

@@ -188,7 +188,8 @@ impl fmt::Display for RunPlan {
     }
 }
 
-/// The shape of a config's model: of the one to be made, of a released size by name, or what `config.json` says of one that is here.
+/// The shape of a config's model: of the one to be made, of a released size by name, or what `config.json`
+/// says of one that is here.
 fn shape_of(config: &Config) -> Result<Shape> {
     let model = &config.model;
     if let (Some(d), Some(block_size), Some(vocab_size)) = (model.n_embd, model.block_size, model.vocab_size)

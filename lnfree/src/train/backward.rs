@@ -29,8 +29,8 @@ pub struct BackwardRecipe<'a> {
     pub compute: Compute,
     /// Weight of the auxiliary loss; 0 leaves it out.
     pub aux_weight: f64,
-    /// The gradients of the cross-entropy are multiplied by it: one over the number of micro-batches, times this one's share of the targets
-    /// where it is part of one.
+    /// The gradients of the cross-entropy are multiplied by it: one over the number of micro-batches, times
+    /// this one's share of the targets where it is part of one.
     pub scale: f64,
     /// Those of the auxiliary loss, likewise with the share of the sequences.
     pub aux_scale: f64,
@@ -40,8 +40,8 @@ pub struct BackwardRecipe<'a> {
     pub checkpointing: bool,
 }
 
-/// Adds the gradients of one micro-batch to those that `step` gathers. `input_ids` int64 `[batch, pos]`; `targets` int64
-/// `[batch, pos − 1]`.
+/// Adds the gradients of one micro-batch to those that `step` gathers. `input_ids` int64 `[batch, pos]`;
+/// `targets` int64 `[batch, pos − 1]`.
 ///
 /// # Errors
 /// When the input does not fit the model.
@@ -125,7 +125,8 @@ fn head(
     Ok(Losses { total, cross_entropy: out.loss, aux, observed: None })
 }
 
-/// Adds what arrived at the embeddings, `[batch, pos, n_embd]`: autograd would make a tensor of the vocabulary's size of it.
+/// Adds what arrived at the embeddings, `[batch, pos, n_embd]`: autograd would make a tensor of the
+/// vocabulary's size of it.
 fn embedding_gradients(step: &StepModel, input_ids: &Tensor, grad: &Tensor) {
     let _guard = tch::no_grad_guard();
     let parameters = step.parameters();

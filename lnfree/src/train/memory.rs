@@ -1,8 +1,8 @@
 //! What training and evaluating need of memory, counted before they start.
 //!
-//! The arithmetic is that of this crate's own passes: which tensors a training forward keeps for its backward (read off
-//! `model::block`, `train::backward` and libtorch's derivative formulas), and how many of each model dimension. Widths are counted
-//! in d = n_embd per token; the MLP is 4 d wide.
+//! The arithmetic is that of this crate's own passes: which tensors a training forward keeps for its backward
+//! (read off `model::block`, `train::backward` and libtorch's derivative formulas), and how many of each
+//! model dimension. Widths are counted in d = n_embd per token; the MLP is 4 d wide.
 
 use tch::Device;
 
@@ -22,17 +22,18 @@ const BFLOAT16: u64 = 2;
 /// What the program and libtorch hold of main memory before any model: measured.
 const PROGRAM: u64 = 200 << 20;
 
-/// Of a block's widths (d per token) in flight while it is taken back, beside what was kept: gradients of the MLP's inside
-/// and outside, of queries, keys and values, and of the residual stream.
+/// Of a block's widths (d per token) in flight while it is taken back, beside what was kept: gradients of the
+/// MLP's inside and outside, of queries, keys and values, and of the residual stream.
 const BACKWARD_WIDTHS: u64 = 10;
 
-/// What gaps between tensors take at most in a program that keeps freed memory: this much, and this many times what comes and goes in a step.
-/// With it, peaks of GPT-2 small's shape were 0.97 to 1.01 of the plan in six runs, of nano's 0.66 to 0.76 in seven, of two blocks with a large
-/// vocabulary 0.54.
+/// What gaps between tensors take at most in a program that keeps freed memory: this much, and this many
+/// times what comes and goes in a step. With it, peaks of GPT-2 small's shape were 0.97 to 1.01 of the plan
+/// in six runs, of nano's 0.66 to 0.76 in seven, of two blocks with a large vocabulary 0.54.
 const LEAST_GAPS: u64 = 64 << 20;
 const GAPS: (u64, u64) = (3, 2);
 
-/// Of the free memory of a GPU, what can be counted on: the allocator cannot fill every gap, and cuBLAS takes room of its own.
+/// Of the free memory of a GPU, what can be counted on: the allocator cannot fill every gap, and cuBLAS takes
+/// room of its own.
 const USABLE_ON_GPU: f64 = 0.94;
 
 /// How micro-batches go through the model.
@@ -79,13 +80,16 @@ pub struct TrainingMemory {
     pub gradients: u64,
     /// Adam's two moments of each.
     pub moments: u64,
-    /// Matrices as the micro-batches of a step compute with them: in bfloat16, or in float32 with LNs in them.
+    /// Matrices as the micro-batches of a step compute with them: in bfloat16, or in float32 with LNs in
+    /// them.
     pub copies: u64,
     /// What one micro-batch keeps between forward and backward.
     pub activations: u64,
-    /// What is in flight at the widest place of the backward: a piece of the logits, or what flows through a block.
+    /// What is in flight at the widest place of the backward: a piece of the logits, or what flows through a
+    /// block.
     pub working: u64,
-    /// On a CPU, in a program that keeps what it frees ([`crate::base::device::keep_freed_memory`]): gaps between tensors that others do not fill.
+    /// On a CPU, in a program that keeps what it frees ([`crate::base::device::keep_freed_memory`]): gaps
+    /// between tensors that others do not fill.
     pub gaps: u64,
 }
 
@@ -141,16 +145,17 @@ impl TrainingMemory {
     }
 }
 
-/// What a block keeps of one token for its backward, with `bytes` a number in matrix products: in float32 the residual stream where
-/// either LN reads it, and for the products the output of either LN, queries, keys and values, attention's output, and the MLP's
-/// inside before and after its activation. Where an LN is in the matrix that reads it, its output is not there: a run without LN gets
-/// by with an eighth less, once it is.
+/// What a block keeps of one token for its backward, with `bytes` a number in matrix products: in float32 the
+/// residual stream where either LN reads it, and for the products the output of either LN, queries, keys and
+/// values, attention's output, and the MLP's inside before and after its activation. Where an LN is in the
+/// matrix that reads it, its output is not there: a run without LN gets by with an eighth less, once it is.
 fn block_bytes(d: u64, bytes: u64) -> u64 {
     (2 * FLOAT + (1 + 3 + 1 + 1 + 4 + 4) * bytes) * d
 }
 
-/// What a piece of the logits takes, with `bytes` a number. A GPU makes log-probabilities of some of its rows in float32, of bfloat16 ones
-/// after a copy. Later the gradient of the unembedding is there in bfloat16, apart from what was gathered.
+/// What a piece of the logits takes, with `bytes` a number. A GPU makes log-probabilities of some of its rows
+/// in float32, of bfloat16 ones after a copy. Later the gradient of the unembedding is there in bfloat16,
+/// apart from what was gathered.
 fn head_bytes(shape: &Shape, tokens: u64, bytes: u64, device: Device) -> u64 {
     let (d, vocab) = (shape.n_embd, shape.vocab_size);
     let logits = bytes * vocab * tokens.min(rows_at_a_time(vocab, bytes, device == Device::Cpu));
@@ -171,15 +176,16 @@ pub fn usable(free: u64, device: Device) -> u64 {
     }
 }
 
-/// Bytes that evaluating a model takes at least: its weights as loaded (a quarter more while they are read), the copy that bfloat16
-/// computes with, and half a GiB for libtorch, activations and a piece of the logits. Batches are fitted to what is left.
+/// Bytes that evaluating a model takes at least: its weights as loaded (a quarter more while they are read),
+/// the copy that bfloat16 computes with, and half a GiB for libtorch, activations and a piece of the logits.
+/// Batches are fitted to what is left.
 pub fn evaluation_bytes(shape: &Shape, dtype: FloatType) -> u64 {
     let copy = if dtype == FloatType::Bfloat16 { BFLOAT16 } else { 0 };
     shape.parameters() * (FLOAT * 5 / 4 + copy) + (512 << 20)
 }
 
-/// The largest micro-batch of which `fits` says so: `batch_size`, or a part of it that divides it evenly, so that an optimizer step
-/// still sees the same sequences. `None` when not even one sequence fits.
+/// The largest micro-batch of which `fits` says so: `batch_size`, or a part of it that divides it evenly, so
+/// that an optimizer step still sees the same sequences. `None` when not even one sequence fits.
 pub fn fitting_micro_batch(
     shape: &Shape,
     batch: Passes,

@@ -75,8 +75,8 @@ pub(super) struct MetricsLog {
 }
 
 impl MetricsLog {
-    /// Opens the files of a run directory. Lines of steps after `step`, which will be done again, are dropped first, a
-    /// half-written last line too.
+    /// Opens the files of a run directory. Lines of steps after `step`, which will be done again, are dropped
+    /// first, a half-written last line too.
     pub(super) fn open(dir: &Path, step: usize) -> Result<MetricsLog> {
         std::fs::create_dir_all(dir).map_err(Error::io(dir))?;
         let path = dir.join("metrics.jsonl");

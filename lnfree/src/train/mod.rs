@@ -53,9 +53,9 @@ pub struct Outcome {
 /// [`Error::Diverged`].
 ///
 /// # Errors
-/// [`Error::Diverged`] when the training loss, or the last evaluation's, is not finite, [`Error::Interrupted`] when a signal asked to
-/// stop, [`Error::OutOfMemory`] and data that cannot be read (all but the first after saving what was done),
-/// and whatever keeps files from being written.
+/// [`Error::Diverged`] when the training loss, or the last evaluation's, is not finite,
+/// [`Error::Interrupted`] when a signal asked to stop, [`Error::OutOfMemory`] and data that cannot be read
+/// (all but the first after saving what was done), and whatever keeps files from being written.
 pub fn run(trainer: &mut Trainer, dir: &Path) -> Result<Outcome> {
     let _listening = interrupt::listen();
     checkpoint::clean(dir)?;

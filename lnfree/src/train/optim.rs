@@ -58,7 +58,8 @@ impl AdamW {
         AdamW { config, slots, steps: 0 }
     }
 
-    /// One step from the gradients that are there, each multiplied by `grad_scale` (float32, 0-dim) first; clears them.
+    /// One step from the gradients that are there, each multiplied by `grad_scale` (float32, 0-dim) first;
+    /// clears them.
     ///
     /// # Errors
     /// What libtorch says.
@@ -145,15 +146,17 @@ impl AdamW {
     }
 }
 
-/// The factor that brings gradients of L2 norm `norm` down to at most `max`: min(1, max / (norm + 1e-6)), as PyTorch does.
+/// The factor that brings gradients of L2 norm `norm` down to at most `max`: min(1, max / (norm + 1e-6)), as
+/// PyTorch does.
 pub fn clip_coefficient(norm: &Tensor, max: f64) -> Tensor {
     (max / (norm + 1e-6)).clamp_max(1.0)
 }
 
-/// Whether weight decay pulls on a parameter: matrices and embeddings yes, biases never; LN weights only if `decay_ln`.
+/// Whether weight decay pulls on a parameter: matrices and embeddings yes, biases never; LN weights only if
+/// `decay_ln`.
 ///
-/// Hugging Face leaves out biases and the weights of `nn.LayerNorm`; the paper's fake LN is another class, so in its runs
-/// without LN the LN weights are decayed too.
+/// Hugging Face leaves out biases and the weights of `nn.LayerNorm`; the paper's fake LN is another class, so
+/// in its runs without LN the LN weights are decayed too.
 pub fn is_decayed(name: &str, decay_ln: bool) -> bool {
     let is_ln = name.starts_with("ln_f.") || name.contains(".ln_1.") || name.contains(".ln_2.");
     name.ends_with(".weight") && (decay_ln || !is_ln)

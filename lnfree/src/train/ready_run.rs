@@ -32,10 +32,12 @@ pub struct Sources {
     pub eval_data: Option<String>,
 }
 
-/// Trains to the end: begins the run in `out`, goes on where it was stopped, or finds it complete. The model is the config's.
+/// Trains to the end: begins the run in `out`, goes on where it was stopped, or finds it complete. The model
+/// is the config's.
 ///
 /// # Errors
-/// As [`ReadyRun::begin`], [`ReadyRun::resume`] and [`run`]; and when `out` holds a run with another config or mode.
+/// As [`ReadyRun::begin`], [`ReadyRun::resume`] and [`run`]; and when `out` holds a run with another config
+/// or mode.
 pub fn start_or_resume(
     config: &Config,
     mode: Mode,
@@ -107,7 +109,8 @@ fn what_is_computed(config: &Config) -> Config {
 }
 
 impl ReadyRun {
-    /// A run at step 0 of the model, or for [`Mode::Pretrain`] the tokenizer, in `model_dir`; its data are the config's.
+    /// A run at step 0 of the model, or for [`Mode::Pretrain`] the tokenizer, in `model_dir`; its data are
+    /// the config's.
     ///
     /// # Errors
     /// When `out` holds a run already or cannot be written, and whatever keeps model or data from being read.
@@ -144,7 +147,8 @@ impl ReadyRun {
     /// A run, given by its directory or by one of its checkpoints, where that left it.
     ///
     /// # Errors
-    /// When there is none, a file of it is damaged (which checkpoint is whole, the message says), or its data are not there.
+    /// When there is none, a file of it is damaged (which checkpoint is whole, the message says), or its data
+    /// are not there.
     pub fn resume(path: &Path, sources: Sources, device: Device) -> Result<ReadyRun> {
         ReadyRun::resume_with(path, sources, &[], device)
     }
@@ -224,7 +228,8 @@ fn resume_from(checkpoint: &Path, sources: Sources, changes: &[String], device: 
 pub fn override_data(config: &mut Config, sources: Sources) {
     if let Some(data) = sources.data {
         config.data.train = data;
-        // The config's validation set goes with its training set, and is often one that this machine does not have.
+        // The config's validation set goes with its training set, and is often one that this machine does not
+        // have.
         config.data.eval = None;
     }
     if sources.eval_data.is_some() {

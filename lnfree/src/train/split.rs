@@ -1,9 +1,10 @@
 //! A batch in parts that fit the memory, with the result of the whole.
 //!
-//! The paper's code takes means over one batch of the config: of the cross-entropy over the targets that count, of σ and of the
-//! auxiliary loss over all positions. A part therefore weighs as much as it has of what a mean is taken over: its counted targets for the
-//! cross-entropy, its sequences (all equally long) for the rest. The target of the auxiliary loss is a mean of the whole batch
-//! too, which must be known before the first gradient: it takes one more forward.
+//! The paper's code takes means over one batch of the config: of the cross-entropy over the targets that
+//! count, of σ and of the auxiliary loss over all positions. A part therefore weighs as much as it has of
+//! what a mean is taken over: its counted targets for the cross-entropy, its sequences (all equally long) for
+//! the rest. The target of the auxiliary loss is a mean of the whole batch too, which must be known before
+//! the first gradient: it takes one more forward.
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind, resume_unwind};
@@ -31,8 +32,8 @@ pub struct Part {
     pub of_sequences: f64,
 }
 
-/// The parts of a batch, `micro_batch` sequences each; `targets` int64 `[batch, pos − 1]` on the host: on a GPU, counting them would wait for all
-/// that it still has to compute.
+/// The parts of a batch, `micro_batch` sequences each; `targets` int64 `[batch, pos − 1]` on the host: on a
+/// GPU, counting them would wait for all that it still has to compute.
 ///
 /// # Errors
 /// When libtorch fails.
@@ -56,7 +57,8 @@ pub fn parts(targets: &Tensor, micro_batch: i64) -> Result<Vec<Part>> {
         .collect())
 }
 
-/// The target of the auxiliary loss over a whole batch, 0-dim: a forward of each part, without gradients. `compute` gives each its dropout.
+/// The target of the auxiliary loss over a whole batch, 0-dim: a forward of each part, without gradients.
+/// `compute` gives each its dropout.
 ///
 /// # Errors
 /// When the input does not fit the model.
@@ -94,8 +96,8 @@ thread_local! {
     static DEALT_WITH: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Runs `work`; a lack of memory in it comes back as [`Error::OutOfMemory`], without a word on stderr, whether libtorch returned it as an
-/// error or ended an operation with it. Any other panic goes on.
+/// Runs `work`; a lack of memory in it comes back as [`Error::OutOfMemory`], without a word on stderr,
+/// whether libtorch returned it as an error or ended an operation with it. Any other panic goes on.
 ///
 /// # Errors
 /// As `work`, and when memory does not suffice.

@@ -50,8 +50,8 @@ impl EventWriter {
 
     /// Continues the newest event file of `dir` so that the next scalar may belong to step `next_step`.
     ///
-    /// What a crash left half-written at the end is cut off, and so are the events of `next_step` and later: a
-    /// run that goes back to a checkpoint does these steps again. Starts a new file if `dir` has none.
+    /// What a crash left half-written at the end is cut off, and so are the events of `next_step` and later:
+    /// a run that goes back to a checkpoint does these steps again. Starts a new file if `dir` has none.
     ///
     /// # Errors
     /// [`Error::Io`] if the folder or the file cannot be read or written.
@@ -112,8 +112,8 @@ impl EventWriter {
     }
 }
 
-/// Makes a file whose name no other writer has; TensorBoard asks only for `tfevents` in the name, and reads the
-/// files of a folder in the order of their names.
+/// Makes a file whose name no other writer has; TensorBoard asks only for `tfevents` in the name, and reads
+/// the files of a folder in the order of their names.
 fn new_file(dir: &Path) -> Result<(PathBuf, File)> {
     let seconds = since_epoch().as_secs();
     let mut n = 0;
@@ -169,7 +169,8 @@ fn intact_message(bytes: &[u8]) -> Option<&[u8]> {
     (bytes.get(end..end.checked_add(4)?)? == masked_crc(message).to_le_bytes()).then_some(message)
 }
 
-/// Field 2 (`step`) of an `Event` written by this module: wall time comes first, then the step if there is one.
+/// Field 2 (`step`) of an `Event` written by this module: wall time comes first, then the step if there is
+/// one.
 fn event_step(event: &[u8]) -> Option<i64> {
     let rest = event.get(9..)?;
     let (key, varint) = rest.split_first()?;

@@ -87,8 +87,8 @@ impl Trainer {
         self.schedule.next_after(step)
     }
 
-    /// Carries out the removals of the next step and returns them. Earlier ones are part of the state already: a
-    /// checkpoint is written after a step, with everything that was due until then.
+    /// Carries out the removals of the next step and returns them. Earlier ones are part of the state
+    /// already: a checkpoint is written after a step, with everything that was due until then.
     pub fn apply_removals(&mut self) -> Vec<Removal> {
         let due = self.schedule.at(self.step).to_vec();
         for removal in &due {
@@ -107,7 +107,8 @@ impl Trainer {
         self.update_parameters()
     }
 
-    /// Clips the gathered gradients and takes the optimizer step. Numbers are read back from the device once, here.
+    /// Clips the gathered gradients and takes the optimizer step. Numbers are read back from the device once,
+    /// here.
     ///
     /// # Errors
     /// When libtorch fails.
@@ -140,7 +141,8 @@ impl Trainer {
     /// When it cannot be written; earlier checkpoints are untouched.
     pub fn save(&self, dir: &Path) -> Result<PathBuf> {
         let mut config = self.config.clone();
-        // How a batch is parted is in its last digits: a continuation parts it likewise, whatever memory there is.
+        // How a batch is parted is in its last digits: a continuation parts it likewise, whatever memory
+        // there is.
         config.train.micro_batch_size = Some(self.micro_batch);
         let state = TrainerState {
             format: checkpoint::FORMAT,

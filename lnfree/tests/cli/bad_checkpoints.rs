@@ -1,4 +1,5 @@
-//! Checkpoints with wrong bits: the file is named, and the checkpoint that is still whole; continuing from it works.
+//! Checkpoints with wrong bits: the file is named, and the checkpoint that is still whole; continuing from it
+//! works.
 
 use super::{Place, strs};
 

@@ -1,4 +1,5 @@
-//! Configs, token files, arguments and devices that cannot work: one line that names them, before anything is written.
+//! Configs, token files, arguments and devices that cannot work: one line that names them, before anything is
+//! written.
 
 use super::{Place, common, one_line, strs, write_tokens};
 

@@ -128,7 +128,8 @@ fn exports_that_cannot_be_made() {
     place.fails(&export("run", "tokens.arrow"), &["tokens.arrow"]);
     place.fails(&export("run", "no/folder/out"), &["no/folder"]);
     assert_eq!(place.text("mine/thesis.txt"), "years of work");
-    // In the middle of the schedule, and where position 0 keeps a standard deviation of its own for ln_2 and ln_f.
+    // In the middle of the schedule, and where position 0 keeps a standard deviation of its own for ln_2 and
+    // ln_f.
     place.fails(&export("run/checkpoints/step-8", "out"), &["step-8", "real LayerNorm"]);
     place.ok(&strs(&place.train("special", &[])));
     place.fails(&export("special", "out"), &["position 0", "--ignore-special"]);

@@ -263,7 +263,8 @@ fn a_model_from_scratch() {
         assert!(read("calm") == read("again"), "{file}");
     }
     assert_eq!(parse(&place.text("calm/run.json"))["mode"], "pretrain");
-    // A run directory stands for its latest checkpoint; the text begins with the prompt and follows from the seed.
+    // A run directory stands for its latest checkpoint; the text begins with the prompt and follows from the
+    // seed.
     let text = |seed: &str| {
         place.ok(&["generate", "-m", "calm", "-p", "Fellow citizens", "--max-new-tokens", "20", "-s", seed])
     };

@@ -1,4 +1,5 @@
-//! A disk that fills up while checkpoints are written. Needs a small file system of its own, so only root can run it.
+//! A disk that fills up while checkpoints are written. Needs a small file system of its own, so only root can
+//! run it.
 
 use std::path::Path;
 use std::process::Command;

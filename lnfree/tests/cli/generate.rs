@@ -14,8 +14,8 @@ use serde_json::{Value, json};
 
 use super::{Ended, Place, one_line};
 
-/// A small model with nano's tokenizer, whose texts change from token to token. Its numbers only look random: tests that
-/// run beside this one draw from libtorch's generator, too.
+/// A small model with nano's tokenizer, whose texts change from token to token. Its numbers only look random:
+/// tests that run beside this one draw from libtorch's generator, too.
 fn model(place: &Place, name: &str, vocab_size: i64, change: impl FnOnce(&mut Weights)) -> PathBuf {
     let config = Gpt2Config::new(2, 2, 16, 48, vocab_size).unwrap();
     let number = |i: i64| (i as f64 * 12.9898).sin() * 43758.5453;

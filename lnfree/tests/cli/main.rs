@@ -77,8 +77,8 @@ impl Place {
         ended.stdout
     }
 
-    /// [`Place::lnfree`], which has to fail with exit code 1 and one line that names all of `words`. Progress, which
-    /// begins with `step` or `resuming`, may come before it.
+    /// [`Place::lnfree`], which has to fail with exit code 1 and one line that names all of `words`.
+    /// Progress, which begins with `step` or `resuming`, may come before it.
     #[track_caller]
     pub fn fails(&self, args: &[&str], words: &[&str]) -> Ended {
         let ended = self.lnfree(args);

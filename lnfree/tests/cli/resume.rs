@@ -153,7 +153,8 @@ fn killing_at_random_moments_changes_nothing() {
             .spawn()
             .unwrap();
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        // Half of the kills fall into loading or early steps, half after at least one more step has been logged.
+        // Half of the kills fall into loading or early steps, half after at least one more step has been
+        // logged.
         if kills.len() % 2 == 1 {
             let done = metrics_len(&place, "killed");
             wait_for_lines(&place, "killed", &mut child, done);

@@ -1,4 +1,5 @@
-//! Vectors made by the paper's code (see vectors/README.md) and how to compare with them; small runs of random models.
+//! Vectors made by the paper's code (see vectors/README.md) and how to compare with them; small runs of
+//! random models.
 #![allow(dead_code)]
 
 pub mod faults;
@@ -81,8 +82,9 @@ pub fn map(value: &Value) -> BTreeMap<String, Value> {
     value.as_object().unwrap().iter().map(|(k, v)| (k.clone(), v.clone())).collect()
 }
 
-/// A trainer on the CPU of a model with random weights, and the folder that its data are in: `n` sequences of the model's length, each token
-/// by `token(row, position)`. `train` is the `[train]` table and what follows it; `removed` says what is done to the LN state before.
+/// A trainer on the CPU of a model with random weights, and the folder that its data are in: `n` sequences of
+/// the model's length, each token by `token(row, position)`. `train` is the `[train]` table and what follows
+/// it; `removed` says what is done to the LN state before.
 pub fn random_run(
     shape: &Gpt2Config,
     (n, token): (u32, impl Fn(u32, u32) -> u32),
@@ -111,8 +113,8 @@ pub fn random_run(
     (folder, Trainer::of_model(config, start, model, ln).unwrap())
 }
 
-/// Runs the tests of this binary again, but for `this`, with our kernels no further than each level that the processor has (see
-/// `lnfree::device::Kernels`). `plain` among them is the path of a GPU.
+/// Runs the tests of this binary again, but for `this`, with our kernels no further than each level that the
+/// processor has (see `lnfree::device::Kernels`). `plain` among them is the path of a GPU.
 #[track_caller]
 pub fn again_at_every_level(this: &str) {
     if std::env::var_os(KERNELS_VARIABLE).is_some() {

@@ -1,5 +1,5 @@
-//! Data sets of a hub on 127.0.0.1, in the shape of the real ones, through the real binary: which documents, in which order, cut
-//! where, and what is fetched for that.
+//! Data sets of a hub on 127.0.0.1, in the shape of the real ones, through the real binary: which documents,
+//! in which order, cut where, and what is fetched for that.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,5 @@
-//! Data sets of a hub when something is in the way: interruptions, no network, several processes, and what cannot be prepared.
+//! Data sets of a hub when something is in the way: interruptions, no network, several processes, and what
+//! cannot be prepared.
 
 use std::path::PathBuf;
 use std::sync::Arc;

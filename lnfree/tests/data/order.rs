@@ -39,7 +39,8 @@ fn the_order_is_pinned() {
 
 const PINNED: [[usize; 10]; 2] = [[1, 8, 2, 3, 7, 4, 5, 6, 0, 9], [5, 8, 0, 4, 2, 6, 1, 3, 9, 7]];
 
-/// All 24 permutations of 4 come up about equally often: chi-squared below its 99.99% point for 23 degrees of freedom.
+/// All 24 permutations of 4 come up about equally often: chi-squared below its 99.99% point for 23 degrees of
+/// freedom.
 #[test]
 fn permutations_are_uniform() {
     let mut counts = std::collections::HashMap::new();

@@ -142,8 +142,9 @@ fn chunks_put_together_are_the_text() {
     assert_eq!(std::fs::read(&out).unwrap(), std::fs::read(&again).unwrap());
 }
 
-/// The reference is a direct reading of the peer's scheme: `datasets` splits n documents into contiguous shards, the
-/// first n % shards of which have one more, and maps batches of each; each batch is cut by itself.
+/// The reference is a direct reading of the peer's scheme: `datasets` splits n documents into contiguous
+/// shards, the first n % shards of which have one more, and maps batches of each; each batch is cut by
+/// itself.
 #[test]
 fn shards_and_batches_drop_their_own_remainders() {
     let dir = tempfile::tempdir().unwrap();

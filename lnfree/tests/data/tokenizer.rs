@@ -6,8 +6,8 @@ use sha2::{Digest, Sha256};
 
 use super::{data, message, nano};
 
-/// The ids that Python's tokenizers 0.23.3 and transformers 5.23.0 (`AutoTokenizer` and `GPT2TokenizerFast`) give with
-/// the files of `data/nano`:
+/// The ids that Python's tokenizers 0.23.3 and transformers 5.23.0 (`AutoTokenizer` and `GPT2TokenizerFast`)
+/// give with the files of `data/nano`:
 ///
 /// ```python
 /// AutoTokenizer.from_pretrained("data/nano")(text)["input_ids"]
@@ -25,7 +25,8 @@ fn ids_are_those_of_hugging_face() {
     assert_eq!((nano.vocab_size(), nano.eot_id()), (4096, 4095));
 }
 
-/// Counts of tokens and the SHA-256 over all ids as little-endian u32, computed by Python's tokenizers 0.23.3:
+/// Counts of tokens and the SHA-256 over all ids as little-endian u32, computed by Python's tokenizers
+/// 0.23.3:
 /// `for text in table["text"]: hash.update(b"".join(i.to_bytes(4, "little") for i in tokenizer.encode(text).ids))`.
 #[test]
 fn whole_texts_match_hugging_face() {

@@ -28,7 +28,8 @@ fn a_model_arrives_in_the_layout_that_python_shares() {
         let target = fs::read_link(folder.join(name)).unwrap();
         assert!(target.starts_with("../../blobs"), "{}", target.display());
     }
-    // A large file is named by its SHA-256, a small one by git's hash (`git hash-object` of this config says the same).
+    // A large file is named by its SHA-256, a small one by git's hash (`git hash-object` of this config says
+    // the same).
     let weights = fs::read_link(folder.join(WEIGHTS)).unwrap();
     assert_eq!(weights.file_name().unwrap().len(), 64);
     let config = fs::read_link(folder.join("config.json")).unwrap();

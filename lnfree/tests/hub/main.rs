@@ -1,4 +1,5 @@
-//! Models and data sets from a hub: one on 127.0.0.1 that the tests start, spoken to by the library and by the real binary.
+//! Models and data sets from a hub: one on 127.0.0.1 that the tests start, spoken to by the library and by
+//! the real binary.
 
 #[path = "../common/faults.rs"]
 mod calls;

@@ -1,4 +1,5 @@
-//! Pushing a model: the bytes that arrive, what is sent again after trouble and what is not, and every refusal.
+//! Pushing a model: the bytes that arrive, what is sent again after trouble and what is not, and every
+//! refusal.
 
 use std::fs;
 use std::path::Path;

@@ -1,5 +1,5 @@
-//! A hub on 127.0.0.1: the listing of files, small files from the hub, large ones from another port as its CDN does, with the
-//! headers, refusals and redirects of the real one, and faults on demand.
+//! A hub on 127.0.0.1: the listing of files, small files from the hub, large ones from another port as its
+//! CDN does, with the headers, refusals and redirects of the real one, and faults on demand.
 
 use std::collections::BTreeMap;
 use std::io::BufReader;

@@ -1,4 +1,5 @@
-//! What the hub on 127.0.0.1 does with uploads: repositories made, large files stored whole or in parts, commits.
+//! What the hub on 127.0.0.1 does with uploads: repositories made, large files stored whole or in parts,
+//! commits.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::BufReader;

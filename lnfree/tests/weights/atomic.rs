@@ -51,7 +51,8 @@ fn a_file_is_replaced_or_left_alone() {
     assert_eq!(line(failed), "something went wrong");
     assert_eq!(fs::read_to_string(&path).unwrap(), "two");
     assert_eq!(names(folder.path()), ["x"]);
-    // Readable for others as any file that is simply created, and not only for the owner as temporary files are.
+    // Readable for others as any file that is simply created, and not only for the owner as temporary files
+    // are.
     fs::write(folder.path().join("y"), "").unwrap();
     let mode = |name: &str| fs::metadata(folder.path().join(name)).unwrap().permissions().mode();
     assert_eq!(mode("x"), mode("y"));

@@ -190,7 +190,8 @@ fn shapes_are_compared_with_the_config() {
     assert!(line(check_shapes(&weights, &untied)).contains("lack `lm_head.weight` of shape [256, 64]"));
 }
 
-/// The config of the step-30 checkpoint with `text` in place of what `changed` has under the key `x`, read from a file.
+/// The config of the step-30 checkpoint with `text` in place of what `changed` has under the key `x`, read
+/// from a file.
 fn read_with(changes: Value, text: &str) -> (tempfile::TempDir, lnfree::Result<Gpt2Config>) {
     let folder = tempfile::tempdir().unwrap();
     let whole = serde_json::to_string(&changed(changes)).unwrap().replace("\"?\"", text);

@@ -1,4 +1,5 @@
-//! Files cut short and files with wrong bits. Whatever is wrong: an answer, no panic, and no memory by a lying number.
+//! Files cut short and files with wrong bits. Whatever is wrong: an answer, no panic, and no memory by a
+//! lying number.
 
 use std::fs;
 use std::io::Write;
@@ -11,8 +12,8 @@ use lnfree::tch::{Kind, Tensor};
 use crate::files::safetensors;
 use crate::{line, read_bytes, vector};
 
-/// How much more address space than at the start the reading of damaged files may take: 256 MiB, of which glibc
-/// reserves 64 for each thread.
+/// How much more address space than at the start the reading of damaged files may take: 256 MiB, of which
+/// glibc reserves 64 for each thread.
 const LIMIT: u64 = 256 << 20;
 
 /// Runs the named `#[ignore]`d test of this file in a process of its own whose memory is limited.
@@ -53,7 +54,8 @@ fn try_read(path: &Path, bytes: &[u8]) -> bool {
     ok
 }
 
-/// Cuts a good file at every 64th byte, and changes each of its first `most` bytes in two ways, one at a time.
+/// Cuts a good file at every 64th byte, and changes each of its first `most` bytes in two ways, one at a
+/// time.
 fn damage(good: &[u8], name: &str, most: usize) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(name);

@@ -1,4 +1,5 @@
-//! `generation_config.json`, compared with what transformers' generate makes of it (`tests/vectors/generation/make.py`).
+//! `generation_config.json`, compared with what transformers' generate makes of it
+//! (`tests/vectors/generation/make.py`).
 
 use std::fs;
 

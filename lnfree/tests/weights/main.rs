@@ -1,4 +1,5 @@
-//! Reading and writing weights, configs and whole folders: what is right is read exactly, what is wrong ends in one line.
+//! Reading and writing weights, configs and whole folders: what is right is read exactly, what is wrong ends
+//! in one line.
 
 mod atomic;
 mod config;

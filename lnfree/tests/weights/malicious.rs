@@ -21,7 +21,8 @@ fn the_builder_of_these_tests_makes_files_that_are_read() {
     assert_eq!(f64::try_from(&weights.unwrap()["w"]).unwrap(), 2.0);
 }
 
-/// Pickles that make `marker` when Python's own `pickle` loads them (tried), with what the refusal has to name.
+/// Pickles that make `marker` when Python's own `pickle` loads them (tried), with what the refusal has to
+/// name.
 fn attacks(marker: &Path) -> Vec<(&'static str, Vec<u8>)> {
     let command = text(&format!("touch {}", marker.display()));
     let eval = text(&format!("__import__('os').system('touch {}')", marker.display()));

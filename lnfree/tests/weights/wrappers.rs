@@ -10,7 +10,8 @@ use lnfree::tch::{Device, Kind, Tensor};
 
 use crate::{line, vector};
 
-/// A folder with tiny-a's config and its weights under other names: what `rename` makes of `transformer.h.0.…`.
+/// A folder with tiny-a's config and its weights under other names: what `rename` makes of
+/// `transformer.h.0.…`.
 fn renamed(rename: impl Fn(&str) -> String) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     fs::copy(vector("tiny-a/config.json"), folder.path().join("config.json")).unwrap();

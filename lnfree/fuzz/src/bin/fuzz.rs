@@ -38,8 +38,8 @@ extern "C" fn one(data: *const u8, length: usize) -> c_int {
     0
 }
 
-/// `fuzz TARGET CORPUS [LIBFUZZER'S FLAGS]`, where the corpus is a folder to search from or one input to look at;
-/// nothing for the names of all targets.
+/// `fuzz TARGET CORPUS [LIBFUZZER'S FLAGS]`, where the corpus is a folder to search from or one input to look
+/// at; nothing for the names of all targets.
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().collect();
     let [_, name, corpus, flags @ ..] = arguments.as_slice() else {
@@ -55,7 +55,8 @@ fn main() -> ExitCode {
     let mut line = vec![
         arguments[0].clone(),
         format!("-dict={}", dictionary.display()),
-        // One input is stopped by the clock on the wall only if it hangs for good: the processor's time is measured.
+        // One input is stopped by the clock on the wall only if it hangs for good: the processor's time is
+        // measured.
         "-timeout=120".into(),
         "-rss_limit_mb=4096".into(),
         "-max_len=4096".into(),

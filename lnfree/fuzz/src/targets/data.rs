@@ -21,13 +21,13 @@ pub(super) const TARGETS: &[Target] = &[
     Target { name: "txt", read: txt, words: LINES, limits: USUAL },
 ];
 
-/// arrow sets 64 MiB aside for a message of a stream, whatever the message says; they are not touched before its bytes
-/// are there.
+/// arrow sets 64 MiB aside for a message of a stream, whatever the message says; they are not touched before
+/// its bytes are there.
 const ARROW: Limits = Limits { base: 68 << 20, ..USUAL };
 /// A byte of deflate is at most 1032 bytes of text, of which a growing line is held up to three times.
 const GZIP: Limits = Limits { per_byte: 4 * 1032, ..USUAL };
-/// A frame of zstd may ask for a window of 2 GiB (`--long=31`), of which only what is written is ever touched; a block
-/// of 4 bytes is at most 128 KiB of text.
+/// A frame of zstd may ask for a window of 2 GiB (`--long=31`), of which only what is written is ever
+/// touched; a block of 4 bytes is at most 128 KiB of text.
 const ZSTD: Limits = Limits { base: (2 << 30) + (64 << 20), per_byte: 4 * (32 << 10), ..USUAL };
 
 const TABLE: &[&str] = &[

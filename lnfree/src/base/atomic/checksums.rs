@@ -1,4 +1,5 @@
-//! `SHA256SUMS`: the checksums of a folder's files, in the format of `sha256sum`, so that `sha256sum -c` reads it too.
+//! `SHA256SUMS`: the checksums of a folder's files, in the format of `sha256sum`, so that `sha256sum -c`
+//! reads it too.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -38,8 +39,8 @@ pub(crate) fn digest_file(path: &Path, mut hasher: impl Digest) -> Result<String
 /// Writes [`CHECKSUMS`] into `dir`: one line for each file in it and in its subfolders, sorted by name.
 ///
 /// # Errors
-/// [`Error::Io`] or [`Error::File`] naming the file that cannot be read, is neither file nor folder, or has a name
-/// that the format cannot carry.
+/// [`Error::Io`] or [`Error::File`] naming the file that cannot be read, is neither file nor folder, or has a
+/// name that the format cannot carry.
 pub fn write_checksums(dir: &Path) -> Result<()> {
     let mut text = String::new();
     for name in list(dir)? {
@@ -52,8 +53,8 @@ pub fn write_checksums(dir: &Path) -> Result<()> {
 /// Checks every file that [`CHECKSUMS`] lists, and returns the names of files in `dir` that it does not list.
 ///
 /// # Errors
-/// [`Error::File`] naming the first file (by name) that is missing or is not what it was when the sums were written,
-/// or the list itself when it is missing or damaged.
+/// [`Error::File`] naming the first file (by name) that is missing or is not what it was when the sums were
+/// written, or the list itself when it is missing or damaged.
 pub fn verify_checksums(dir: &Path) -> Result<Vec<String>> {
     let sums = read_checksums(dir)?;
     for (name, expected) in &sums {

@@ -3,7 +3,8 @@
 use std::io::Write;
 use std::path::Path;
 
-/// Writes a whole file, which another process may be writing too. A home that cannot be written costs time in every run, nothing else.
+/// Writes a whole file, which another process may be writing too. A home that cannot be written costs time in
+/// every run, nothing else.
 pub(super) fn keep(path: &Path, bytes: &[u8]) {
     let Some(folder) = path.parent() else { return };
     if std::fs::create_dir_all(folder).is_err() {

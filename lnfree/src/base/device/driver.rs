@@ -59,7 +59,8 @@ pub fn driver() -> Result<Driver, String> {
 }
 
 fn gpus(library: *mut c_void) -> Result<Vec<Gpu>, String> {
-    // SAFETY: the types are those of cuda.h; every pointer is good for its call, and the name's buffer as long as said.
+    // SAFETY: the types are those of cuda.h; every pointer is good for its call, and the name's buffer as
+    // long as said.
     unsafe {
         let init: extern "C" fn(c_uint) -> Status = symbol(library, c"cuInit")?;
         let count_of: extern "C" fn(*mut c_int) -> Status = symbol(library, c"cuDeviceGetCount")?;

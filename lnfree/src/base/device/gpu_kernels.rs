@@ -1,7 +1,9 @@
-//! Our kernels for NVIDIA GPUs: what libtorch's operations would do in many passes over logits and the residual stream, in one.
+//! Our kernels for NVIDIA GPUs: what libtorch's operations would do in many passes over logits and the
+//! residual stream, in one.
 //!
-//! They are CUDA source (`native/cuda/rows.cu`), compiled for the GPU at hand by the NVRTC that comes with libtorch's CUDA part, at the first
-//! use ever; `~/.cache/lnfree` keeps the result. Where that is not possible, libtorch's operations compute, as with `LNFREE_KERNELS=plain`.
+//! They are CUDA source (`native/cuda/rows.cu`), compiled for the GPU at hand by the NVRTC that comes with
+//! libtorch's CUDA part, at the first use ever; `~/.cache/lnfree` keeps the result. Where that is not
+//! possible, libtorch's operations compute, as with `LNFREE_KERNELS=plain`.
 
 mod library;
 mod module;

@@ -1,8 +1,9 @@
 //! What multiplies matrices fastest on this CPU: measured, not guessed from the processor's name.
 //!
-//! libtorch hands float32 products to MKL. On some processors oneDNN, which is in libtorch too, is twice as fast; on others it is slower. And some
-//! multiply bfloat16 at half of float32's speed although they have an instruction for it. Which library computes changes the last digits of a
-//! result, so what was measured is kept in `~/.cache/lnfree/products.json` for the next run on this machine.
+//! libtorch hands float32 products to MKL. On some processors oneDNN, which is in libtorch too, is twice as
+//! fast; on others it is slower. And some multiply bfloat16 at half of float32's speed although they have an
+//! instruction for it. Which library computes changes the last digits of a result, so what was measured is
+//! kept in `~/.cache/lnfree/products.json` for the next run on this machine.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -16,9 +17,11 @@ use crate::Result;
 use crate::base::ffi;
 use crate::base::places::cache_folder;
 
-/// What is multiplied, `[m, k]` by `[k, n]`: a sequence by GPT-2 small's widest matrix. Libraries that are as fast as another at small squares may not be here.
+/// What is multiplied, `[m, k]` by `[k, n]`: a sequence by GPT-2 small's widest matrix. Libraries that are as
+/// fast as another at small squares may not be here.
 const SIZE: [i64; 3] = [1024, 768, 3072];
-/// How much faster oneDNN has to be to be taken: what is nearly as fast must not be chosen by chance. Measured: 1.2 to 2.1 on AMD EPYCs, at most 1.0 on Intel Xeons.
+/// How much faster oneDNN has to be to be taken: what is nearly as fast must not be chosen by chance.
+/// Measured: 1.2 to 2.1 on AMD EPYCs, at most 1.0 on Intel Xeons.
 const CLEARLY: f64 = 1.1;
 /// How much faster bfloat16 has to be: conversions cost, too.
 const WORTH_IT: f64 = 1.1;
@@ -57,8 +60,8 @@ impl Products {
     }
 }
 
-/// What this machine's CPU does, measured at the first call ever and from then on read from the user's cache. From here on libtorch's products
-/// and ours go to the faster library.
+/// What this machine's CPU does, measured at the first call ever and from then on read from the user's cache.
+/// From here on libtorch's products and ours go to the faster library.
 pub fn products() -> Products {
     static KNOWN: OnceLock<Products> = OnceLock::new();
     *KNOWN.get_or_init(|| {

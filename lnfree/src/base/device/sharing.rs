@@ -1,9 +1,11 @@
 //! Sharing the cores with other programs.
 //!
-//! Threads of libgomp, on which libtorch computes, wait for each other by spinning: on a core of one's own that is the fastest way, but where another
-//! program wants the core, the thread that is waited for does not get it. libgomp spins a thousandth as long once it has more threads than
-//! there are cores (libgomp's `gomp_managed_threads` and `gomp_available_cpus`), and asks that at every wait. So while the process's threads have to wait for
-//! cores, a second team of threads sleeps; when they no longer have to, it goes. Other OpenMP libraries (Macs have LLVM's) are left as they are.
+//! Threads of libgomp, on which libtorch computes, wait for each other by spinning: on a core of one's own
+//! that is the fastest way, but where another program wants the core, the thread that is waited for does not
+//! get it. libgomp spins a thousandth as long once it has more threads than there are cores (libgomp's
+//! `gomp_managed_threads` and `gomp_available_cpus`), and asks that at every wait. So while the process's
+//! threads have to wait for cores, a second team of threads sleeps; when they no longer have to, it goes.
+//! Other OpenMP libraries (Macs have LLVM's) are left as they are.
 
 mod crowd;
 
@@ -18,7 +20,8 @@ use crowd::Crowd;
 
 /// Time between looks.
 const INTERVAL: Duration = Duration::from_millis(200);
-/// Share of their time for which threads wait for cores, from which on they are crowded. Alone on a machine it is below 0.01.
+/// Share of their time for which threads wait for cores, from which on they are crowded. Alone on a machine
+/// it is below 0.01.
 const CROWDED: f64 = 0.05;
 /// Share below which they no longer are.
 const QUIET: f64 = 0.02;
@@ -33,8 +36,9 @@ pub struct CoreSharing {
     _watch: Arc<Watch>,
 }
 
-/// Begins to look whether others want the cores, while work on `device` goes on; None where there is nothing to do: on a GPU, with one
-/// thread, where the user has said how libgomp waits, or where the system does not tell.
+/// Begins to look whether others want the cores, while work on `device` goes on; None where there is nothing
+/// to do: on a GPU, with one thread, where the user has said how libgomp waits, or where the system does not
+/// tell.
 pub fn share_cores(device: Device) -> Option<CoreSharing> {
     static WATCH: Mutex<Weak<Watch>> = Mutex::new(Weak::new());
     let settled = SETTINGS.iter().any(|name| std::env::var_os(name).is_some());

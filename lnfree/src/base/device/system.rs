@@ -26,7 +26,8 @@ pub fn memory() -> Option<Memory> {
     here::memory()
 }
 
-/// The most main memory (bytes) that this process has held since [`reset_peak`], or where that does nothing, at all.
+/// The most main memory (bytes) that this process has held since [`reset_peak`], or where that does nothing,
+/// at all.
 pub fn peak() -> Option<u64> {
     here::peak()
 }
@@ -49,7 +50,8 @@ pub fn cpu_units() -> Option<String> {
 /// Bytes that this user may still write to the disk that holds `path`; None if it cannot be told.
 pub fn disk_free(path: &Path) -> Option<u64> {
     let path = CString::new(path.as_os_str().as_bytes()).ok()?;
-    // SAFETY: all-zero bytes are a valid statvfs; the pointers are good for the call, and it is read only after success.
+    // SAFETY: all-zero bytes are a valid statvfs; the pointers are good for the call, and it is read only
+    // after success.
     let stat = unsafe {
         let mut stat: libc::statvfs = std::mem::zeroed();
         if libc::statvfs(path.as_ptr(), &mut stat) != 0 {
@@ -66,7 +68,8 @@ pub(super) fn loaded_library(name: &str) -> Option<PathBuf> {
     here::loaded_library(name)
 }
 
-/// For how long the threads that this process has now have waited for a core that another thread had; None where the system does not tell.
+/// For how long the threads that this process has now have waited for a core that another thread had; None
+/// where the system does not tell.
 pub(super) fn waited_for_cores() -> Option<Duration> {
     here::waited_for_cores()
 }
@@ -78,7 +81,8 @@ pub(super) fn allowed_cores() -> Option<usize> {
 
 /// Where `name` is in shared library `library`, or anywhere in this process; null where it is not loaded.
 pub(super) fn function_of_loaded(library: &CStr, name: &CStr) -> *mut c_void {
-    // SAFETY: C strings; nothing is loaded that is not there already, and the handle stays open, as the library does.
+    // SAFETY: C strings; nothing is loaded that is not there already, and the handle stays open, as the
+    // library does.
     unsafe {
         let anywhere = libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr());
         if !anywhere.is_null() {

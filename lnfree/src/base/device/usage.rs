@@ -29,7 +29,8 @@ pub fn reset_peak_memory(device: Device) {
     }
 }
 
-/// Gives memory that was freed on a GPU, and that libtorch keeps for later, back to the driver; nothing to do elsewhere.
+/// Gives memory that was freed on a GPU, and that libtorch keeps for later, back to the driver; nothing to do
+/// elsewhere.
 pub(crate) fn release_cached_memory(device: Device) {
     if device.is_cuda() {
         ffi::empty_cuda_cache();

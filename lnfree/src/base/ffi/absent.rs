@@ -7,7 +7,8 @@ use tch::{Device, Kind, Tensor};
 use crate::{Error, Result};
 
 /// # Errors
-/// For TF32, which tch has no switch for. Products are as exact as libtorch makes them unasked, which is float32.
+/// For TF32, which tch has no switch for. Products are as exact as libtorch makes them unasked, which is
+/// float32.
 pub(crate) fn set_product_precision(tf32: bool) -> Result<()> {
     match tf32 {
         true => Err(Error::invalid("tf32 needs the feature `kernels`; use float32 or bfloat16")),
@@ -57,8 +58,8 @@ pub(crate) fn set_kernels(_level: i32) -> i32 {
     0
 }
 
-/// Seconds that a product of `m` × `k` and `k` × `n` matrices takes on the CPU, the best of several: float32, infinity for oneDNN, which
-/// tch does not reach, and bfloat16.
+/// Seconds that a product of `m` × `k` and `k` × `n` matrices takes on the CPU, the best of several: float32,
+/// infinity for oneDNN, which tch does not reach, and bfloat16.
 ///
 /// # Errors
 /// What libtorch says.

@@ -18,7 +18,8 @@ pub(crate) const GPU_KERNELS: [&CStr; 8] = [
     c"meet_rows_bfloat16",
 ];
 
-/// The level of our kernels on this thread, see [`crate::base::device::Kernels`]; -1 where the environment has a word that is none.
+/// The level of our kernels on this thread, see [`crate::base::device::Kernels`]; -1 where the environment
+/// has a word that is none.
 pub(crate) fn kernels() -> i32 {
     // SAFETY: reads two numbers.
     unsafe { lnfree_kernels() }
@@ -36,8 +37,8 @@ pub(crate) fn set_kernels(level: i32) -> i32 {
     unsafe { lnfree_set_kernels(level) }
 }
 
-/// Seconds that a product of `m` × `k` and `k` × `n` matrices takes on the CPU: float32 by libtorch's own choice, float32 by oneDNN (infinite where it cannot
-/// be called), and bfloat16 by the faster of both.
+/// Seconds that a product of `m` × `k` and `k` × `n` matrices takes on the CPU: float32 by libtorch's own
+/// choice, float32 by oneDNN (infinite where it cannot be called), and bfloat16 by the faster of both.
 ///
 /// # Errors
 /// What libtorch says.
@@ -54,8 +55,8 @@ pub(crate) fn choose_products(onednn: bool, bfloat16: bool) {
     unsafe { lnfree_choose_products(onednn, bfloat16) }
 }
 
-/// Tells `native/` of the kernels on CUDA device `device`: cuLaunchKernel, cuCtxGetCurrent and cuCtxSetCurrent of the driver, its context, and
-/// functions of [`GPU_KERNELS`].
+/// Tells `native/` of the kernels on CUDA device `device`: cuLaunchKernel, cuCtxGetCurrent and
+/// cuCtxSetCurrent of the driver, its context, and functions of [`GPU_KERNELS`].
 ///
 /// # Errors
 /// A device beyond those that libtorch knows.

@@ -1,5 +1,6 @@
-//! What `native/` exports, declared here alone: build.rs makes the C++ header of it that the definitions are compiled against, so that two
-//! signatures of one function do not compile. What each function does stands at its definition.
+//! What `native/` exports, declared here alone: build.rs makes the C++ header of it that the definitions are
+//! compiled against, so that two signatures of one function do not compile. What each function does stands at
+//! its definition.
 
 use std::ffi::{c_char, c_void};
 

@@ -76,7 +76,8 @@ impl Keys {
     /// The names of transformers' ACT2FN for the tanh form of GELU.
     fn only_tanh_gelu(&mut self) -> Why<()> {
         let supported = ["gelu_new", "gelu_pytorch_tanh", "gelu_fast", "gelu_accurate", "gelu_python_tanh"];
-        // Other models' key; transformers does not read it in a GPT-2, but where it is the only one, it was meant.
+        // Other models' key; transformers does not read it in a GPT-2, but where it is the only one, it was
+        // meant.
         let other_key = self.0.contains_key("activation_function").then_some("activation_function");
         let key = other_key.unwrap_or("hidden_act");
         match self.take(key, "a name", text)?.as_deref() {
@@ -121,8 +122,8 @@ impl Keys {
         Ok(())
     }
 
-    /// An id, a list of ids, or nothing; GPT-2's own end-of-text when the key is missing and the vocabulary has it. Ids
-    /// outside the vocabulary are left out, with a warning.
+    /// An id, a list of ids, or nothing; GPT-2's own end-of-text when the key is missing and the vocabulary
+    /// has it. Ids outside the vocabulary are left out, with a warning.
     fn tokens(&mut self, key: &str, vocab_size: i64, warnings: &mut Vec<String>) -> Why<Vec<i64>> {
         if !self.0.contains_key(key) {
             return Ok(if vocab_size > END_OF_TEXT { vec![END_OF_TEXT] } else { Vec::new() });

@@ -10,9 +10,9 @@ use crate::base::console::warn_once;
 const OF_THE_SOURCE: [&str; 4] = ["_name_or_path", "_commit_hash", "transformers.js_config", "auto_map"];
 
 impl Gpt2Config {
-    /// The config of this model when its weights are stored in `kind`: `dtype` (and `torch_dtype`, which transformers
-    /// before 4.56 reads) say so, for `from_pretrained(dtype="auto")` converts to what they name. Keys that tell of the files
-    /// that the config came with are left out.
+    /// The config of this model when its weights are stored in `kind`: `dtype` (and `torch_dtype`, which
+    /// transformers before 4.56 reads) say so, for `from_pretrained(dtype="auto")` converts to what they
+    /// name. Keys that tell of the files that the config came with are left out.
     pub fn stored_as(&self, kind: Kind) -> Gpt2Config {
         let mut config = self.clone();
         for key in OF_THE_SOURCE {

@@ -24,7 +24,8 @@ pub(super) fn finite(logits: &Tensor) -> Result<Tensor> {
     }
 }
 
-/// `logits` `[batch, vocab_size]` with those of the tokens in `texts`, one of equal length for each row, made less likely.
+/// `logits` `[batch, vocab_size]` with those of the tokens in `texts`, one of equal length for each row, made
+/// less likely.
 pub(super) fn penalised(logits: &Tensor, texts: &[&[i64]], penalty: f64) -> Result<Tensor> {
     let ids = Tensor::f_from_slice(&texts.concat())?.f_view([texts.len() as i64, -1])?;
     let ids = ids.f_to_device(logits.device())?;

@@ -16,8 +16,8 @@ pub struct SampleOptions {
     pub top_k: usize,
     /// Only the most likely tokens that together have this probability are drawn from; 1 draws from all.
     pub top_p: f64,
-    /// Positive logits of tokens that prompt and text already have are divided by it, negative ones multiplied; 1 changes
-    /// nothing (Keskar et al. 2019, arXiv 1909.05858).
+    /// Positive logits of tokens that prompt and text already have are divided by it, negative ones
+    /// multiplied; 1 changes nothing (Keskar et al. 2019, arXiv 1909.05858).
     pub repetition_penalty: f64,
     /// The same seed gives the same text.
     pub seed: u64,
@@ -38,8 +38,9 @@ impl Default for SampleOptions {
 }
 
 impl SampleOptions {
-    /// What a model's `generation_config.json` says, for a prompt of `n_prompt` tokens, and the defaults where it says nothing.
-    /// Where it says that is to be sampled, that are transformers' defaults: temperature 1 and top_k 50.
+    /// What a model's `generation_config.json` says, for a prompt of `n_prompt` tokens, and the defaults
+    /// where it says nothing. Where it says that is to be sampled, that are transformers' defaults:
+    /// temperature 1 and top_k 50.
     pub fn of(config: &GenerationConfig, n_prompt: usize) -> SampleOptions {
         let default = SampleOptions::default();
         let (temperature, top_k) = match config.do_sample {

@@ -1,4 +1,5 @@
-//! Large files: asked for with git-lfs's batch request, sent whole or in parts to where it says, and verified.
+//! Large files: asked for with git-lfs's batch request, sent whole or in parts to where it says, and
+//! verified.
 
 use std::collections::BTreeMap;
 use std::fs::File;

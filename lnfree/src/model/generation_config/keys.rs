@@ -1,4 +1,5 @@
-//! The keys of `generation_config.json`: those that are honoured, and those of which it has to be told that they are not.
+//! The keys of `generation_config.json`: those that are honoured, and those of which it has to be told that
+//! they are not.
 
 use serde_json::{Map, Value};
 

@@ -10,7 +10,8 @@ use crate::Result;
 /// Checks that every floating-point value is finite.
 ///
 /// # Errors
-/// [`crate::Error::File`] naming `path`, the first tensor with a NaN or an infinity, how many it has, and where.
+/// [`crate::Error::File`] naming `path`, the first tensor with a NaN or an infinity, how many it has, and
+/// where.
 pub fn check_finite(weights: &Weights, path: &Path) -> Result<()> {
     match not_finite(weights, None)? {
         Some(what) => Err(file_error(
@@ -21,8 +22,8 @@ pub fn check_finite(weights: &Weights, path: &Path) -> Result<()> {
     }
 }
 
-/// What is wrong with the first tensor, by name, that has a value that is not finite, or would have one in the type `kind`
-/// that it is going to be converted to: its name, how many there are, and where the first is.
+/// What is wrong with the first tensor, by name, that has a value that is not finite, or would have one in
+/// the type `kind` that it is going to be converted to: its name, how many there are, and where the first is.
 ///
 /// # Errors
 /// When libtorch fails.

@@ -6,8 +6,9 @@ use tch::Tensor;
 
 use super::{Weights, Why, refused};
 
-/// Modules that stand around another one: torch.compile, DataParallel and DDP (also Lightning's and DeepSpeed's), Opacus,
-/// FSDP, activation checkpointing. They may be around the whole model or any part of it, in any nesting.
+/// Modules that stand around another one: torch.compile, DataParallel and DDP (also Lightning's and
+/// DeepSpeed's), Opacus, FSDP, activation checkpointing. They may be around the whole model or any part of
+/// it, in any nesting.
 const WRAPPERS: [&str; 8] = [
     "_orig_mod",
     "module",
@@ -22,13 +23,15 @@ const WRAPPERS: [&str; 8] = [
 /// Modules that hold the model: PEFT's, a trainer's, and the head model's own name for it. Only in front.
 const HOLDERS: [&str; 3] = ["base_model", "model", "transformer"];
 
-/// `name` without what other programs put around GPT-2's: `_orig_mod.transformer.h.0.module.ln_1.weight` → `h.0.ln_1.weight`.
+/// `name` without what other programs put around GPT-2's: `_orig_mod.transformer.h.0.module.ln_1.weight` →
+/// `h.0.ln_1.weight`.
 pub(super) fn normalise(name: &str) -> String {
     let own = name.split('.').filter(|part| !WRAPPERS.contains(part));
     own.skip_while(|part| HOLDERS.contains(part)).collect::<Vec<_>>().join(".")
 }
 
-/// True for the causal masks that older versions of transformers stored with the weights: constants, not weights.
+/// True for the causal masks that older versions of transformers stored with the weights: constants, not
+/// weights.
 pub(super) fn is_mask(stored: &str) -> bool {
     let name = normalise(stored);
     [".attn.bias", ".attn.masked_bias"].iter().any(|end| name.ends_with(end))

@@ -1,12 +1,12 @@
 //! An unpickler that knows the few operations of a state dict and refuses all others.
 //!
-//! A pickle is a program for a stack machine that may import and call anything. This machine has no way to do either:
-//! names are looked up in the list of [`Global::find`], and "calling" one of them builds a description of a tensor.
-//! Work and memory are bounded by the pickle's length: a value on the stack costs at least one byte of it, containers
-//! are never copied, and nothing here recurses.
+//! A pickle is a program for a stack machine that may import and call anything. This machine has no way to do
+//! either: names are looked up in the list of [`Global::find`], and "calling" one of them builds a
+//! description of a tensor. Work and memory are bounded by the pickle's length: a value on the stack costs at
+//! least one byte of it, containers are never copied, and nothing here recurses.
 //!
-//! The operations are those of Python's `pickle` documentation and `pickletools`; what `torch.save` makes of them is in
-//! PyTorch's `torch/serialization.py` and `torch/_utils.py`.
+//! The operations are those of Python's `pickle` documentation and `pickletools`; what `torch.save` makes of
+//! them is in PyTorch's `torch/serialization.py` and `torch/_utils.py`.
 
 use std::collections::HashMap;
 
@@ -235,7 +235,8 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    /// A state dict carries its module versions as attributes. They are of no use here, and nothing else may have any.
+    /// A state dict carries its module versions as attributes. They are of no use here, and nothing else may
+    /// have any.
     fn build(&mut self) -> Why<()> {
         match (self.pop()?, self.stack.last()) {
             (Value::Dict(_), Some(Value::Dict(_))) => Ok(()),

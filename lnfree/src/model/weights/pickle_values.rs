@@ -4,8 +4,8 @@ use tch::Kind;
 
 use super::Why;
 
-/// A value on the unpickler's stack. Containers are numbers of slots in its arenas, so that values are copied freely,
-/// cycles leak nothing and deep nesting overflows no stack.
+/// A value on the unpickler's stack. Containers are numbers of slots in its arenas, so that values are copied
+/// freely, cycles leak nothing and deep nesting overflows no stack.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Value<'a> {
     None,
@@ -113,8 +113,8 @@ impl View {
         self.shape.iter().try_fold(1i64, |n, &size| n.checked_mul(size))
     }
 
-    /// Checks that every element lies inside a storage of `available` elements, and that there are no more elements
-    /// than it has (an expanded tensor could ask for any amount of memory later).
+    /// Checks that every element lies inside a storage of `available` elements, and that there are no more
+    /// elements than it has (an expanded tensor could ask for any amount of memory later).
     pub(super) fn check(&self, available: i64) -> Why<()> {
         let outside = || {
             format!(

@@ -1,8 +1,8 @@
 //! The safetensors format: an 8-byte header length, a JSON header, the tensors' bytes.
 //!
-//! The header is parsed and validated by the `safetensors` crate. The bytes are read straight into the tensors and not
-//! through a memory map: that is one copy less, and a file that another process cuts short meanwhile is an error
-//! instead of a SIGBUS.
+//! The header is parsed and validated by the `safetensors` crate. The bytes are read straight into the
+//! tensors and not through a memory map: that is one copy less, and a file that another process cuts short
+//! meanwhile is an error instead of a SIGBUS.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -81,9 +81,9 @@ fn read_tensor(file: &mut File, start: u64, info: &TensorInfo) -> Why<Tensor> {
 
 /// Writes `weights` as one safetensors file, all or nothing, one tensor at a time.
 ///
-/// `metadata` is kept in the header beside `{"format": "pt"}`, which transformers asks for. Tensors may be on any device
-/// and need not be contiguous. The same tensors and metadata give the same bytes: larger element types first (so that
-/// every tensor is aligned), then by name.
+/// `metadata` is kept in the header beside `{"format": "pt"}`, which transformers asks for. Tensors may be on
+/// any device and need not be contiguous. The same tensors and metadata give the same bytes: larger element
+/// types first (so that every tensor is aligned), then by name.
 ///
 /// # Errors
 /// [`Error::File`] naming `path`: a dtype that the format lacks, a name that it reserves, or what

@@ -24,9 +24,9 @@ struct Index {
 
 /// All tensors of the shards that the index file `path` lists, under their stored names, masks left out.
 ///
-/// The shards say what there is; the index says which files they are, and which of two shards is right when both hold a
-/// tensor. A name that it lists and no shard holds is an error only where every GPT-2 needs it: an index made before the
-/// head was tied lists `lm_head.weight`.
+/// The shards say what there is; the index says which files they are, and which of two shards is right when
+/// both hold a tensor. A name that it lists and no shard holds is an error only where every GPT-2 needs it:
+/// an index made before the head was tied lists `lm_head.weight`.
 pub(super) fn read(path: &Path) -> Result<Vec<(String, Tensor)>> {
     let map = read_index(path)?;
     let folder = path.parent().unwrap_or(Path::new(""));
@@ -79,8 +79,8 @@ fn read_index(path: &Path) -> Result<BTreeMap<String, String>> {
     Ok(index.weight_map)
 }
 
-/// Every shard of the index is on the disk. Of one of the same set that lies beside them unlisted it is told that it is not
-/// read: the others may be all that is needed, and if not, that says why.
+/// Every shard of the index is on the disk. Of one of the same set that lies beside them unlisted it is told
+/// that it is not read: the others may be all that is needed, and if not, that says why.
 fn check_complete(path: &Path, folder: &Path, shards: &BTreeSet<&String>) -> Result<()> {
     if let Some(missing) = shards.iter().find(|shard| !folder.join(shard).is_file()) {
         let here = shards.iter().filter(|shard| folder.join(shard).is_file()).count();
@@ -100,7 +100,8 @@ fn check_complete(path: &Path, folder: &Path, shards: &BTreeSet<&String>) -> Res
     Ok(())
 }
 
-/// What the shards of one set have in common: `model-00001-of-00003.safetensors` → `model-of-00003.safetensors`.
+/// What the shards of one set have in common: `model-00001-of-00003.safetensors` →
+/// `model-of-00003.safetensors`.
 fn set_of(name: &str) -> Option<String> {
     let (before, total) = name.split_once("-of-")?;
     let (stem, number) = before.rsplit_once('-')?;

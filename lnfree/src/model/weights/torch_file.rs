@@ -71,8 +71,8 @@ fn small_entry(archive: &mut Archive, index: usize, most: usize) -> Why<Vec<u8>>
     Ok(bytes)
 }
 
-/// Before 1.6: four pickles (magic, version, machine, the object), one with the list of storages, and for each of them its
-/// number of elements and its bytes.
+/// Before 1.6: four pickles (magic, version, machine, the object), one with the list of storages, and for
+/// each of them its number of elements and its bytes.
 fn read_legacy(file: &mut File) -> Why<Vec<(String, Tensor)>> {
     let io = |e: std::io::Error| e.to_string();
     let length = file.metadata().map_err(io)?.len();
@@ -103,7 +103,8 @@ fn next_pickle<'a>(bytes: &'a [u8], position: &mut usize) -> Why<Unpickled<'a>> 
     Ok(unpickled)
 }
 
-/// Where the data of each storage is in an old file; each has to lie inside the file and have the size it is used with.
+/// Where the data of each storage is in an old file; each has to lie inside the file and have the size it is
+/// used with.
 fn legacy_places<'a>(
     file: &mut File,
     object: &Unpickled<'a>,
@@ -128,8 +129,9 @@ fn legacy_places<'a>(
     Ok(places)
 }
 
-/// Makes the tensors that a pickle describes. `load` reads a storage; each is read once, and only if a tensor needs it.
-/// All together may not take more memory than `most` bytes, the file's length: entries of a zip can overlap.
+/// Makes the tensors that a pickle describes. `load` reads a storage; each is read once, and only if a tensor
+/// needs it. All together may not take more memory than `most` bytes, the file's length: entries of a zip can
+/// overlap.
 fn build<'a>(
     unpickled: &Unpickled<'a>,
     mut most: u64,

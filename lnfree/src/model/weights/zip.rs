@@ -1,7 +1,8 @@
 //! The directory of a zip archive as `torch.save` writes it: stored entries, zip64 or not.
 //!
-//! General zip readers take memory by the numbers they find in the file, and look for archives in places where
-//! `torch.save` puts none. This one checks each number against the file first and refuses what does not fit.
+//! General zip readers take memory by the numbers they find in the file, and look for archives in places
+//! where `torch.save` puts none. This one checks each number against the file first and refuses what does not
+//! fit.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};

@@ -1,7 +1,7 @@
 //! Cross-entropy straight from what is unembedded, without ever holding all logits.
 //!
-//! Some rows of logits are made, read, and replaced by their gradient p − onehot(target); from that come the gradients of what was
-//! unembedded and of the unembedding, before the next rows are made.
+//! Some rows of logits are made, read, and replaced by their gradient p − onehot(target); from that come the
+//! gradients of what was unembedded and of the unembedding, before the next rows are made.
 
 use tch::{Kind, Tensor};
 
@@ -13,15 +13,17 @@ use crate::ops::{ROWS, add_product, logits_to_gradient, padded, product};
 /// What [`linear_cross_entropy`] finds.
 #[derive(Debug)]
 pub struct LinearCrossEntropy {
-    /// Mean cross-entropy over the targets that count, in nats, float32, 0-dim; not a number when none counts.
+    /// Mean cross-entropy over the targets that count, in nats, float32, 0-dim; not a number when none
+    /// counts.
     pub loss: Tensor,
     /// The gradient of scale · loss at what was unembedded, `[n, n_embd]` in its type.
     pub grad: Tensor,
 }
 
-/// Mean cross-entropy of `last` `[n, n_embd]` unembedded by `head` `[vocab_size, n_embd]`, both float32 or bfloat16, against `targets` int64
-/// `[n]` ([`IGNORE`] counts for nothing), with the gradient of `scale` times that. The gradient of `head` is added to `head_grad`
-/// `[vocab_size, n_embd]`; nothing is recorded for autograd. `head` may have further rows of zeros, which are no tokens.
+/// Mean cross-entropy of `last` `[n, n_embd]` unembedded by `head` `[vocab_size, n_embd]`, both float32 or
+/// bfloat16, against `targets` int64 `[n]` ([`IGNORE`] counts for nothing), with the gradient of `scale`
+/// times that. The gradient of `head` is added to `head_grad` `[vocab_size, n_embd]`; nothing is recorded for
+/// autograd. `head` may have further rows of zeros, which are no tokens.
 ///
 /// # Errors
 /// A target outside the vocabulary (on a CPU), and what libtorch says.
@@ -57,8 +59,9 @@ pub fn linear_cross_entropy(
     Ok(LinearCrossEntropy { loss: (sum / n_counted).to_kind(Kind::Float), grad })
 }
 
-/// Rows of logits at a time: as many as pay for reading and writing the gradient of the unembedding once more, which is as large as they are
-/// at n_embd rows; a small vocabulary's stay in the cache. `bytes`: of a logit.
+/// Rows of logits at a time: as many as pay for reading and writing the gradient of the unembedding once
+/// more, which is as large as they are at n_embd rows; a small vocabulary's stay in the cache. `bytes`: of a
+/// logit.
 pub(crate) fn rows_at_a_time(vocab_size: u64, bytes: u64, on_cpu: bool) -> u64 {
     const CACHE: u64 = 16 << 20;
     const LARGEST: u64 = 1 << 30;

@@ -10,8 +10,8 @@ pub use linear::{LinearCrossEntropy, linear_cross_entropy};
 
 use crate::ops::sigma_of;
 
-/// Next-token targets of `input_ids` `[batch, pos]`: int64 `[batch, pos − 1]`. With `ignore` (the id of end-of-text),
-/// predicting that token counts for nothing, as in the paper's code.
+/// Next-token targets of `input_ids` `[batch, pos]`: int64 `[batch, pos − 1]`. With `ignore` (the id of
+/// end-of-text), predicting that token counts for nothing, as in the paper's code.
 pub fn targets(input_ids: &Tensor, ignore: Option<i64>) -> Tensor {
     let shifted = input_ids.narrow(1, 1, input_ids.size()[1] - 1);
     match ignore {
@@ -20,14 +20,14 @@ pub fn targets(input_ids: &Tensor, ignore: Option<i64>) -> Tensor {
     }
 }
 
-/// The positions that have a next token, `[batch, pos − 1, ..]` of `[batch, pos, ..]`: what is unembedded for a loss, so that the
-/// much larger logits need not be cut.
+/// The positions that have a next token, `[batch, pos − 1, ..]` of `[batch, pos, ..]`: what is unembedded for
+/// a loss, so that the much larger logits need not be cut.
 pub fn predicting(x: &Tensor) -> Tensor {
     x.narrow(1, 0, x.size()[1] - 1)
 }
 
-/// Mean cross-entropy in nats over the targets that count. `logits` `[batch, pos − 1, vocab_size]` in any dtype (the sum is
-/// in float32), `targets` `[batch, pos − 1]`. Not a number when no target counts.
+/// Mean cross-entropy in nats over the targets that count. `logits` `[batch, pos − 1, vocab_size]` in any
+/// dtype (the sum is in float32), `targets` `[batch, pos − 1]`. Not a number when no target counts.
 pub fn cross_entropy(logits: &Tensor, targets: &Tensor) -> Tensor {
     let (logits, targets) = flat(logits, targets);
     logits.cross_entropy_loss::<Tensor>(&targets, None, Reduction::Mean, IGNORE, 0.0)
@@ -45,10 +45,11 @@ fn flat(logits: &Tensor, targets: &Tensor) -> (Tensor, Tensor) {
     (logits.reshape([-1, vocab_size]).to_kind(Kind::Float), targets.reshape([-1]))
 }
 
-/// The auxiliary loss of arXiv 2507.02559: mean over all positions of (σ_t − target)² at the input of ln_f, where target is
-/// the mean σ over positions that are neither position 0 nor end-of-text, without gradient.
+/// The auxiliary loss of arXiv 2507.02559: mean over all positions of (σ_t − target)² at the input of ln_f,
+/// where target is the mean σ over positions that are neither position 0 nor end-of-text, without gradient.
 ///
-/// `residual` float32 `[batch, pos, n_embd]`, `is_eot` bool `[batch, pos, 1]`. 0-dim result; zero when no position counts.
+/// `residual` float32 `[batch, pos, n_embd]`, `is_eot` bool `[batch, pos, 1]`. 0-dim result; zero when no
+/// position counts.
 pub fn aux_loss(residual: &Tensor, is_eot: &Tensor, eps: f64) -> Tensor {
     let sigma = sigma_of(residual, eps);
     let (sum, count) = sums(&sigma.detach(), is_eot);
@@ -60,7 +61,8 @@ pub fn aux_loss_around(residual: &Tensor, target: &Tensor, eps: f64) -> Tensor {
     (sigma_of(residual, eps) - target).square().mean(Kind::Float)
 }
 
-/// Sum of σ over the positions that the target of [`aux_loss`] is a mean of, and how many these are; both 0-dim, without gradient.
+/// Sum of σ over the positions that the target of [`aux_loss`] is a mean of, and how many these are; both
+/// 0-dim, without gradient.
 pub fn sigma_sums(residual: &Tensor, is_eot: &Tensor, eps: f64) -> (Tensor, Tensor) {
     sums(&sigma_of(&residual.detach(), eps), is_eot)
 }

@@ -25,7 +25,8 @@ pub(crate) fn logits_to_gradient(
     let mut losses = Tensor::empty([logits.size()[0]], (Kind::Float, Device::Cpu));
     let coefficient = coefficient.double_value(&[]) as f32;
     let (logits, targets, out) = (logits.as_mut_ptr(), targets.as_ptr(), losses.as_mut_ptr());
-    // SAFETY: `choose` looked at types, layout and range; both tensors that are written are the caller's alone.
+    // SAFETY: `choose` looked at types, layout and range; both tensors that are written are the caller's
+    // alone.
     check(unsafe { lnfree_logits_to_gradient(logits, vocab_size, targets, coefficient, out) })?;
     Ok(losses)
 }
@@ -78,7 +79,8 @@ impl TokenSums {
     const NONE: TokenSums =
         TokenSums { total: 0.0, weighted: 0.0, best: -1, top: f32::NEG_INFINITY, target: f32::NAN };
 
-    /// Cross-entropy of `target`, entropy (both in nats), the largest probability, and whether the target has it (1 or 0).
+    /// Cross-entropy of `target`, entropy (both in nats), the largest probability, and whether the target has
+    /// it (1 or 0).
     fn stats(&self, target: i64) -> [f32; 4] {
         let log_total = self.total.ln();
         let loss = log_total - (f64::from(self.target) - f64::from(self.top));

@@ -21,7 +21,8 @@ pub(crate) fn unfold(ln: &LinearNorm, grad: &Tensor, weight: &Tensor, bias_grad:
 }
 
 pub(crate) fn fake_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, std: &Tensor, kind: Kind) -> Tensor {
-    // SAFETY: types, device and shapes are what the kernel takes; the tensors live through the call, which takes its own references.
+    // SAFETY: types, device and shapes are what the kernel takes; the tensors live through the call, which
+    // takes its own references.
     must(tensor(unsafe {
         let (weight, bias) = (weight.as_ptr(), bias.as_ptr());
         lnfree_fake_norm(x.as_ptr(), weight, bias, std.detach().as_ptr(), kind == Kind::BFloat16)

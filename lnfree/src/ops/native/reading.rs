@@ -40,7 +40,8 @@ impl Reading {
 impl Drop for Reading {
     fn drop(&mut self) {
         if !self.pointer.is_null() {
-            // SAFETY: as in `end`; the tensor it returns is freed at once, and nobody asks for an error any more.
+            // SAFETY: as in `end`; the tensor it returns is freed at once, and nobody asks for an error any
+            // more.
             drop(tensor(unsafe { lnfree_end_reading(self.pointer) }));
         }
     }

@@ -1,4 +1,5 @@
-//! Operations on tensors that libtorch has in no fast form, or that tch does not reach; `choose` says what each takes and returns.
+//! Operations on tensors that libtorch has in no fast form, or that tch does not reach; `choose` says what
+//! each takes and returns.
 
 use tch::Tensor;
 

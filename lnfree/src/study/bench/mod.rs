@@ -1,7 +1,8 @@
 //! How fast this machine is, on random weights and random tokens of a model's shape.
 //!
-//! What is timed is what `lnfree train`, `lnfree eval` and `lnfree generate` run: a [`Trainer`](crate::train::Trainer) takes whole optimizer
-//! steps, [`evaluate`](crate::eval::evaluate) goes over a token file, or a [`Generator`](crate::eval::generate::Generator) continues prompts.
+//! What is timed is what `lnfree train`, `lnfree eval` and `lnfree generate` run: a
+//! [`Trainer`](crate::train::Trainer) takes whole optimizer steps, [`evaluate`](crate::eval::evaluate) goes
+//! over a token file, or a [`Generator`](crate::eval::generate::Generator) continues prompts.
 
 mod evaluation;
 mod generation;
@@ -56,7 +57,8 @@ pub fn published_shape(name: &str, seq: usize) -> Result<Gpt2Config> {
     Gpt2Config::new(n_layer, n_head, n_embd, seq.max(1024) as i64, 50257)
 }
 
-/// Operations per second of a large matrix product in `dtype` by the fastest library there is, the best of several.
+/// Operations per second of a large matrix product in `dtype` by the fastest library there is, the best of
+/// several.
 pub fn matrix_peak(dtype: FloatType, device: Device) -> f64 {
     let _guard = tch::no_grad_guard();
     let n: i64 = if device.is_cuda() { 8192 } else { 2048 };
@@ -76,8 +78,9 @@ pub fn matrix_peak(dtype: FloatType, device: Device) -> f64 {
 /// Times a task on random weights of this shape.
 ///
 /// # Errors
-/// When a temporary token file cannot be written, sequences are longer than the model's positions, a prompt leaves nothing to write, or a
-/// folded model is to be trained; [`Error::NotFinite`] when the loss is no number.
+/// When a temporary token file cannot be written, sequences are longer than the model's positions, a prompt
+/// leaves nothing to write, or a folded model is to be trained; [`Error::NotFinite`] when the loss is no
+/// number.
 pub fn bench(config: Gpt2Config, device: Device, options: BenchOptions) -> Result<BenchRecord> {
     let BenchOptions { task, ln, seq, prompt, dtype, .. } = options;
     if task == Task::Train && ln == BenchLn::Folded {

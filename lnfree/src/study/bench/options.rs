@@ -14,7 +14,8 @@ pub enum Task {
     Train,
     /// Losses of batches, without gradients.
     Eval,
-    /// Texts written together, token by token, with keys and values kept: prompts of random tokens, continued greedily.
+    /// Texts written together, token by token, with keys and values kept: prompts of random tokens, continued
+    /// greedily.
     Generate,
 }
 
@@ -24,8 +25,8 @@ pub enum Task {
 pub enum BenchLn {
     /// Ordinary LN; in training, the vanilla control.
     Real,
-    /// As in a run that is removing ln_1 from the values: every ln_2 fake and every ln_1 of queries and keys, that of values in the
-    /// first half of the blocks; statistics followed.
+    /// As in a run that is removing ln_1 from the values: every ln_2 fake and every ln_1 of queries and keys,
+    /// that of values in the first half of the blocks; statistics followed.
     Half,
     /// Every LN replaced; in training, as in a run after its last removal, statistics still followed.
     Fake,

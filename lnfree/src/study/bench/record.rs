@@ -8,7 +8,8 @@ use crate::base::device::device_name;
 use crate::model::{Gpt2Config, Shape};
 use crate::train::memory::{Passes, TrainingMemory};
 
-/// What came out. Times are of one optimizer step, of one batch of an evaluation, or of writing one batch of texts, prompts included.
+/// What came out. Times are of one optimizer step, of one batch of an evaluation, or of writing one batch of
+/// texts, prompts included.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct BenchRecord {
     /// Training, evaluation or generation.
@@ -21,7 +22,8 @@ pub struct BenchRecord {
     pub device: String,
     /// `float32`, `tf32` or `bfloat16`.
     pub dtype: String,
-    /// Sequences that went through at a time: in training, fewer than were asked for where memory did not suffice for them.
+    /// Sequences that went through at a time: in training, fewer than were asked for where memory did not
+    /// suffice for them.
     pub batch_size: usize,
     /// How often that was, in a step.
     pub accumulation: usize,
@@ -40,8 +42,8 @@ pub struct BenchRecord {
     /// By the median; of a generation, only new tokens count.
     pub tokens_per_s: f64,
     /// Floating-point operations that the task needs, per second, by the median: a forward's (see
-    /// [`Shape::flop_per_token`]), for training three times that, and for a generation a forward of every token but the last, of the
-    /// prompt without logits. What is computed twice counts once.
+    /// [`Shape::flop_per_token`]), for training three times that, and for a generation a forward of every
+    /// token but the last, of the prompt without logits. What is computed twice counts once.
     pub flop_per_s: f64,
     /// The most that matrix products alone reach here ([`super::matrix_peak`]).
     pub matrix_peak: f64,
@@ -51,7 +53,8 @@ pub struct BenchRecord {
     pub peak_gib: Option<f64>,
     /// What a plan of this training run counts on, in GiB ([`TrainingMemory`]).
     pub planned_gib: Option<f64>,
-    /// Mean loss, near ln(vocab_size) for random weights; in training, that of the last step. A generation has none.
+    /// Mean loss, near ln(vocab_size) for random weights; in training, that of the last step. A generation
+    /// has none.
     pub loss: Option<f64>,
 }
 

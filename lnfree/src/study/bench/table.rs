@@ -10,8 +10,8 @@ use results::{Record, Results, Runs, Task};
 
 use crate::Result;
 
-/// Reads the lines of `scripts/bench.sh` and shows medians over the runs of each program, with the peers' beside ours. With `markdown`
-/// as a table for a document, else in columns.
+/// Reads the lines of `scripts/bench.sh` and shows medians over the runs of each program, with the peers'
+/// beside ours. With `markdown` as a table for a document, else in columns.
 ///
 /// # Errors
 /// When the file cannot be read, or a line of it is none of these.

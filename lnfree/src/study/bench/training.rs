@@ -31,7 +31,8 @@ pub(super) fn time(config: Gpt2Config, device: Device, options: BenchOptions) ->
     Ok(timed)
 }
 
-/// The run that a benchmark of training times, on random weights and tokens, and the folder of the tokens, which goes with the first value.
+/// The run that a benchmark of training times, on random weights and tokens, and the folder of the tokens,
+/// which goes with the first value.
 ///
 /// # Errors
 /// When a temporary token file cannot be written, or sequences are longer than the model's positions.

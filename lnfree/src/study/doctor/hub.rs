@@ -66,7 +66,8 @@ impl Hub {
             Some(_) => format!("the proxy {host}:{port} on the way to {}", settings.shown_endpoint()),
             None => settings.shown_endpoint(),
         };
-        // On a thread of its own: looking up a name knows no time limit. It is left behind if it takes too long.
+        // On a thread of its own: looking up a name knows no time limit. It is left behind if it takes too
+        // long.
         std::thread::spawn(move || {
             let _ = tell.send(connect(&host, port));
         });

@@ -62,7 +62,8 @@ fn data_folders(env: Env) -> Vec<PathBuf> {
     folders
 }
 
-/// The first kernel below `kernels` that evcxr serves: its folder, and evcxr's program, which a script may start.
+/// The first kernel below `kernels` that evcxr serves: its folder, and evcxr's program, which a script may
+/// start.
 fn evcxr_in(kernels: &Path) -> Option<(PathBuf, PathBuf)> {
     std::fs::read_dir(kernels).ok()?.flatten().find_map(|entry| {
         let text = std::fs::read_to_string(entry.path().join("kernel.json")).ok()?;

@@ -52,7 +52,8 @@ fn computes() -> Result<(), String> {
     Ok(())
 }
 
-/// The CUDA devices, or why there are none. Only a machine with an NVIDIA GPU is told to do something about it.
+/// The CUDA devices, or why there are none. Only a machine with an NVIDIA GPU is told to do something about
+/// it.
 pub(super) fn cuda() -> Check {
     const NAME: &str = "CUDA";
     match device::cuda_devices() {

@@ -24,12 +24,12 @@ const MAX_TOKENS: usize = 24;
 const LETTER: usize = 6;
 const MAX_LETTERS: usize = 20;
 
-/// Attention patterns of one layer, `[head, query_pos, key_pos]` probabilities of each named model over `tokens`: a row
-/// a model, a column a head, all on one scale from 0 to 1.
+/// Attention patterns of one layer, `[head, query_pos, key_pos]` probabilities of each named model over
+/// `tokens`: a row a model, a column a head, all on one scale from 0 to 1.
 ///
-/// More than eight heads go on in further rows. Keys after their query are blank, whatever the tensors hold there. Axes
-/// have the tokens' texts where there is room for them, else positions from 0. Of 12 heads over 64 tokens, a model takes
-/// about 150 kB of the page.
+/// More than eight heads go on in further rows. Keys after their query are blank, whatever the tensors hold
+/// there. Axes have the tokens' texts where there is room for them, else positions from 0. Of 12 heads over
+/// 64 tokens, a model takes about 150 kB of the page.
 ///
 /// ```
 /// use lnfree::{plot, prelude::{Device, Kind, Tensor}};
@@ -89,7 +89,8 @@ fn check(patterns: &[(&str, &Tensor)], n_tokens: usize) -> Result<usize> {
     Ok(heads.unwrap_or(0) as usize)
 }
 
-/// The probabilities of each query's own and earlier keys, to three decimals; plotly leaves the rest of a row blank.
+/// The probabilities of each query's own and earlier keys, to three decimals; plotly leaves the rest of a row
+/// blank.
 fn triangle(pattern: &Tensor, n: usize) -> Result<Vec<Vec<Option<f64>>>> {
     let all = Vec::<f64>::try_from(pattern.to_kind(Kind::Double).contiguous().view(-1))?;
     let rounded = |p: &f64| p.is_finite().then_some((1e3 * p).round() / 1e3);
@@ -147,7 +148,8 @@ fn above(text: &str, [x, y]: &[String; 2]) -> Annotation {
         .y_anchor(Anchor::Bottom)
 }
 
-/// Columns share the key axis, rows the query axis. There may be more than plotly's types have: a template styles all.
+/// Columns share the key axis, rows the query axis. There may be more than plotly's types have: a template
+/// styles all.
 fn layout(rows: usize, columns: usize, size: usize, tokens: &[String]) -> Layout {
     let last = tokens.len() as f64 - 0.5;
     let keys = token_axis("key", tokens, size).range(vec![-0.5, last]);

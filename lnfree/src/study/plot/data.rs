@@ -1,4 +1,5 @@
-//! What the figures are drawn from: plain data, filled by [`crate::study::report`] from files or by hand in a notebook.
+//! What the figures are drawn from: plain data, filled by [`crate::study::report`] from files or by hand in a
+//! notebook.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -74,7 +75,8 @@ impl Step {
     }
 }
 
-/// A LayerNorm by its Hugging Face name, ordered as in the model: `h.0.ln_1`, `h.0.ln_2`, `h.1.ln_1`, …, `ln_f`.
+/// A LayerNorm by its Hugging Face name, ordered as in the model: `h.0.ln_1`, `h.0.ln_2`, `h.1.ln_1`, …,
+/// `ln_f`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LnName(pub String);
 

@@ -24,7 +24,8 @@ pub struct SizePoint {
     pub published: bool,
 }
 
-/// Tokens of fine-tuning against parameters, both logarithmic: published models filled and joined, own runs hollow.
+/// Tokens of fine-tuning against parameters, both logarithmic: published models filled and joined, own runs
+/// hollow.
 ///
 /// What is not a positive number has no place on these axes and is left out.
 ///
@@ -62,8 +63,8 @@ fn series(name: &str, points: &[&SizePoint]) -> Box<dyn Trace> {
         true => (theme::role_color(Role::Original, 0), Mode::LinesMarkersText, MarkerSymbol::Circle),
         false => (theme::role_color(Role::LnFree, 0), Mode::MarkersText, MarkerSymbol::CircleOpen),
     };
-    // The published line rises: above on the left and below on the right its neighbours' labels do not meet it, nor
-    // those of own runs beside it.
+    // The published line rises: above on the left and below on the right its neighbours' labels do not meet
+    // it, nor those of own runs beside it.
     let position = |i: usize| match (published, i % 2) {
         (true, 0) => Position::BottomRight,
         (true, _) => Position::TopLeft,

@@ -17,9 +17,9 @@ type Place = (f64, String, f64);
 
 /// σ of the residual stream over depth, one line a model: above over positions 1 and later, below at position 0.
 ///
-/// Depth is in blocks: block `l` is read at `l` (before attention) and at `l` + ½ (before the MLP), and `ln_f` reads
-/// at the number of blocks. Names that tell a role in the study get its colour; a first name that tells none is taken
-/// for the original's. A panel whose σ differ much is logarithmic.
+/// Depth is in blocks: block `l` is read at `l` (before attention) and at `l` + ½ (before the MLP), and
+/// `ln_f` reads at the number of blocks. Names that tell a role in the study get its colour; a first name
+/// that tells none is taken for the original's. A panel whose σ differ much is logarithmic.
 ///
 /// ```
 /// use lnfree::{plot, stds::StdDict};
@@ -71,7 +71,8 @@ fn profile(name: &str, places: &[Place], line: Line, axis: &str) -> Box<dyn Trac
         .hover_template(format!("%{{text}}: σ = %{{y:.4g}} ({name})<extra></extra>"))
 }
 
-/// What an LN reads, in the order of the stream: every block's resid_pre and resid_mid, and the last one's resid_post.
+/// What an LN reads, in the order of the stream: every block's resid_pre and resid_mid, and the last one's
+/// resid_post.
 fn places(stds: &BTreeMap<String, f64>) -> Vec<Place> {
     let n_layer = n_layer(stds);
     let place = |(hook, std): (&String, &f64)| {

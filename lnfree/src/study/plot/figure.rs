@@ -21,7 +21,8 @@ const WITH_IMAGES: &str = "LNFREE_FIGURE_IMAGES";
 /// Pixels of height of a figure whose layout does not say.
 const HEIGHT: usize = 480;
 
-/// One of this crate's figures: a [`Plot`] that a notebook shows when it is the last value of a cell, and that can be saved.
+/// One of this crate's figures: a [`Plot`] that a notebook shows when it is the last value of a cell, and
+/// that can be saved.
 #[derive(Clone)]
 pub struct Figure {
     plot: Plot,
@@ -51,7 +52,8 @@ impl Figure {
         self
     }
 
-    /// Writes a line below the figure that stays with it wherever it is saved or copied: what it shows, and what not.
+    /// Writes a line below the figure that stays with it wherever it is saved or copied: what it shows, and
+    /// what not.
     pub fn caption(mut self, text: &str) -> Figure {
         // Below the title of the axis, which keeps the margin that it has without a caption.
         const ROOM: usize = 30;
@@ -78,8 +80,8 @@ impl Figure {
     /// Saves to a file whose name ends in `.html` (interactive, needs no network), `.svg` or `.png`.
     ///
     /// # Errors
-    /// Another ending, a file that cannot be written, or an image where the program that draws images is missing (see
-    /// [`Figure::png`]).
+    /// Another ending, a file that cannot be written, or an image where the program that draws images is
+    /// missing (see [`Figure::png`]).
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
         match path.extension().and_then(|e| e.to_str()) {
@@ -90,8 +92,8 @@ impl Figure {
         }
     }
 
-    /// The figure as an image of twice its size in pixels, on white, drawn by Kaleido: `scripts/notebook.sh` installs it,
-    /// `LNFREE_KALEIDO` names another copy.
+    /// The figure as an image of twice its size in pixels, on white, drawn by Kaleido: `scripts/notebook.sh`
+    /// installs it, `LNFREE_KALEIDO` names another copy.
     ///
     /// # Errors
     /// When Kaleido is missing or gives up.
@@ -107,8 +109,9 @@ impl Figure {
         render(self.json()?, ImageFormat::Svg, self.width, self.height())
     }
 
-    /// Shows the figure in Jupyter, interactive. Where nobody looks on (`scripts/notebook.sh --run`) its image goes with it, for where
-    /// notebooks are only looked at, as on GitHub. Jupyter Lab would show that instead, and makes its own when it saves.
+    /// Shows the figure in Jupyter, interactive. Where nobody looks on (`scripts/notebook.sh --run`) its
+    /// image goes with it, for where notebooks are only looked at, as on GitHub. Jupyter Lab would show that
+    /// instead, and makes its own when it saves.
     pub fn evcxr_display(&self) {
         let mut out = mime("application/vnd.plotly.v1+json", &self.plot.to_json());
         if std::env::var_os(WITH_IMAGES).is_some() {

@@ -53,7 +53,8 @@ impl Panel {
     }
 }
 
-/// Draws `panels` one above the other; `x_axis` is the style of every panel's axis, `title` stands below the last.
+/// Draws `panels` one above the other; `x_axis` is the style of every panel's axis, `title` stands below the
+/// last.
 pub(super) fn forest(panels: &[Panel], x_axis: Axis, title: &str, legend: Vec<Box<dyn Trace>>) -> Figure {
     let lines = panels.iter().map(|panel| panel.labels().len()).max().unwrap_or(0).max(1);
     let n = panels.len().max(1);
@@ -61,7 +62,8 @@ pub(super) fn forest(panels: &[Panel], x_axis: Axis, title: &str, legend: Vec<Bo
     let mut plot = Plot::new();
     let titled = x_axis.clone().title(theme::axis_title(title));
     let mut layout = layout(inner, n, lines, x_axis).x_axis(titled);
-    // From the last to the first: the lowest panel has the axes without a number, which alone can have a title.
+    // From the last to the first: the lowest panel has the axes without a number, which alone can have a
+    // title.
     for (at, panel) in panels.iter().rev().enumerate() {
         let number = if at == 0 { String::new() } else { (at + 1).to_string() };
         for row in &panel.rows {
@@ -77,7 +79,8 @@ pub(super) fn forest(panels: &[Panel], x_axis: Axis, title: &str, legend: Vec<Bo
     plot.into()
 }
 
-/// Panels of equal height. Their number is not bounded, but the axes that plotly's types have is: a template styles all.
+/// Panels of equal height. Their number is not bounded, but the axes that plotly's types have is: a template
+/// styles all.
 fn layout(inner: usize, n: usize, lines: usize, mut x_axis: Axis) -> Layout {
     let mut y_axis = theme::axis("")
         .type_(AxisType::Category)

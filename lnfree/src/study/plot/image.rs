@@ -1,6 +1,7 @@
 //! Images of figures, drawn by Kaleido: a headless browser with nothing around it, which needs no network.
 //!
-//! One process serves all figures of a program: it takes a second to start and some tens of milliseconds an image.
+//! One process serves all figures of a program: it takes a second to start and some tens of milliseconds an
+//! image.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};

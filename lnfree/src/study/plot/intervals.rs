@@ -35,11 +35,11 @@ pub struct Difference {
     pub difference: PairedDifference,
 }
 
-/// Mean loss of every model with its 95% bootstrap interval, one panel a data set, each with a range of its own; published
-/// figures as hollow diamonds beside them.
+/// Mean loss of every model with its 95% bootstrap interval, one panel a data set, each with a range of its
+/// own; published figures as hollow diamonds beside them.
 ///
-/// Unlike [`results_bars`](super::results_bars) the axes do not start at zero: positions are compared, not lengths. A
-/// mean that has exploded stands at the right edge, with its figure.
+/// Unlike [`results_bars`](super::results_bars) the axes do not start at zero: positions are compared, not
+/// lengths. A mean that has exploded stands at the right edge, with its figure.
 ///
 /// ```
 /// use lnfree::plot::{self, EvalDetails, EvalRow, Reference};
@@ -79,8 +79,8 @@ pub fn results_with_intervals(rows: &[EvalRow], references: &[Reference]) -> Fig
     forest(&panels, value_axis(), "mean loss, nats per token", keys)
 }
 
-/// Differences in mean loss over the same tokens with their 95% bootstrap intervals, one panel a data set, all with the same
-/// range around zero. A hollow mark is a difference whose interval holds zero.
+/// Differences in mean loss over the same tokens with their 95% bootstrap intervals, one panel a data set,
+/// all with the same range around zero. A hollow mark is a difference whose interval holds zero.
 ///
 /// ```
 /// use lnfree::{eval::PairedDifference, plot::{self, Difference}};

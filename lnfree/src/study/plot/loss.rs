@@ -21,8 +21,8 @@ const LOSS_AXIS: &str = "y2";
 
 /// Cross-entropy against step for several runs, removal events marked by kind, evaluations as diamonds.
 ///
-/// Long runs are drawn twice: faintly as logged, strongly as a trailing mean. A few very high values, as at the
-/// start of a pretraining, do not set the vertical range; a note says how many lie above it.
+/// Long runs are drawn twice: faintly as logged, strongly as a trailing mean. A few very high values, as at
+/// the start of a pretraining, do not set the vertical range; a note says how many lie above it.
 pub fn loss_curve(runs: &[RunMetrics]) -> Figure {
     let mut plot = Plot::new();
     let mut values = Vec::new();
@@ -93,7 +93,8 @@ fn evaluations(run: &RunMetrics, color: &'static str, in_legend: bool) -> Box<dy
         ))
 }
 
-/// A band from the first to the last removal of each kind and a fine line at each removal, one legend entry a kind.
+/// A band from the first to the last removal of each kind and a fine line at each removal, one legend entry a
+/// kind.
 fn removal_marks(runs: &[RunMetrics]) -> Vec<Box<dyn Trace>> {
     let mut traces: Vec<Box<dyn Trace>> = Vec::new();
     for kind in RemovalKind::ALL {

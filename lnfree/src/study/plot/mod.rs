@@ -1,8 +1,9 @@
-//! Figures, drawn from plain data: schedules, the loss with its removal events, stds over time and depth, attention,
-//! texts, results and what is certain of them.
+//! Figures, drawn from plain data: schedules, the loss with its removal events, stds over time and depth,
+//! attention, texts, results and what is certain of them.
 //!
-//! All figures share one style: colours that stay apart under the common colour-vision deficiencies and against
-//! light and dark pages, transparent backgrounds, units on every axis. They are as wide as the page lets them be.
+//! All figures share one style: colours that stay apart under the common colour-vision deficiencies and
+//! against light and dark pages, transparent backgrounds, units on every axis. They are as wide as the page
+//! lets them be.
 //!
 //! ```
 //! use lnfree::plot::{self, RunMetrics, Step};

@@ -1,4 +1,5 @@
-//! Which of the study's roles an evaluated model plays, so that tables and figures can compare like with like.
+//! Which of the study's roles an evaluated model plays, so that tables and figures can compare like with
+//! like.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -18,8 +19,8 @@ pub enum Role {
     Other,
 }
 
-/// Spellings by which a role is recognised. LN-free comes first: `without_ln` also ends in `out_ln`, and a name may
-/// hold more than one word.
+/// Spellings by which a role is recognised. LN-free comes first: `without_ln` also ends in `out_ln`, and a
+/// name may hold more than one word.
 const SPELLINGS: [(Role, &[&str]); 3] = [
     (Role::LnFree, &["ln-free", "ln_free", "lnfree", "ln free", "without_ln", "without-ln", "noln"]),
     (Role::Vanilla, &["vanilla", "with_ln", "with-ln"]),
@@ -64,8 +65,8 @@ impl fmt::Display for ModelName {
     }
 }
 
-/// The names of `rows`, made distinct where two rows would share both name and data set: by format, or else by
-/// number.
+/// The names of `rows`, made distinct where two rows would share both name and data set: by format, or else
+/// by number.
 pub fn distinct_names(rows: &[EvalRow]) -> Vec<ModelName> {
     let mut names: Vec<ModelName> = rows.iter().map(ModelName::of).collect();
     // What the family is called is its original: `nano` beside `nano_LNFree200`.

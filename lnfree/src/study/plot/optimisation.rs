@@ -23,8 +23,8 @@ const PANELS: [Panel; 3] = [
     Panel { title: "auxiliary loss", value: |s| s.aux_loss },
 ];
 
-/// Gradient norm before clipping, learning rate, and the auxiliary loss where a run has one, against step, one panel
-/// each for all runs.
+/// Gradient norm before clipping, learning rate, and the auxiliary loss where a run has one, against step,
+/// one panel each for all runs.
 pub fn optimisation(runs: &[RunMetrics]) -> Figure {
     let has_values = |panel: &&Panel| {
         let mut values = runs.iter().flat_map(|run| &run.steps).map(panel.value);

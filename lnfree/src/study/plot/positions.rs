@@ -13,13 +13,15 @@ use super::theme;
 /// How the lines of one family of models are drawn, family after family.
 const DASHES: [DashType; 4] = [DashType::Solid, DashType::Dash, DashType::Dot, DashType::DashDot];
 
-/// A mean this many times the median of all does not set the vertical range; the first position's is about three times it.
+/// A mean this many times the median of all does not set the vertical range; the first position's is about
+/// three times it.
 const EXPLOSION_ABOVE: f64 = 5.0;
 
 /// Mean loss against position, one line a model; `rows` are evaluations on one data set.
 ///
-/// Positions are on a logarithmic axis, for most of what context is worth comes from its first few tokens. Colours tell
-/// the part in the study, dashes the family of models. Means that have exploded do not set the vertical range.
+/// Positions are on a logarithmic axis, for most of what context is worth comes from its first few tokens.
+/// Colours tell the part in the study, dashes the family of models. Means that have exploded do not set the
+/// vertical range.
 pub fn loss_by_position(rows: &[EvalRow]) -> Figure {
     let names = distinct_names(rows);
     let mut groups: Vec<&str> = Vec::new();

@@ -9,11 +9,11 @@ use super::theme;
 use crate::config::norm::RemovalKind;
 use crate::config::schedule::{Removal, Schedule};
 
-/// The removals of a training of `max_steps` optimizer steps of `tokens_per_step` tokens: step against block, `ln_f` on
-/// top, one colour and one symbol a kind.
+/// The removals of a training of `max_steps` optimizer steps of `tokens_per_step` tokens: step against block,
+/// `ln_f` on top, one colour and one symbol a kind.
 ///
-/// What follows the last removal is shaded and says how long it is. Removals planned for `max_steps` or later never
-/// happen; they are not drawn, and counted in a note.
+/// What follows the last removal is shaded and says how long it is. Removals planned for `max_steps` or later
+/// never happen; they are not drawn, and counted in a note.
 ///
 /// ```
 /// use lnfree::{plot, schedule::{Schedule, ScheduleConfig}};

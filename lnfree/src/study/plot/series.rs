@@ -10,8 +10,8 @@ pub fn shown(value: f64) -> Option<f64> {
     value.is_finite().then_some(rounded)
 }
 
-/// At most about `max` of `points`: of every run of neighbours the lowest and the highest, so that no spike is lost,
-/// and always the first and the last. Points that are not finite stay, as gaps.
+/// At most about `max` of `points`: of every run of neighbours the lowest and the highest, so that no spike
+/// is lost, and always the first and the last. Points that are not finite stay, as gaps.
 pub fn thin(points: &[(usize, f64)], max: usize) -> Vec<(usize, f64)> {
     if points.len() <= max.max(4) {
         return points.to_vec();
@@ -29,8 +29,8 @@ pub fn thin(points: &[(usize, f64)], max: usize) -> Vec<(usize, f64)> {
     keep.into_iter().map(|i| points[i]).collect()
 }
 
-/// The mean of each value and the finite ones among the `window − 1` before it. It looks back only: a jump shows at
-/// the step where it happens and not before.
+/// The mean of each value and the finite ones among the `window − 1` before it. It looks back only: a jump
+/// shows at the step where it happens and not before.
 pub fn trailing_mean(points: &[(usize, f64)], window: usize) -> Vec<(usize, f64)> {
     let mean = |i: usize| {
         let recent = points[(i + 1).saturating_sub(window)..=i].iter().map(|p| p.1).filter(|v| v.is_finite());
@@ -40,10 +40,12 @@ pub fn trailing_mean(points: &[(usize, f64)], window: usize) -> Vec<(usize, f64)
     points.iter().enumerate().map(|(i, p)| (p.0, if p.1.is_finite() { mean(i) } else { f64::NAN })).collect()
 }
 
-/// A range that shows where the values mostly are: all of them, unless a few high ones would flatten the rest.
+/// A range that shows where the values mostly are: all of them, unless a few high ones would flatten the
+/// rest.
 ///
-/// Returns the range and how many values lie above it; `None` if no value is finite. Losses start high and spike, so
-/// only the top is cut: at the 97th percentile plus half the span below it, where the maximum lies beyond that.
+/// Returns the range and how many values lie above it; `None` if no value is finite. Losses start high and
+/// spike, so only the top is cut: at the 97th percentile plus half the span below it, where the maximum lies
+/// beyond that.
 pub fn focus_range(values: impl Iterator<Item = f64>) -> Option<([f64; 2], usize)> {
     let mut values: Vec<f64> = values.filter(|v| v.is_finite()).collect();
     values.sort_by(f64::total_cmp);

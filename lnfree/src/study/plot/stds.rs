@@ -14,10 +14,11 @@ use crate::config::norm::RemovalKind;
 /// A hundred lines of this many points each still draw quickly.
 const MAX_POINTS: usize = 600;
 
-/// Running average σ of each LN against step, one line per LN, coloured by depth: above ln_1, below ln_2 and ln_f.
+/// Running average σ of each LN against step, one line per LN, coloured by depth: above ln_1, below ln_2 and
+/// ln_f.
 ///
-/// A mark shows where an LN was removed: from there on its σ is the constant that replaces it. For ln_1 an open
-/// circle is the removal for queries and keys, a full one that for values.
+/// A mark shows where an LN was removed: from there on its σ is the constant that replaces it. For ln_1 an
+/// open circle is the removal for queries and keys, a full one that for values.
 pub fn std_over_time(run: &RunMetrics) -> Figure {
     let mut plot = Plot::new();
     let n_layer = run.stds.keys().filter_map(LnName::layer).max().map_or(1, |last| last + 1);

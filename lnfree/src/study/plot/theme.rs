@@ -27,8 +27,8 @@ pub const GRID: &str = "rgba(128,128,128,0.22)";
 /// A fill that sets a part of a figure off, on any background.
 pub const FAINT: &str = "rgba(128,128,128,0.12)";
 
-/// Run colours: the Okabe-Ito palette ("Color Universal Design", 2008) less its black and yellow, each at a middle
-/// lightness.
+/// Run colours: the Okabe-Ito palette ("Color Universal Design", 2008) less its black and yellow, each at a
+/// middle lightness.
 const RUNS: [&str; 6] = ["#0f9d78", "#b0609a", "#1f83c6", "#d9601a", "#5fb0e0", "#c98a00"];
 
 /// One colour a run: that of its role in the study, then, for further runs, the palette's others.
@@ -62,10 +62,11 @@ pub fn role_color(role: Role, i: usize) -> &'static str {
     }
 }
 
-/// The colour of a kind of removal as red, green, blue: Okabe-Ito's, ln_f's moved to crimson, away from vanilla's.
+/// The colour of a kind of removal as red, green, blue: Okabe-Ito's, ln_f's moved to crimson, away from
+/// vanilla's.
 ///
-/// Any two are at least 13 apart (CIE 1976) as seen with full protanopia, deuteranopia or tritanopia, simulated with
-/// the matrices of Machado, Oliveira and Fernandes (2009).
+/// Any two are at least 13 apart (CIE 1976) as seen with full protanopia, deuteranopia or tritanopia,
+/// simulated with the matrices of Machado, Oliveira and Fernandes (2009).
 pub fn kind_rgb(kind: RemovalKind) -> [u8; 3] {
     match kind {
         RemovalKind::Ln2 => [86, 180, 233],
@@ -94,8 +95,9 @@ pub fn rgba([r, g, b]: [u8; 3], opacity: f64) -> String {
     format!("rgba({r},{g},{b},{opacity})")
 }
 
-/// The depth scale, shallow to deep: viridis (van der Walt and Smith, 2015) without its darkest and lightest ends,
-/// which vanish on dark and on white pages. Its steps in lightness are equal, so it serves for amounts, too.
+/// The depth scale, shallow to deep: viridis (van der Walt and Smith, 2015) without its darkest and lightest
+/// ends, which vanish on dark and on white pages. Its steps in lightness are equal, so it serves for amounts,
+/// too.
 const DEPTH: [[u8; 3]; 5] = [[86, 82, 160], [49, 120, 170], [31, 158, 137], [74, 190, 100], [190, 200, 40]];
 
 /// The colour of `layer` among `n_layer`.
@@ -188,8 +190,8 @@ pub fn steps_axis(first: f64, last: f64) -> Axis {
     if first.is_finite() { axis.range(vec![first - air, last + air]) } else { axis }
 }
 
-/// An axis over blocks, from 0 to beyond `ln_f` above the last; not every block has its number where there are many.
-/// Without `ln_f`, the place above the last has no label.
+/// An axis over blocks, from 0 to beyond `ln_f` above the last; not every block has its number where there
+/// are many. Without `ln_f`, the place above the last has no label.
 pub fn block_axis(n_layer: usize, ln_f: bool, air: [f64; 2]) -> Axis {
     let every = [1, 2, 4, 8].into_iter().find(|every| n_layer / every <= 14).unwrap_or(n_layer / 12);
     // The last number must not run into ln_f.
@@ -215,8 +217,8 @@ pub fn sigma_axis(title: &str, stds: impl Iterator<Item = f64>) -> Axis {
 
 /// A logarithmic value axis for values from `low` to `high`, both above zero.
 ///
-/// Labelled in full at 1, 2 and 5 times the powers of ten, or at these alone over many decades: plotly on its own
-/// writes single digits, of which a reader has to find the power.
+/// Labelled in full at 1, 2 and 5 times the powers of ten, or at these alone over many decades: plotly on its
+/// own writes single digits, of which a reader has to find the power.
 pub fn log_axis(title: &str, low: f64, high: f64) -> Axis {
     let full = |v: f64| {
         if (1e-4..1e5).contains(&v) { shown(v).unwrap_or(v).to_string() } else { format!("{v:.0e}") }
@@ -269,7 +271,8 @@ pub fn configuration() -> Configuration {
         ])
 }
 
-/// Text from files as plotly shows it: its labels understand a little HTML, which must not be taken from data.
+/// Text from files as plotly shows it: its labels understand a little HTML, which must not be taken from
+/// data.
 pub fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }

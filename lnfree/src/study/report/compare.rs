@@ -6,8 +6,8 @@ use crate::study::plot::EvalRow;
 
 /// How far a measured figure may lie from the published one, in nats, unless the reader says otherwise.
 ///
-/// Published figures have four decimals, and in which precision they were computed is not known; 0.01 is less than nearly all of the
-/// gaps between the paper's models, so that it still tells them apart.
+/// Published figures have four decimals, and in which precision they were computed is not known; 0.01 is less
+/// than nearly all of the gaps between the paper's models, so that it still tells them apart.
 pub const TOLERANCE: f64 = 0.01;
 
 /// Which figure of an evaluation is held against the published one.

@@ -8,7 +8,8 @@ use super::text::{self, Cell};
 use crate::study::plot::Difference;
 use crate::study::plot::{self, EvalRow};
 
-/// Headings and rows as a table that scrolls in itself; the first `n_texts` columns are texts, the others numbers.
+/// Headings and rows as a table that scrolls in itself; the first `n_texts` columns are texts, the others
+/// numbers.
 pub fn table(head: &[&str], n_texts: usize, rows: &[Vec<Cell>]) -> String {
     let class = |i: usize| if i < n_texts { "" } else { " class=\"number\"" };
     let mut out = String::from("<div class=\"scroll\"><table>\n<thead><tr>");

@@ -13,12 +13,12 @@ use crate::{Error, Result};
 
 /// Writes one HTML page about `runs` (run directories) and `evals` (files of `lnfree eval --json`) to `out`.
 ///
-/// The page needs no network and no other file: plotly.js is inside. It is written beside `out` and renamed, so that
-/// `out` is never half there. Missing folders above `out` are made.
+/// The page needs no network and no other file: plotly.js is inside. It is written beside `out` and renamed,
+/// so that `out` is never half there. Missing folders above `out` are made.
 ///
 /// # Errors
-/// Those of [`read_run`] and [`read_eval`]; [`Error::Invalid`] if both lists are empty; [`Error::Io`] if `out` cannot
-/// be written.
+/// Those of [`read_run`] and [`read_eval`]; [`Error::Invalid`] if both lists are empty; [`Error::Io`] if
+/// `out` cannot be written.
 pub fn write_html(runs: &[PathBuf], evals: &[PathBuf], out: &Path) -> Result<()> {
     if runs.is_empty() && evals.is_empty() {
         return Err(Error::invalid("nothing to report: give a run directory or an evaluation file"));

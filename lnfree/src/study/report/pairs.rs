@@ -9,9 +9,10 @@ type Named<'a> = (&'a EvalRow, ModelName);
 /// What is compared, and with what.
 type Pair<'a> = (&'a Named<'a>, &'a Named<'a>);
 
-/// Vanilla − original, LN-free − original and LN-free − vanilla of every family on every data set, where both were
-/// evaluated on the same tokens and left the losses of their sequences; models whose labels tell no such role are compared with the first
-/// of their data set. And one sentence for each pair that could not be compared although it should be.
+/// Vanilla − original, LN-free − original and LN-free − vanilla of every family on every data set, where both
+/// were evaluated on the same tokens and left the losses of their sequences; models whose labels tell no such
+/// role are compared with the first of their data set. And one sentence for each pair that could not be
+/// compared although it should be.
 pub fn differences(rows: &[EvalRow]) -> (Vec<Difference>, Vec<String>) {
     let named: Vec<Named> = rows.iter().zip(distinct_names(rows)).collect();
     let (mut out, mut notes) = (Vec::new(), Vec::new());
@@ -49,7 +50,8 @@ fn pairs<'a>(named: &'a [Named<'a>]) -> Vec<Pair<'a>> {
     out
 }
 
-/// Models that are in no pair so far, because it or the first model of its data set has a label that tells no role, each with that first.
+/// Models that are in no pair so far, because it or the first model of its data set has a label that tells no
+/// role, each with that first.
 fn others<'a>(named: &'a [Named<'a>], pairs: &[Pair<'a>]) -> Vec<Pair<'a>> {
     let alone = |row: &EvalRow| !pairs.iter().any(|(a, b)| std::ptr::eq(a.0, row) || std::ptr::eq(b.0, row));
     let with_first = |a: &'a Named<'a>| {
@@ -60,7 +62,8 @@ fn others<'a>(named: &'a [Named<'a>], pairs: &[Pair<'a>]) -> Vec<Pair<'a>> {
     named.iter().filter_map(with_first).collect()
 }
 
-/// [`difference`] of every pair, in order, on all cores: each resamples up to ten thousand sequences two thousand times.
+/// [`difference`] of every pair, in order, on all cores: each resamples up to ten thousand sequences two
+/// thousand times.
 fn all(pairs: &[(&Named, &Named)]) -> Vec<Result<Option<Difference>, String>> {
     let share = pairs.len().div_ceil(cores()).max(1);
     std::thread::scope(|scope| {

@@ -15,8 +15,8 @@ type Object = Map<String, Value>;
 /// A last line that a crash left half-written is dropped. Where a step is logged twice the later line counts.
 ///
 /// # Errors
-/// [`Error::File`] naming the file, and the line where there is one, if a file is missing, is not what it should be,
-/// or holds no step; [`Error::Io`] if it cannot be read.
+/// [`Error::File`] naming the file, and the line where there is one, if a file is missing, is not what it
+/// should be, or holds no step; [`Error::Io`] if it cannot be read.
 pub fn read_run(dir: impl AsRef<Path>) -> Result<RunMetrics> {
     let dir = dir.as_ref();
     let info = read_info(&dir.join("run.json"))?;
@@ -31,8 +31,8 @@ pub fn read_run(dir: impl AsRef<Path>) -> Result<RunMetrics> {
 /// Reads one file that `lnfree eval --json` wrote.
 ///
 /// # Errors
-/// [`Error::File`] naming file and key if something is missing or of the wrong type; [`Error::Io`] if the file cannot
-/// be read.
+/// [`Error::File`] naming file and key if something is missing or of the wrong type; [`Error::Io`] if the
+/// file cannot be read.
 pub fn read_eval(file: impl AsRef<Path>) -> Result<EvalRow> {
     let file = file.as_ref();
     let fail = |message: String| Error::file(file, message);

@@ -40,8 +40,8 @@ pub struct TableRow {
 
 /// Arranges evaluations into the table of the study.
 ///
-/// Models are recognised by their label or else their name (see [`ModelName`]). Gaps are made within a family:
-/// vanilla − original, LN-free − original, LN-free − vanilla.
+/// Models are recognised by their label or else their name (see [`ModelName`]). Gaps are made within a
+/// family: vanilla − original, LN-free − original, LN-free − vanilla.
 pub fn results_table(rows: &[EvalRow]) -> Table {
     let mut columns: Vec<&str> = Vec::new();
     for row in rows {

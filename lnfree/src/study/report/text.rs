@@ -1,4 +1,5 @@
-//! The tables beside the results table as plain cells, which HTML and Markdown share, and what is said above them.
+//! The tables beside the results table as plain cells, which HTML and Markdown share, and what is said above
+//! them.
 
 use super::compare::{Comparison, Statistic, Verdict};
 use super::models::StudyModel;
@@ -104,7 +105,8 @@ pub fn differences(differences: &[Difference]) -> Cells {
     )
 }
 
-/// Intervals, trimmed means, perplexity, accuracy, entropy and calibration; no rows where no file says any of them.
+/// Intervals, trimmed means, perplexity, accuracy, entropy and calibration; no rows where no file says any of
+/// them.
 pub fn quality(rows: &[EvalRow]) -> Cells {
     let head = vec![
         "model",

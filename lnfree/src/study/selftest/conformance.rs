@@ -16,7 +16,8 @@ use crate::{Error, Result};
 
 type Pairs = Vec<(&'static str, Tensor, Tensor)>;
 
-/// Of whole models. An NVIDIA H200 is off by at most 2.0e-2 in TF32, with a σ for each feature, and by 6.5e-2 in bfloat16.
+/// Of whole models. An NVIDIA H200 is off by at most 2.0e-2 in TF32, with a σ for each feature, and by 6.5e-2
+/// in bfloat16.
 const MODEL: Tolerance = Tolerance { float32: 3e-5, tf32: 3e-2, bfloat16: 1e-1 };
 
 pub(super) fn all(recorder: &mut Recorder, vectors: &Vectors) {

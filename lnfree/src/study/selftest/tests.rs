@@ -34,7 +34,8 @@ fn everything_passes_on_the_path_of_a_gpu() {
     passes(&run(None));
 }
 
-/// One number that is off is found, in an operation, its gradient, a forward, a step, an evaluation and a text; and nothing else is.
+/// One number that is off is found, in an operation, its gradient, a forward, a step, an evaluation and a
+/// text; and nothing else is.
 #[test]
 fn a_falsified_number_is_found() {
     const FAULTS: [&str; 6] =

@@ -25,8 +25,8 @@ impl Suite {
         }
     }
 
-    /// Keeps the models that `models` names (by label, model or family, in any case) and the data sets that `datasets` names;
-    /// an empty list keeps all.
+    /// Keeps the models that `models` names (by label, model or family, in any case) and the data sets that
+    /// `datasets` names; an empty list keeps all.
     ///
     /// # Errors
     /// When a name is none of the suite's; the message lists those.

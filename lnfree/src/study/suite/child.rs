@@ -107,7 +107,8 @@ fn device(device: Device) -> String {
     }
 }
 
-/// Lets the kernel end the child when this process is killed: else it would go on, and write beside the next study.
+/// Lets the kernel end the child when this process is killed: else it would go on, and write beside the next
+/// study.
 fn end_with_parent(command: &mut Command) {
     #[cfg(target_os = "linux")]
     {

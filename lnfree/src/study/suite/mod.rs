@@ -1,8 +1,9 @@
 //! Whole studies as one command: models by data sets, beside the figures that were published.
 //!
-//! A [`Suite`] says what belongs to a study. [`Plan`] says what of it is still to do and what that needs; [`run`] does it,
-//! one process a model, so that a crash costs no more than that model; [`collect`] makes the results of what is there.
-//! An evaluation that is finished stays finished: a study can be stopped at any moment and goes on where it was.
+//! A [`Suite`] says what belongs to a study. [`Plan`] says what of it is still to do and what that needs;
+//! [`run`] does it, one process a model, so that a crash costs no more than that model; [`collect`] makes the
+//! results of what is there. An evaluation that is finished stays finished: a study can be stopped at any
+//! moment and goes on where it was.
 
 mod catalogue;
 mod child;

@@ -108,7 +108,8 @@ impl std::fmt::Display for Settings {
     }
 }
 
-/// Removes a study's files from `folder`: results, losses of sequences, tables and settings. Other files stay.
+/// Removes a study's files from `folder`: results, losses of sequences, tables and settings. Other files
+/// stay.
 ///
 /// # Errors
 /// When the folder cannot be listed or a file not be removed.

@@ -43,7 +43,8 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Looks at what is there: finished results, cached models, memory and disks. Asks no network and writes nothing.
+    /// Looks at what is there: finished results, cached models, memory and disks. Asks no network and writes
+    /// nothing.
     ///
     /// # Errors
     /// When the folder of results holds a study with other settings, or the hub's variables make no sense.
@@ -218,8 +219,9 @@ fn job(model: &SuiteModel, options: &StudyOptions, offline: &Hub) -> Job {
     Job { model: model.clone(), pending, finished, download: if here.is_some() { Some(0) } else { at_most } }
 }
 
-/// The result of an evaluation in `out`, if it is there, whole, and of this model with at most `limit` sequences. `changed`: when the model's
-/// files were last written; a result that is older is of another model.
+/// The result of an evaluation in `out`, if it is there, whole, and of this model with at most `limit`
+/// sequences. `changed`: when the model's files were last written; a result that is older is of another
+/// model.
 pub(crate) fn finished(
     model: &SuiteModel,
     dataset: &SuiteDataset,

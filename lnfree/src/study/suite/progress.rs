@@ -1,4 +1,5 @@
-//! What a person sees while a study goes on: a line for each evaluation that ends, and on a terminal a bar below them.
+//! What a person sees while a study goes on: a line for each evaluation that ends, and on a terminal a bar
+//! below them.
 
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};

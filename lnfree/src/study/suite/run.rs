@@ -14,13 +14,15 @@ use crate::{Error, Result};
 /// How often a running evaluation is looked after.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// Does what `plan` has still to do, and returns what failed; everything else has left its result in the study's folder.
+/// Does what `plan` has still to do, and returns what failed; everything else has left its result in the
+/// study's folder.
 ///
-/// The folder is to be this process's own (see [`crate::train::lock_run`]), and [`interrupt::install`] called before.
+/// The folder is to be this process's own (see [`crate::train::lock_run`]), and [`interrupt::install`] called
+/// before.
 ///
 /// # Errors
-/// [`Error::Stopped`] when a signal asked for it: what is finished stays; or when the folder cannot be written or no
-/// process be started. What goes wrong within an evaluation is no error but a failure.
+/// [`Error::Stopped`] when a signal asked for it: what is finished stays; or when the folder cannot be
+/// written or no process be started. What goes wrong within an evaluation is no error but a failure.
 pub fn run(plan: &Plan, options: &StudyOptions) -> Result<Vec<Failure>> {
     remove_leftovers(&options.out)?;
     options.settings.write(&options.out)?;

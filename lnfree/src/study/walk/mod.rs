@@ -1,7 +1,8 @@
 //! The walk through the study of one model size: what the size notebooks go by.
 //!
-//! With a GPU and the weights a walk is the real thing. Elsewhere it takes the same path with the embedded nano model, whose LNs go
-//! in the order and in the parts of the run in which that size's go: a stand-in, which every figure says it is.
+//! With a GPU and the weights a walk is the real thing. Elsewhere it takes the same path with the embedded
+//! nano model, whose LNs go in the order and in the parts of the run in which that size's go: a stand-in,
+//! which every figure says it is.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -57,8 +58,8 @@ pub struct Walk {
 }
 
 impl Walk {
-    /// The walk of `size` as far as this machine goes: real with a GPU that has the memory and with weights, which are downloaded
-    /// where they are missing; else with the stand-in. What it makes goes into `folder`.
+    /// The walk of `size` as far as this machine goes: real with a GPU that has the memory and with weights,
+    /// which are downloaded where they are missing; else with the stand-in. What it makes goes into `folder`.
     ///
     /// # Errors
     /// When there is no such size.

@@ -15,7 +15,8 @@ use super::{SIZES, published_steps, shape_of};
 /// Folders below each other that may lie between the one asked about and a run.
 const DEEPEST: usize = 4;
 
-/// The paper's four LN-free models. Their steps are those of its table; a step has the tokens of the size's config.
+/// The paper's four LN-free models. Their steps are those of its table; a step has the tokens of the size's
+/// config.
 ///
 /// # Errors
 /// Never, unless the embedded configs or the paper's suite are broken.
@@ -31,7 +32,8 @@ pub fn published_points() -> Result<Vec<SizePoint>> {
     SIZES.into_iter().map(point).collect()
 }
 
-/// The runs in and below `folder` that removed LN and are finished, each kind once: a folder that is not there has none.
+/// The runs in and below `folder` that removed LN and are finished, each kind once: a folder that is not
+/// there has none.
 ///
 /// # Errors
 /// When a run cannot be read.

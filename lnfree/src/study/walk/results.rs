@@ -46,8 +46,9 @@ impl Walk {
         EvalOptions { batch_size, max_sequences, dtype, ..EvalOptions::default() }
     }
 
-    /// Evaluates [`Walk::models`] on the data sets of the suite into [`Walk::eval_dir`], telling lines of progress. A result that is
-    /// there and no older than its model is read instead: interrupted, it goes on with the next.
+    /// Evaluates [`Walk::models`] on the data sets of the suite into [`Walk::eval_dir`], telling lines of
+    /// progress. A result that is there and no older than its model is read instead: interrupted, it goes on
+    /// with the next.
     ///
     /// # Errors
     /// When a model or a data set cannot be had, or a result cannot be written; after all others are done,

@@ -3,8 +3,8 @@
 use crate::Result;
 use crate::config::Config;
 
-/// Nano's config with the schedule of another size, scaled to nano's steps and blocks: every kind begins and ends at the same part
-/// of the run.
+/// Nano's config with the schedule of another size, scaled to nano's steps and blocks: every kind begins and
+/// ends at the same part of the run.
 pub(super) fn config(size: &Config) -> Result<Config> {
     let mut config = Config::load("nano", &[])?;
     let steps = config.train.max_steps as f64 / size.train.max_steps as f64;

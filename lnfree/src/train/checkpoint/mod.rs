@@ -1,8 +1,8 @@
 //! Training checkpoints: a loadable model plus everything that a bit-identical continuation needs.
 //!
-//! A checkpoint is a folder: `config.json` and `model.safetensors` (Hugging Face names, and the LN state under the names
-//! of the paper's checkpoints), `optimizer.safetensors`, `trainer.json`, tokenizer files, `SHA256SUMS`. It is written beside,
-//! synced and renamed, so that it is there whole or not at all.
+//! A checkpoint is a folder: `config.json` and `model.safetensors` (Hugging Face names, and the LN state
+//! under the names of the paper's checkpoints), `optimizer.safetensors`, `trainer.json`, tokenizer files,
+//! `SHA256SUMS`. It is written beside, synced and renamed, so that it is there whole or not at all.
 
 mod retention;
 

@@ -16,12 +16,14 @@ use crate::train::{BackwardRecipe, Mode, backward};
 use crate::{Error, Result};
 
 impl Trainer {
-    /// Forwards and backwards of one optimizer step; gradients are left on the parameters. Where memory does not suffice, the step begins again
-    /// with half as many sequences at a time, and the run goes on with these.
+    /// Forwards and backwards of one optimizer step; gradients are left on the parameters. Where memory does
+    /// not suffice, the step begins again with half as many sequences at a time, and the run goes on with
+    /// these.
     ///
     /// # Errors
-    /// When the data cannot be read, and [`Error::OutOfMemory`] when memory does not suffice for one sequence.
-    /// All is then as before the step, and the same call may be made again once the cause is mended.
+    /// When the data cannot be read, and [`Error::OutOfMemory`] when memory does not suffice for one
+    /// sequence. All is then as before the step, and the same call may be made again once the cause is
+    /// mended.
     pub fn accumulate_gradients(&mut self) -> Result<()> {
         self.started = Instant::now();
         let (position, ln) = (self.batches.position(), self.ln.copy());

@@ -26,7 +26,8 @@ impl Trainer {
     /// A run at step 0.
     ///
     /// # Errors
-    /// Files that are missing or damaged, data that does not fit the model, a model that does not fit the config.
+    /// Files that are missing or damaged, data that does not fit the model, a model that does not fit the
+    /// config.
     pub fn new(config: Config, start: StartOptions) -> Result<Trainer> {
         let kind = config.train.param_dtype.kind();
         let device = start.device;

@@ -15,7 +15,8 @@ impl Library {
     /// Loads the library at `path`, with what it needs.
     pub fn open(path: &Path) -> Result<Library, String> {
         let name = CString::new(path.as_os_str().as_bytes()).map_err(|e| e.to_string())?;
-        // SAFETY: a C string that outlives the call; loading runs the constructors of libraries that libtorch itself loads.
+        // SAFETY: a C string that outlives the call; loading runs the constructors of libraries that libtorch
+        // itself loads.
         let handle = unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL) };
         if handle.is_null() { Err(system::loader_error()) } else { Ok(Library { handle }) }
     }
@@ -42,7 +43,8 @@ impl Library {
     /// The file that has `name`.
     pub fn file_of(&self, name: &str) -> Result<PathBuf, String> {
         let address = self.address(name)?;
-        // SAFETY: an all-zero Dl_info is a value of it, which dladdr fills; the name stays while the library is loaded.
+        // SAFETY: an all-zero Dl_info is a value of it, which dladdr fills; the name stays while the library
+        // is loaded.
         let path = unsafe {
             let mut info: libc::Dl_info = std::mem::zeroed();
             if libc::dladdr(address, &mut info) == 0 || info.dli_fname.is_null() {

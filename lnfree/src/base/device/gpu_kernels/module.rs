@@ -50,8 +50,8 @@ impl Gpu<'_> {
     /// Hands the kernels in `program` to `native/`, which starts them.
     pub fn load(&self, program: &[u8]) -> Result<(), String> {
         let Gpu { library, index, device } = *self;
-        // SAFETY: the types of the driver's functions. The context is the one that libtorch has, and stays until the process ends, as does the
-        // module; `program` outlives its loading.
+        // SAFETY: the types of the driver's functions. The context is the one that libtorch has, and stays
+        // until the process ends, as does the module; `program` outlives its loading.
         unsafe {
             let mut context = std::ptr::null_mut();
             done(

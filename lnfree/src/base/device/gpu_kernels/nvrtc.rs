@@ -38,7 +38,8 @@ pub(super) fn compile(library: &Library, source: &str, architecture: &str) -> Re
     let options: Vec<*const c_char> = options.iter().map(|option| option.as_ptr()).collect();
     let null = std::ptr::null();
     let mut program = std::ptr::null_mut();
-    // SAFETY: the types of NVRTC's functions; the strings outlive the calls, `program` is destroyed once, and buffers are as long as NVRTC says.
+    // SAFETY: the types of NVRTC's functions; the strings outlive the calls, `program` is destroyed once, and
+    // buffers are as long as NVRTC says.
     unsafe {
         let create: Create = library.function("nvrtcCreateProgram")?;
         let destroy: Destroy = library.function("nvrtcDestroyProgram")?;
@@ -73,7 +74,8 @@ unsafe fn output(library: &Library, program: Program, size: &str, get: &str) -> 
     }
 }
 
-/// NVRTC looks for its second half along the loader's path, on which Python's packages are not: loaded once, it is found.
+/// NVRTC looks for its second half along the loader's path, on which Python's packages are not: loaded once,
+/// it is found.
 fn load_builtins(library: &Library) {
     let (Ok((major, minor)), Ok(file)) = (version(library), library.file_of("nvrtcVersion")) else { return };
     // Where it cannot be loaded, NVRTC says so itself.

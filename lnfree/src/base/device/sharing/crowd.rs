@@ -10,7 +10,8 @@ use crate::base::device::system;
 /// `GOMP_parallel(fn, data, num_threads, flags)`: runs fn(data) on as many threads, the caller's among them.
 type Parallel = unsafe extern "C" fn(extern "C" fn(*mut c_void), *mut c_void, c_uint, c_uint);
 
-/// Sleeping threads that a team may have: where fewer threads compute than a machine with many cores has, these are not crowded.
+/// Sleeping threads that a team may have: where fewer threads compute than a machine with many cores has,
+/// these are not crowded.
 const LARGEST: usize = 16;
 
 /// A team that sleeps until this goes.
@@ -37,7 +38,8 @@ impl Crowd {
         let given = Arc::clone(&release);
         let sleep = move || {
             let data = Arc::as_ptr(&given).cast_mut().cast::<c_void>();
-            // SAFETY: `sleep_until_given` gets a signal that `given` keeps until all have returned; flags 0 are the default.
+            // SAFETY: `sleep_until_given` gets a signal that `given` keeps until all have returned; flags 0
+            // are the default.
             unsafe { parallel(sleep_until_given, data, size as c_uint, 0) };
         };
         let thread = std::thread::Builder::new().name("sleeping team".into()).spawn(sleep).ok()?;

@@ -24,8 +24,8 @@ fn parse_meminfo(text: &str) -> Option<Memory> {
     Some(Memory { total: bytes("MemTotal")?, available: bytes("MemAvailable")? })
 }
 
-/// The control group's limit as a container sees its own (version 2, then version 1). Cached files count as available:
-/// the kernel drops them when the limit nears.
+/// The control group's limit as a container sees its own (version 2, then version 1). Cached files count as
+/// available: the kernel drops them when the limit nears.
 fn container_limit() -> Option<Memory> {
     let group = Path::new("/sys/fs/cgroup");
     let files = [

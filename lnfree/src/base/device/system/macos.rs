@@ -15,7 +15,8 @@ pub(super) fn memory() -> Option<Memory> {
 
 /// Bytes that are free, or held by nobody who is running: what can be taken without swapping.
 fn available() -> Option<u64> {
-    // SAFETY: all-zero bytes are a valid vm_statistics64, and `count` is its length in the words that Mach counts in.
+    // SAFETY: all-zero bytes are a valid vm_statistics64, and `count` is its length in the words that Mach
+    // counts in.
     let (stats, page) = unsafe {
         let mut stats: libc::vm_statistics64 = std::mem::zeroed();
         let mut count = libc::HOST_VM_INFO64_COUNT;
@@ -50,7 +51,8 @@ pub(super) fn cpu_name() -> Option<String> {
     Some(CStr::from_bytes_until_nul(&text).ok()?.to_string_lossy().trim().to_string())
 }
 
-/// What libtorch makes use of here: its products of bfloat16 are made without the units that newer chips have for it.
+/// What libtorch makes use of here: its products of bfloat16 are made without the units that newer chips have
+/// for it.
 pub(super) fn cpu_units() -> Option<String> {
     Some(if cfg!(target_arch = "aarch64") { "asimd" } else { "sse2 avx2" }.into())
 }
@@ -67,7 +69,8 @@ pub(super) fn loaded_library(name: &str) -> Option<PathBuf> {
     // SAFETY: takes no arguments.
     let count = unsafe { libc::_dyld_image_count() };
     (0..count).find_map(|image| {
-        // SAFETY: null or a string of the loader's, copied before anything is unloaded: nothing here unloads libraries.
+        // SAFETY: null or a string of the loader's, copied before anything is unloaded: nothing here unloads
+        // libraries.
         let path = unsafe {
             let path = libc::_dyld_get_image_name(image);
             if path.is_null() {

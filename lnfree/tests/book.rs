@@ -104,6 +104,43 @@ fn prose_keeps_to_short_lines_and_readme_to_one_screenful() {
     assert!(pages[&root().join("README.md")].len() <= 8 << 10);
 }
 
+/// Comments of sources, but for tables and code in them.
+#[test]
+fn comments_keep_to_short_lines() {
+    fn walk(folder: &Path, long: &mut Vec<String>) {
+        for path in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+            if path.is_dir() && !path.ends_with("vectors") {
+                walk(&path, long);
+            } else if path.extension().is_some_and(|end| ["rs", "cpp", "hpp", "cu"].iter().any(|e| end == *e))
+            {
+                let text = std::fs::read_to_string(&path).unwrap();
+                let mut code = false;
+                for (number, line) in text.lines().enumerate() {
+                    let said = line
+                        .trim_start()
+                        .strip_prefix("//")
+                        .map(|said| said.trim_start_matches(['/', '!', ' ']));
+                    code = said.is_some_and(|said| code != said.starts_with("```"));
+                    let counts = said.is_some_and(|said| !code && !said.starts_with('|'));
+                    if counts && line.chars().count() > LONGEST {
+                        long.push(format!(
+                            "{}:{}: {} characters",
+                            path.display(),
+                            number + 1,
+                            line.chars().count()
+                        ));
+                    }
+                }
+            }
+        }
+    }
+    let mut long = Vec::new();
+    for folder in ["src", "native", "tests", "build", "benches", "examples"] {
+        walk(&root().join("lnfree").join(folder), &mut long);
+    }
+    assert!(long.is_empty(), "{}", long.join("\n"));
+}
+
 #[test]
 fn readme_shows_what_the_example_compiles() {
     let root = root();

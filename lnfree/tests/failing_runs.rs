@@ -27,7 +27,7 @@ fn alone() -> std::sync::MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-/// A run of 4 steps on sequences of 8, and its folder; with `evaluated`, after steps 2 and 4 on sequences of 16.
+/// A run of 4 steps on sequences of 8, and its folder; `evaluated` after steps 2 and 4 on sequences of 16.
 fn trainer(evaluated: bool) -> (TempDir, Trainer) {
     lnfree::tch::set_num_threads(1);
     let folder = tempfile::tempdir().unwrap();

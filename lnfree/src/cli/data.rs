@@ -43,7 +43,7 @@ pub(super) enum DataCommand {
         /// tokens were made with, if that is known, else that of the embedded model.
         #[arg(long)]
         tokenizer: Option<String>,
-        /// Tokens in a sequence, where a data set is cut on first use; by default 1024, of the embedded texts 128.
+        /// Tokens in a sequence, where a data set is cut on first use; by default 1024, of nano's texts 128.
         #[arg(long)]
         block_size: Option<usize>,
     },

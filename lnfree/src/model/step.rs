@@ -1,9 +1,10 @@
 //! The model as the micro-batches of one optimizer step compute it.
 //!
-//! Parameters do not change between them, so what can be done to parameters instead of activations is done once a step: matrices are
-//! converted to the type of the computation, and fake LNs go into the matrices that read them. With C = I − 11ᵀ/n (centring),
-//! FakeLN(x) W + b = x W′ + b′ where W′ = C diag(γ/σ̄) W and b′ = b + βW. Gradients of W′ and b′ gather in the place of those of W and b; at the
-//! end of the step they become, with G the gradient of W′ and g that of b′,
+//! Parameters do not change between them, so what can be done to parameters instead of activations is done
+//! once a step: matrices are converted to the type of the computation, and fake LNs go into the matrices that
+//! read them. With C = I − 11ᵀ/n (centring), FakeLN(x) W + b = x W′ + b′ where W′ = C diag(γ/σ̄) W and
+//! b′ = b + βW. Gradients of W′ and b′ gather in the place of those of W and b; at the end of the step they
+//! become, with G the gradient of W′ and g that of b′,
 //! dW = diag(γ/σ̄) C G + β gᵀ, dγ = rowsum(C G ⊙ W)/σ̄, dβ = W g, db = g.
 //!
 //! That takes as long for one token as for a million. In steps of few tokens fake LNs stay outside, and are

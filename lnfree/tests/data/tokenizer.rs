@@ -26,8 +26,7 @@ fn ids_are_those_of_hugging_face() {
 }
 
 /// Counts of tokens and the SHA-256 over all ids as little-endian u32, computed by Python's tokenizers
-/// 0.23.3:
-/// `for text in table["text"]: hash.update(b"".join(i.to_bytes(4, "little") for i in tokenizer.encode(text).ids))`.
+/// 0.23.3: of every text, `b"".join(i.to_bytes(4, "little") for i in tokenizer.encode(text).ids)`.
 #[test]
 fn whole_texts_match_hugging_face() {
     let nano = nano();

@@ -11,7 +11,7 @@ use super::pickle_values::{Storage, View};
 use super::zip::Archive;
 use super::{Why, names, raw};
 
-/// How files before 1.6 begin: a pickle of PyTorch's magic number, and one of the version of this format, 1001.
+/// How files before 1.6 begin: a pickle of PyTorch's magic number, and one of this format's version, 1001.
 const LEGACY: &[u8] = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.";
 
 /// The tensors of an open file under their stored names, masks left out.

@@ -15,7 +15,7 @@ use crate::eval::stds::StdDict;
 /// One place in the stream: where it is drawn, what the hover calls it, and its σ.
 type Place = (f64, String, f64);
 
-/// σ of the residual stream over depth, one line a model: above over positions 1 and later, below at position 0.
+/// σ of the residual stream over depth, one line a model: above over positions 1 and later, below at 0.
 ///
 /// Depth is in blocks: block `l` is read at `l` (before attention) and at `l` + ½ (before the MLP), and
 /// `ln_f` reads at the number of blocks. Names that tell a role in the study get its colour; a first name

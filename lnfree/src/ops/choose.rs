@@ -20,9 +20,9 @@ const ATTENTION_STEP: i64 = 16;
 /// # Errors
 /// What libtorch says: shapes that do not fit, or no memory.
 pub(crate) fn linear(x: &Tensor, weight: &Tensor, bias: &Tensor, into: Option<&Gradients>) -> Result<Tensor> {
-    match kernels_are_off() && into.is_none() {
-        true => reference::linear(x, weight, bias, into),
-        false => native::linear(x, weight, bias, into),
+    match noted(into.is_some() || !kernels_are_off()) {
+        true => native::linear(x, weight, bias, into),
+        false => reference::linear(x, weight, bias, into),
     }
 }
 
@@ -31,7 +31,8 @@ pub(crate) fn linear(x: &Tensor, weight: &Tensor, bias: &Tensor, into: Option<&G
 /// # Errors
 /// As [`linear`].
 pub(crate) fn product(a: &Tensor, b: &Tensor) -> Result<Tensor> {
-    if kernels_are_off() { reference::product(a, b) } else { native::product(a, b) }
+    let ours = noted(!kernels_are_off());
+    if ours { native::product(a, b) } else { reference::product(a, b) }
 }
 
 /// into `[m, n]` += a `[.., k]` @ b `[k, n]`, without a graph, where rows of a after the first m count for
@@ -40,7 +41,8 @@ pub(crate) fn product(a: &Tensor, b: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// As [`linear`].
 pub(crate) fn add_product(into: &mut Tensor, a: &Tensor, b: &Tensor) -> Result<()> {
-    if kernels_are_off() { reference::add_product(into, a, b) } else { native::add_product(into, a, b) }
+    let ours = noted(!kernels_are_off());
+    if ours { native::add_product(into, a, b) } else { reference::add_product(into, a, b) }
 }
 
 /// Goes on backwards from `tensors` with the gradient that arrived at each; None for one, at a tensor of one
@@ -49,7 +51,8 @@ pub(crate) fn add_product(into: &mut Tensor, a: &Tensor, b: &Tensor) -> Result<(
 /// # Errors
 /// As [`linear`].
 pub(crate) fn backward_from(tensors: &[(&Tensor, Option<&Tensor>)]) -> Result<()> {
-    if kernels_are_off() { reference::backward_from(tensors) } else { native::backward_from(tensors) }
+    let ours = noted(!kernels_are_off());
+    if ours { native::backward_from(tensors) } else { reference::backward_from(tensors) }
 }
 
 /// Gives the leaf `parameter` a gradient of zeros, to which what is found is added.
@@ -57,7 +60,8 @@ pub(crate) fn backward_from(tensors: &[(&Tensor, Option<&Tensor>)]) -> Result<()
 /// # Errors
 /// As [`linear`].
 pub(crate) fn start_gathering(parameter: &Tensor) -> Result<()> {
-    if kernels_are_off() { reference::start_gathering(parameter) } else { native::start_gathering(parameter) }
+    let ours = noted(!kernels_are_off());
+    if ours { native::start_gathering(parameter) } else { reference::start_gathering(parameter) }
 }
 
 /// One AdamW step (decoupled decay) over all of `slots`; gradients are divided by `grad_scale` (float32,
@@ -71,9 +75,9 @@ pub(crate) fn fused_adamw(
     constants: AdamWStep,
     grad_scale: &Tensor,
 ) -> Result<()> {
-    match kernels_are_off() {
-        true => reference::fused_adamw(slots, step, constants, grad_scale),
-        false => native::fused_adamw(slots, step, constants, grad_scale),
+    match noted(!kernels_are_off()) {
+        true => native::fused_adamw(slots, step, constants, grad_scale),
+        false => reference::fused_adamw(slots, step, constants, grad_scale),
     }
 }
 
@@ -82,7 +86,7 @@ pub(crate) fn fused_adamw(
 /// # Errors
 /// What libtorch says.
 pub(crate) fn gelu(x: &Tensor) -> Result<Tensor> {
-    let ours = for_cpu_kernels(x) && known(x.kind());
+    let ours = noted(for_cpu_kernels(x) && known(x.kind()));
     if ours { native::gelu(x) } else { reference::gelu(x) }
 }
 
@@ -96,7 +100,7 @@ pub(crate) fn causal_attention(q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Ten
     // it.
     let pays = || Kernels::usable().any(|level| level == Kernels::Avx512) || Kernels::was_set();
     let fits = q.size().last().is_some_and(|d| d % ATTENTION_STEP == 0) && q.numel() > 0 && known(q.kind());
-    let ours = fits && for_cpu_kernels(q) && pays();
+    let ours = noted(fits && for_cpu_kernels(q) && pays());
     if ours { native::causal_attention(q, k, v) } else { reference::causal_attention(q, k, v) }
 }
 
@@ -105,7 +109,7 @@ pub(crate) fn causal_attention(q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Ten
 /// # Errors
 /// What libtorch says.
 pub(crate) fn sigma(x: &Tensor, eps: f64) -> Result<Tensor> {
-    let ours = for_cpu_kernels(x) && x.kind() == Kind::Float;
+    let ours = noted(for_cpu_kernels(x) && x.kind() == Kind::Float);
     if ours { native::sigma(x, eps) } else { reference::sigma(x, eps) }
 }
 
@@ -121,7 +125,7 @@ impl LinearNorm {
     /// # Errors
     /// What libtorch says.
     pub(crate) fn fold(&self, weight: &Tensor, to: &Tensor) -> Result<Tensor> {
-        let ours = for_matrix_kernels(weight) && for_matrix_kernels(to);
+        let ours = noted(for_matrix_kernels(weight) && for_matrix_kernels(to));
         if ours { native::fold(self, weight, to) } else { reference::fold(self, weight, to) }
     }
 
@@ -133,7 +137,7 @@ impl LinearNorm {
     /// What libtorch says.
     pub(crate) fn unfold(&self, grad: &Tensor, weight: &Tensor, bias_grad: &Tensor) -> Result<Tensor> {
         let ours = for_matrix_kernels(grad) && for_matrix_kernels(weight) && grad.kind() == weight.kind();
-        match ours {
+        match noted(ours) {
             true => native::unfold(self, grad, weight, bias_grad),
             false => reference::unfold(self, grad, weight, bias_grad),
         }
@@ -145,7 +149,7 @@ impl LinearNorm {
 pub(crate) fn fake_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, std: &Tensor, kind: Kind) -> Tensor {
     let one_per_row = std.numel() == 1 || std.size().last() == Some(&1);
     let fits = x.kind() == Kind::Float && known(kind) && one_per_row && x.numel() > 0;
-    match fits && for_cpu_kernels(x) {
+    match noted(fits && for_cpu_kernels(x)) {
         true => native::fake_norm(x, weight, bias, std, kind),
         false => reference::fake_norm(x, weight, bias, std, kind),
     }
@@ -161,7 +165,7 @@ pub(crate) fn residual_is_ours(x: &Tensor) -> bool {
 /// `x` + `branch`, both `[batch, pos, n]`, the one float32, the other float32 or bfloat16, and the outputs
 /// `fused` asks for, in one pass; differentiable. A GPU's kernel makes no fake LN of it.
 pub(crate) fn residual(x: &Tensor, branch: &Tensor, fused: &FusedOutputs) -> ResidualStream {
-    match residual_is_ours(x) {
+    match noted(residual_is_ours(x)) {
         true => native::residual(x, branch, fused),
         false => reference::residual(x, branch, fused),
     }
@@ -180,7 +184,7 @@ pub(crate) fn logits_to_gradient(
     coefficient: &Tensor,
 ) -> Result<Tensor> {
     check_logits(logits, vocab_size, targets)?;
-    match for_cpu_kernels(logits) || for_gpu_kernels(logits) {
+    match noted(for_cpu_kernels(logits) || for_gpu_kernels(logits)) {
         true => native::logits_to_gradient(logits, vocab_size, targets, coefficient),
         false => reference::logits_to_gradient(logits, vocab_size, targets, coefficient),
     }
@@ -201,10 +205,17 @@ pub(crate) fn token_stats(
     tokens: i64,
 ) -> Result<Tensor> {
     check_targets(targets, 0, vocab_size)?;
-    match for_cpu_kernels(last) || for_gpu_kernels(last) {
+    match noted(for_cpu_kernels(last) || for_gpu_kernels(last)) {
         true => native::token_stats(last, head, vocab_size, targets, tokens),
         false => reference::token_stats(last, head, vocab_size, targets, tokens),
     }
+}
+
+/// Whether a kernel computes; tests ask which way operations went.
+fn noted(ours: bool) -> bool {
+    #[cfg(test)]
+    tests::WAYS.with_borrow_mut(|ways| ways.push(ours));
+    ours
 }
 
 /// Whether kernels compute in it.
@@ -246,5 +257,59 @@ fn check_targets(targets: &Tensor, least: i64, vocab_size: i64) -> Result<()> {
             Err(Error::invalid(format!("token {id} is outside the vocabulary of {vocab_size} tokens")))
         }
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use tch::Device;
+
+    use super::*;
+
+    thread_local!(pub(super) static WAYS: RefCell<Vec<bool>> = const { RefCell::new(Vec::new()) });
+
+    /// Every operation once, with what each kernel takes.
+    fn all_of_them() -> Vec<bool> {
+        WAYS.take();
+        let ones = |size: &[i64]| Tensor::ones(size, (Kind::Float, Device::Cpu));
+        let matrix = ones(&[32, 32]);
+        drop(must(linear(&matrix, &matrix, &ones(&[32]), None)));
+        drop(must(product(&matrix, &matrix)));
+        must(add_product(&mut matrix.copy(), &matrix, &matrix));
+        let leaf = matrix.copy().set_requires_grad(true);
+        must(start_gathering(&leaf));
+        must(backward_from(&[(&(&leaf * 2.0), Some(&matrix))]));
+        let constants = AdamWStep { lr: 1e-3, betas: (0.9, 0.95), weight_decay: 0.0, eps: 1e-8 };
+        let slot: [Tensor; 4] = std::array::from_fn(|_| matrix.copy());
+        must(fused_adamw(&[slot.each_ref()], &Tensor::from(1.0f32), constants, &Tensor::from(1.0f32)));
+        drop(must(gelu(&matrix)));
+        let [q, k, v]: [Tensor; 3] = std::array::from_fn(|_| ones(&[1, 2, 8, 16]));
+        drop(must(causal_attention(&q, &k, &v)));
+        drop(must(sigma(&matrix, 1e-5)));
+        let ln = LinearNorm { gain: ones(&[32]), beta: ones(&[32]) };
+        drop(must(ln.fold(&matrix, &matrix.copy())));
+        drop(must(ln.unfold(&matrix.copy(), &matrix, &ones(&[32]))));
+        let x = ones(&[1, 8, 32]);
+        drop(fake_norm(&x, &ln.gain, &ln.beta, &Tensor::from(1.0f32), Kind::Float));
+        residual(&x, &x, &FusedOutputs::default());
+        let ids = Tensor::zeros([32], (Kind::Int64, Device::Cpu));
+        drop(must(logits_to_gradient(&mut matrix.copy(), 32, &ids, &Tensor::from(1.0f64))));
+        drop(must(token_stats(&matrix, &matrix, 32, &ids, 16)));
+        WAYS.take()
+    }
+
+    #[test]
+    fn kernels_compute_where_they_may_and_formulas_elsewhere() {
+        let levels = Kernels::usable().filter(|level| *level != Kernels::Plain);
+        for level in levels {
+            let _level = level.on_this_thread();
+            let ways = all_of_them();
+            assert!(ways.len() >= 15 && ways.iter().all(|ours| *ours), "{level:?}: {ways:?}");
+        }
+        let _plain = Kernels::Plain.on_this_thread();
+        let ways = all_of_them();
+        assert!(ways.len() >= 15 && !ways.contains(&true), "{ways:?}");
     }
 }

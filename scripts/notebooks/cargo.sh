@@ -12,7 +12,8 @@ if [ "${0##*/}" = rustup ]; then
     fi
     exec "$LNFREE_RUSTUP" "$@"
 fi
-if grep -qs '^ *lnfree *=' Cargo.toml && ! grep -qs '^name = "lnfree"' Cargo.lock; then
+# In evcxr's crate alone: a cell may run cargo elsewhere.
+if [ . -ef "${EVCXR_TMPDIR:-}" ] && grep -qs '^ *lnfree *=' Cargo.toml && ! grep -qs '^name = "lnfree"' Cargo.lock; then
     cp "$LNFREE_CARGO_LOCK" Cargo.lock
 fi
 exec "$LNFREE_CARGO" "$@"

@@ -147,6 +147,7 @@ impl fmt::Display for Provenance {
 /// # Errors
 /// If it cannot be read, or the place cannot be written; what was there before is untouched then.
 pub fn copy_prepared(token_file: &Path, out: &Path) -> Result<()> {
+    check_beside(out)?;
     let folder = out.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(folder).map_err(Error::io(folder))?;
     let mut source = File::open(token_file).map_err(Error::io(token_file))?;
@@ -154,6 +155,22 @@ pub fn copy_prepared(token_file: &Path, out: &Path) -> Result<()> {
         atomic::write_bytes(&beside(out), &json)?;
     }
     atomic::write_atomic(out, |copy| std::io::copy(&mut source, copy).map(drop).map_err(Error::io(out)))
+}
+
+/// # Errors
+/// If the JSON beside the token file `out` would take the place of a file that is not ours.
+pub(super) fn check_beside(out: &Path) -> Result<()> {
+    let json = beside(out);
+    match json.exists() && Provenance::of(out).is_none() {
+        true => Err(Error::file(
+            json,
+            format!(
+                "describes no token file, and would be replaced by what describes {}: choose another place",
+                out.display()
+            ),
+        )),
+        false => Ok(()),
+    }
 }
 
 /// The JSON beside a token file.

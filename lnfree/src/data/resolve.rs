@@ -8,7 +8,7 @@ use super::from_hub::from_hub;
 use super::names::{DatasetOptions, EMBEDDED, GPT2, HUB, NANO};
 use super::parts::holds_ids;
 use super::prepare::{Prepared, prepare};
-use super::prepared::{MadeWith, Provenance, Request, find, lock};
+use super::prepared::{MadeWith, Provenance, Request, check_beside, find, lock};
 use super::recipes::recipe;
 use super::scheme::ChunkScheme;
 use super::text::Meter;
@@ -135,8 +135,9 @@ fn local_text(name: &str, text: &Path, tokenizer: &str, block_size: usize) -> Re
 /// ([`Provenance`]); `tokenizer` is a folder, an embedded one's name or one on the hub.
 ///
 /// # Errors
-/// As [`prepare`], and if the tokenizer cannot be had.
+/// As [`prepare`], if the tokenizer cannot be had, and if a JSON beside `out` is somebody else's.
 pub fn prepare_text(text: &Path, tokenizer: &str, block_size: usize, out: &Path) -> Result<Prepared> {
+    check_beside(out)?;
     let loaded = Tokenizer::from_dir(hub::locate_tokenizer(tokenizer)?)?;
     let absolute = std::path::absolute(text).map_err(Error::io(text))?;
     let name = text.file_name().map_or("text".into(), |name| name.to_string_lossy());

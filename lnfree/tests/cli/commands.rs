@@ -195,6 +195,14 @@ fn data_is_prepared_and_described() {
     assert!(made.starts_with("text.arrow: 1 documents"), "{made}");
     let info = place.ok(&["data", "info", "text.arrow", "--tokenizer", tokenizer]);
     assert!(info.contains("Fellow citizens"), "{info}");
+    // A JSON that is not ours is not replaced, the source least of all.
+    std::fs::copy(place.path("text.txt"), place.path("mine.json")).unwrap();
+    for source in ["text.txt", "mine.json", "nano-owt"] {
+        let args = ["data", "prepare", source, "--tokenizer", tokenizer, "--out", "mine.arrow"];
+        place.fails(&args, &["mine.json", "choose another place"]);
+    }
+    assert_eq!(place.text("mine.json"), place.text("text.txt"));
+    assert!(!place.path("mine.arrow").exists());
     // What it was made of is known, the tokenizer too.
     for words in ["text.txt", "all documents as one stream", tokenizer, "made of      1 documents"] {
         assert!(info.contains(words), "{words}: {info}");

@@ -30,6 +30,15 @@ impl Config {
         require(!norm.init.is_empty(), "norm.init", "must be \"measure\" or the path of a std file")?;
         self.validate_counts()?;
         require(self.data.block_size >= 2, "data.block_size", "must be at least 2")?;
+        let (passages, random) = (self.data.repeated_passages, self.data.repeated_random);
+        for (key, share) in [("data.repeated_passages", passages), ("data.repeated_random", random)] {
+            require((0.0..=1.0).contains(&share), key, "must lie between 0 and 1")?;
+        }
+        require(
+            passages + random <= 1.0,
+            "data.repeated_random",
+            format!("and data.repeated_passages = {passages} make more than the whole data"),
+        )?;
         require(!self.data.train.is_empty(), "data.train", "names no data")?;
         require(self.eval.batch_size > 0, "eval.batch_size", "must be at least 1")?;
         require(self.eval.max_sequences > 0, "eval.max_sequences", "must be at least 1")

@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 
 use tch::{Device, Tensor};
 
-use super::{Batches, TokenFile};
+use super::{Batches, Repeats, TokenFile};
 use crate::base::device::{pin, send};
 use crate::{Error, Result};
 
@@ -59,6 +59,13 @@ impl Loader {
     /// As [`Batches::new`].
     pub fn new(file: impl Into<Arc<TokenFile>>, seed: u64, shuffle: bool, device: Device) -> Result<Self> {
         Ok(Self { batches: Batches::new(file, seed, shuffle)?, device, reader: None })
+    }
+
+    /// The same with a part of the sequences repeating something.
+    pub fn with_repeats(mut self, repeats: Repeats) -> Self {
+        self.reader.take().into_iter().for_each(Reader::stop);
+        self.batches = self.batches.clone().with_repeats(repeats);
+        self
     }
 
     /// The next `batch_size` sequences, int64 `[batch, pos]` on the device; see [`Batches::next_batch`].

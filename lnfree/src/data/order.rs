@@ -8,6 +8,7 @@ use rand_chacha::ChaCha8Rng;
 use tch::Tensor;
 
 use super::TokenFile;
+use super::repeats::Repeats;
 use crate::{Error, Result};
 
 /// Which sequence comes at which position of an endless run over a data set.
@@ -70,6 +71,8 @@ fn permutation(seed: u64, epoch: u64, n: usize) -> Vec<u32> {
 pub struct Batches {
     file: Arc<TokenFile>,
     order: DataOrder,
+    seed: u64,
+    repeats: Repeats,
     block_size: usize,
     position: u64,
     /// Ids of the batch in the making.
@@ -87,7 +90,12 @@ impl Batches {
             return Err(unequal(&file)?);
         };
         let order = DataOrder::new(seed, file.n_sequences(), shuffle)?;
-        Ok(Self { file, order, block_size, position: 0, ids: Vec::new() })
+        Ok(Self { file, order, seed, repeats: Repeats::NONE, block_size, position: 0, ids: Vec::new() })
+    }
+
+    /// The same with a part of the sequences repeating something.
+    pub fn with_repeats(self, repeats: Repeats) -> Self {
+        Self { repeats, ..self }
     }
 
     /// The next `batch_size` sequences as int64 `[batch, pos]` on the CPU. Batches run on into the next
@@ -98,8 +106,10 @@ impl Batches {
     pub fn next_batch(&mut self, batch_size: usize) -> Result<Tensor> {
         self.ids.clear();
         for i in 0..batch_size as u64 {
-            let index = self.order.index(self.position + i);
+            let (position, start) = (self.position + i, self.ids.len());
+            let index = self.order.index(position);
             self.file.append(index, &mut self.ids)?;
+            self.repeats.apply(self.seed, position, &mut self.ids[start..]);
         }
         let shape = [batch_size as i64, self.block_size as i64];
         let batch = Tensor::f_from_slice(&self.ids)?.f_view(shape)?;

@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::page::{self, escape};
+use maud::{DOCTYPE, Markup, PreEscaped, html};
+
+use super::page;
 use super::pairs::differences;
 use super::read::{read_eval, read_run};
 use super::sections;
@@ -26,27 +28,30 @@ pub fn write_html(runs: &[PathBuf], evals: &[PathBuf], out: &Path) -> Result<()>
     let mut read: Vec<RunMetrics> = runs.iter().map(read_run).collect::<Result<_>>()?;
     let rows: Vec<EvalRow> = evals.iter().map(read_eval).collect::<Result<_>>()?;
     name_apart(&mut read, runs);
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    let title = title(&read);
-    let mut body = format!("<p class=\"soft\">{}</p>\n", subtitle(&read, &rows, now));
-    body.push_str(&sections::what_was_run(&read));
-    body.push_str(&sections::results(&rows));
-    body.push_str(&sections::losses(&read));
-    body.push_str(&sections::stds(&read));
-    body.push_str(&sections::optimisation(&read));
     let (differences, notes) = differences(&rows);
-    body.push_str(&sections::evaluations(&rows, &differences, &notes));
-    body.push_str(&sections::configs(&read));
-    write_page(out, title, &body)
+    let body = html! {
+        p.soft { (subtitle(&read, &rows, now())) }
+        (sections::what_was_run(&read))
+        (sections::results(&rows))
+        (sections::losses(&read))
+        (sections::stds(&read))
+        (sections::optimisation(&read))
+        (sections::evaluations(&rows, &differences, &notes))
+        (sections::configs(&read))
+    };
+    write_page(out, title(&read), &body)
 }
 
 /// Writes a page with this title and body to `out`, whole or not at all, with all that it needs inside.
-pub(super) fn write_page(out: &Path, title: &str, body: &str) -> Result<()> {
+pub(super) fn write_page(out: &Path, title: &str, body: &Markup) -> Result<()> {
     if let Some(folder) = out.parent() {
         std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
     }
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    write_text(out, &document(title, body, now))
+    write_text(out, &format!("{}\n", document(title, body).into_string()))
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 /// Runs whose directories share a name get the parent's name too, and a number if that is not enough.
@@ -69,23 +74,33 @@ fn name_apart(runs: &mut [RunMetrics], dirs: &[PathBuf]) {
     }
 }
 
-fn document(title: &str, body: &str, now: u64) -> String {
-    let title = escape(title);
-    format!(
-        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <meta name=\"generator\" content=\"lnfree {version}\">\n<title>{title}</title>\n<style>\n{style}</style>\n\
-         {plotly}\n</head>\n<body>\n<main>\n\
-         <noscript><p class=\"warning\">The figures need JavaScript; the tables do not.</p></noscript>\n\
-         <h1>{title}</h1>\n{body}<footer>Written {time} by lnfree {version}. Figures drawn with plotly.js, \
-         which this file contains.</footer>\n\
-         </main>\n<script>\n{script}</script>\n</body>\n</html>\n",
-        version = env!("CARGO_PKG_VERSION"),
-        style = page::STYLE,
-        plotly = page::plotly_js(),
-        time = page::utc(now),
-        script = page::SCRIPT,
-    )
+fn document(title: &str, body: &Markup) -> Markup {
+    let version = env!("CARGO_PKG_VERSION");
+    html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="generator" content={ "lnfree " (version) };
+                title { (title) }
+                style { (PreEscaped(page::STYLE)) }
+                (PreEscaped(page::plotly_js()))
+            }
+            body {
+                main {
+                    noscript { p.warning { "The figures need JavaScript; the tables do not." } }
+                    h1 { (title) }
+                    (body)
+                    footer {
+                        "Written " (page::utc(now())) " by lnfree " (version)
+                        ". Figures drawn with plotly.js, which this file contains."
+                    }
+                }
+                script { (PreEscaped(page::SCRIPT)) }
+            }
+        }
+    }
 }
 
 fn title(runs: &[RunMetrics]) -> &'static str {
@@ -99,7 +114,7 @@ fn subtitle(runs: &[RunMetrics], rows: &[EvalRow], now: u64) -> String {
         runs.iter().map(|r| r.info.model.as_str()).filter(|m| !m.is_empty()).collect();
     models.dedup();
     if let [model] = models[..] {
-        parts.push(escape(model));
+        parts.push(model.to_string());
     }
     let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
     if !runs.is_empty() {

@@ -1,10 +1,11 @@
 //! The sections of the report page, each a piece of HTML, empty where there is nothing to show.
 
-use std::fmt::Write as _;
+use maud::{Markup, html};
 
-use super::details;
-use super::page::{escape, figure, thousands};
+use super::details::{self, section};
+use super::page::{figure, thousands};
 use super::table::results_table;
+use super::text;
 use crate::study::plot::Difference;
 use crate::study::plot::{self, EvalRow, RunMetrics, Step};
 
@@ -12,127 +13,138 @@ use crate::study::plot::{self, EvalRow, RunMetrics, Step};
 const LAST_STEPS: usize = 20;
 
 /// The results table, its figure, and the spread over tokens.
-pub fn results(rows: &[EvalRow]) -> String {
-    if rows.is_empty() {
-        return String::new();
-    }
-    format!(
-        "<section>\n<h2>Results</h2>\n<p class=\"note\">Mean cross-entropy in nats per token; below the line, \
-         differences of the rows above it.</p>\n<div class=\"scroll\">{}</div>\n\
-         <div class=\"scroll\"><div class=\"bars\" style=\"min-width: {}px; max-width: {}px\">{}</div></div>\n{}</section>\n",
-        results_table(rows).to_html(),
-        // Below this the bars' figures would overlap; and a few bars across a whole page look like walls.
-        100 + 24 * rows.len(),
-        (160 + 85 * rows.len()).max(480),
-        figure(
-            "results",
-            "Mean loss of each model on each data set, and gaps to the original",
-            &plot::results_bars(rows)
-        ),
-        spread(rows),
+pub fn results(rows: &[EvalRow]) -> Markup {
+    // Below the least width the bars' figures would overlap; and a few bars across a whole page look like walls.
+    let (least, most) = (100 + 24 * rows.len(), (160 + 85 * rows.len()).max(480));
+    let content = (!rows.is_empty()).then(|| {
+        let bars = plot::results_bars(rows);
+        html! {
+            div.scroll { (results_table(rows).markup()) }
+            div.scroll {
+                div.bars style={ "min-width: " (least) "px; max-width: " (most) "px" } {
+                    (figure("results", "Mean loss of each model on each data set, and gaps to the original", &bars))
+                }
+            }
+            (spread(rows))
+        }
+    });
+    section(
+        "Results",
+        "Mean cross-entropy in nats per token; below the line, differences of the rows above it.",
+        content,
     )
 }
 
 /// Median and ranges of every evaluation, folded.
-fn spread(rows: &[EvalRow]) -> String {
+fn spread(rows: &[EvalRow]) -> Markup {
     let mut percents: Vec<&str> = Vec::new();
     for (percent, _) in rows.iter().flat_map(|row| &row.ranges) {
         if !percents.contains(&percent.as_str()) {
             percents.push(percent);
         }
     }
-    let mut head = String::from("<th>model</th><th>data set</th><th>format</th>");
-    for name in ["tokens", "mean", "median"] {
-        let _ = write!(head, "<th class=\"number\">{name}</th>");
-    }
-    for percent in &percents {
-        let _ = write!(head, "<th class=\"number\">{} % of tokens</th>", escape(percent));
-    }
-    let mut body = String::new();
-    for (row, name) in rows.iter().zip(plot::distinct_names(rows)) {
-        let (name, dataset) = (escape(&name.to_string()), escape(row.dataset_name()));
-        let _ = write!(body, "<tr><td>{name}</td><td>{dataset}</td><td>{}</td>", escape(&row.format));
-        let tokens = row.n_tokens.map_or("–".into(), thousands);
-        for cell in [tokens, loss(row.mean), loss(row.median)] {
-            let _ = write!(body, "<td class=\"number\">{cell}</td>");
+    let range = |row: &EvalRow, percent: &str| {
+        let range = row.ranges.iter().find(|range| range.0 == percent);
+        range
+            .map_or("–".into(), |(_, [low, high])| format!("{} to {}", text::nats(*low), text::nats(*high)))
+    };
+    html! {
+        details {
+            summary { "Medians and ranges over tokens" }
+            div.scroll {
+                table {
+                    thead {
+                        tr {
+                            @for name in ["model", "data set", "format"] { th { (name) } }
+                            @for name in ["tokens", "mean", "median"] { th.number { (name) } }
+                            @for percent in &percents { th.number { (percent) " % of tokens" } }
+                        }
+                    }
+                    tbody {
+                        @for (row, name) in rows.iter().zip(plot::distinct_names(rows)) {
+                            tr {
+                                @for cell in [&name.to_string(), row.dataset_name(), &row.format] { td { (cell) } }
+                                td.number { (row.n_tokens.map_or("–".into(), thousands)) }
+                                @for value in [row.mean, row.median] { td.number { (text::nats(value)) } }
+                                @for percent in &percents { td.number { (range(row, percent)) } }
+                            }
+                        }
+                    }
+                }
+            }
         }
-        for percent in &percents {
-            let range = row.ranges.iter().find(|range| range.0 == *percent);
-            let cell =
-                range.map_or("–".into(), |(_, [low, high])| format!("{} to {}", loss(*low), loss(*high)));
-            let _ = write!(body, "<td class=\"number\">{cell}</td>");
-        }
-        body.push_str("</tr>\n");
     }
-    format!(
-        "<details><summary>Medians and ranges over tokens</summary>\n<div class=\"scroll\"><table>\n\
-         <thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody></table></div></details>\n"
-    )
 }
 
 /// All that evaluations say beyond their means.
-pub fn evaluations(rows: &[EvalRow], differences: &[Difference], notes: &[String]) -> String {
-    [
-        details::differences(differences, notes),
-        details::positions(rows),
-        details::quality(rows),
-        details::worst(rows),
-        details::machine(rows),
-    ]
-    .concat()
+pub fn evaluations(rows: &[EvalRow], differences: &[Difference], notes: &[String]) -> Markup {
+    html! {
+        (details::differences(differences, notes))
+        (details::positions(rows))
+        (details::quality(rows))
+        (details::worst(rows))
+        (details::machine(rows))
+    }
 }
 
 /// The loss figure.
-pub fn losses(runs: &[RunMetrics]) -> String {
-    if runs.is_empty() {
-        return String::new();
-    }
+pub fn losses(runs: &[RunMetrics]) -> Markup {
     let any = runs.iter().any(|run| !run.removals.is_empty());
-    let marks = if any {
-        " Shaded: from the first to the last removal of a kind; each line is one removal."
-    } else {
-        ""
+    let marks = match any {
+        true => " Shaded: from the first to the last removal of a kind; each line is one removal.",
+        false => "",
     };
-    format!(
-        "<section>\n<h2>Loss</h2>\n<p class=\"note\">Training cross-entropy, each step faintly and the mean of the \
-         last steps strongly; diamonds are evaluations.{marks}</p>\n{}\
-         </section>\n",
-        figure("loss", "Loss against optimizer step with removal events", &plot::loss_curve(runs)),
-    )
+    let content = (!runs.is_empty())
+        .then(|| figure("loss", "Loss against optimizer step with removal events", &plot::loss_curve(runs)));
+    let note = "Training cross-entropy, each step faintly and the mean of the last steps strongly; diamonds are \
+                evaluations.";
+    section("Loss", &format!("{note}{marks}"), content)
 }
 
 /// One line a run: what it was, how far it went, where its loss began and ended.
-pub fn what_was_run(runs: &[RunMetrics]) -> String {
-    if runs.is_empty() {
-        return String::new();
-    }
-    let mut out = String::from(
-        "<section>\n<h2>Runs</h2>\n<div class=\"scroll\"><table>\n<thead><tr><th>run</th><th>what</th><th>model</th>",
-    );
-    for name in ["steps", "removals", "first loss", "last loss", "last evaluation", "tokens/s"] {
-        let _ = write!(out, "<th class=\"number\">{name}</th>");
-    }
-    out.push_str("</tr></thead>\n<tbody>\n");
-    for run in runs {
-        let what = match run.info.mode.as_str() {
-            "without_ln" => "LN removal",
-            "with_ln" => "vanilla, LN kept",
-            "pretrain" => "pretraining",
-            other => other,
-        };
-        let _ = write!(out, "<tr><th scope=\"row\">{}</th>", escape(&run.name));
-        let _ = write!(out, "<td>{}</td><td>{}</td>", escape(what), escape(&run.info.model));
-        for cell in run_figures(run) {
-            let _ = write!(out, "<td class=\"number\">{cell}</td>");
+pub fn what_was_run(runs: &[RunMetrics]) -> Markup {
+    let numbers = ["steps", "removals", "first loss", "last loss", "last evaluation", "tokens/s"];
+    html! {
+        @if !runs.is_empty() {
+            section {
+                h2 { "Runs" }
+                div.scroll {
+                    table {
+                        thead {
+                            tr {
+                                @for name in ["run", "what", "model"] { th { (name) } }
+                                @for name in numbers { th.number { (name) } }
+                            }
+                        }
+                        tbody {
+                            @for run in runs {
+                                tr {
+                                    th scope="row" { (run.name) }
+                                    td { (what(&run.info.mode)) }
+                                    td { (run.info.model) }
+                                    @for cell in run_figures(run) { td.number { (cell) } }
+                                }
+                            }
+                        }
+                    }
+                }
+                p.note {
+                    "Training cross-entropy in nats per token; the last loss is the mean of the last " (LAST_STEPS)
+                    " steps."
+                }
+            }
         }
-        out.push_str("</tr>\n");
     }
-    let _ = writeln!(
-        out,
-        "</tbody></table></div>\n<p class=\"note\">Training cross-entropy in nats per token; the last loss is the mean \
-         of the last {LAST_STEPS} steps.</p>\n</section>"
-    );
-    out
+}
+
+/// A run's mode in words.
+fn what(mode: &str) -> &str {
+    match mode {
+        "without_ln" => "LN removal",
+        "with_ln" => "vanilla, LN kept",
+        "pretrain" => "pretraining",
+        other => other,
+    }
 }
 
 /// A time like `2025-01-31T14:05:09Z` to the minute; other texts as they are.
@@ -156,69 +168,62 @@ fn run_figures(run: &RunMetrics) -> [String; 6] {
     [
         span,
         thousands(run.removals.len() as u64),
-        steps.first().map_or("–".into(), |s| loss(s.cross_entropy())),
-        loss(last.iter().sum::<f64>() / last.len() as f64),
-        run.evals.last().map_or("–".into(), |(_, value)| loss(*value)),
+        steps.first().map_or("–".into(), |s| text::nats(s.cross_entropy())),
+        text::nats(last.iter().sum::<f64>() / last.len() as f64),
+        run.evals.last().map_or("–".into(), |(_, value)| text::nats(*value)),
         speed.get(speed.len() / 2).map_or("–".into(), |v| thousands(v.round() as u64)),
     ]
 }
 
 /// One figure of stds for each run that logged them.
-pub fn stds(runs: &[RunMetrics]) -> String {
-    let mut out = String::new();
-    for (i, run) in runs.iter().enumerate().filter(|(_, run)| !run.stds.is_empty()) {
-        let id = format!("stds-{i}");
-        let plot = plot::std_over_time(run);
-        let _ =
-            write!(out, "<h3>{}</h3>\n{}", escape(&run.name), figure(&id, "Average std of each LN", &plot));
-    }
-    if out.is_empty() {
-        return out;
-    }
-    format!(
-        "<section>\n<h2>Stds over time</h2>\n<p class=\"note\">Running average of the standard deviation σ that each \
-         LN divides by, one line per LN, coloured by layer. Marks show where an LN was removed.</p>\n{out}</section>\n"
+pub fn stds(runs: &[RunMetrics]) -> Markup {
+    let logged: Vec<&RunMetrics> = runs.iter().filter(|run| !run.stds.is_empty()).collect();
+    let content = (!logged.is_empty()).then(|| {
+        html! {
+            @for (i, run) in logged.iter().enumerate() {
+                h3 { (run.name) }
+                (figure(&format!("stds-{i}"), "Average std of each LN", &plot::std_over_time(run)))
+            }
+        }
+    });
+    section(
+        "Stds over time",
+        "Running average of the standard deviation σ that each LN divides by, one line per LN, coloured by layer. \
+         Marks show where an LN was removed.",
+        content,
     )
 }
 
 /// Gradient norm, learning rate, auxiliary loss.
-pub fn optimisation(runs: &[RunMetrics]) -> String {
-    if runs.is_empty() {
-        return String::new();
-    }
-    format!(
-        "<section>\n<h2>Optimisation</h2>\n<p class=\"note\">Gradient norm before clipping, learning rate, and the \
-         auxiliary loss where there is one.</p>\n{}</section>\n",
-        figure("optimisation", "Gradient norm and learning rate", &plot::optimisation(runs)),
+pub fn optimisation(runs: &[RunMetrics]) -> Markup {
+    let content = (!runs.is_empty())
+        .then(|| figure("optimisation", "Gradient norm and learning rate", &plot::optimisation(runs)));
+    section(
+        "Optimisation",
+        "Gradient norm before clipping, learning rate, and the auxiliary loss where there is one.",
+        content,
     )
 }
 
 /// The resolved config of each run, folded.
-pub fn configs(runs: &[RunMetrics]) -> String {
-    if runs.is_empty() {
-        return String::new();
-    }
-    let mut out =
-        String::from("<section>\n<h2>Configs</h2>\n<p class=\"note\">As resolved by each run.</p>\n");
-    for run in runs {
-        let started = minutes(&run.info.started);
+pub fn configs(runs: &[RunMetrics]) -> Markup {
+    let facts = |run: &RunMetrics| {
         let version = match run.info.lnfree.as_str() {
             "" => String::new(),
             version => format!("lnfree {version}"),
         };
-        let facts = [version.as_str(), run.info.device.as_str(), started.as_str()];
-        let facts: Vec<String> = facts.into_iter().filter(|fact| !fact.is_empty()).map(escape).collect();
-        let facts = facts.join(" · ");
-        let (name, config) = (escape(&run.name), escape(run.config.trim_end()));
-        let _ = writeln!(
-            out,
-            "<details><summary>{name} <span class=\"soft\">{facts}</span></summary>\n<pre>{config}</pre></details>"
-        );
-    }
-    out.push_str("</section>\n");
-    out
-}
-
-fn loss(value: f64) -> String {
-    if value.is_finite() { format!("{value:.4}") } else { "NaN".into() }
+        let facts = [version, run.info.device.clone(), minutes(&run.info.started)];
+        facts.into_iter().filter(|fact| !fact.is_empty()).collect::<Vec<_>>().join(" · ")
+    };
+    let content = (!runs.is_empty()).then(|| {
+        html! {
+            @for run in runs {
+                details {
+                    summary { (run.name) " " span.soft { (facts(run)) } }
+                    pre { (run.config.trim_end()) }
+                }
+            }
+        }
+    });
+    section("Configs", "As resolved by each run.", content)
 }

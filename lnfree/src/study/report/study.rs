@@ -3,13 +3,13 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
+use maud::{Markup, html};
 use serde::Serialize;
 
 use super::compare::Comparison;
 use super::details;
-use super::html;
+use super::html::write_page;
 use super::models::{Failure, StudyModel};
-use super::page::escape;
 use super::text;
 use super::{results_table, sections};
 use crate::Result;
@@ -94,50 +94,46 @@ impl Study {
     /// # Errors
     /// [`crate::Error::Io`] or [`crate::Error::File`] if `out` cannot be written.
     pub fn write_html(&self, out: &Path) -> Result<()> {
-        let mut body = String::from("<dl class=\"facts\">\n");
-        for (name, value) in &self.facts {
-            let _ = writeln!(body, "<dt>{}</dt><dd>{}</dd>", escape(name), escape(value));
-        }
-        body.push_str("</dl>\n");
-        body.push_str(&self.failed());
-        body.push_str(&sections::results(&self.evaluations));
-        body.push_str(&self.beside_published());
-        body.push_str(&sections::evaluations(&self.evaluations, &self.differences, &[]));
-        body.push_str(&details::models(&self.models));
-        html::write_page(out, &self.title, &body)
+        let body = html! {
+            dl.facts {
+                @for (name, value) in &self.facts { dt { (name) } dd { (value) } }
+            }
+            (self.failed())
+            (sections::results(&self.evaluations))
+            (self.beside_published())
+            (sections::evaluations(&self.evaluations, &self.differences, &[]))
+            (details::models(&self.models))
+        };
+        write_page(out, &self.title, &body)
     }
 
-    fn failed(&self) -> String {
-        if self.failures.is_empty() {
-            return String::new();
-        }
+    fn failed(&self) -> Markup {
         let row =
             |f: &Failure| vec![f.label.as_str().into(), f.dataset.as_str().into(), f.why.as_str().into()];
         let rows: Vec<_> = self.failures.iter().map(row).collect();
-        let table = details::table(&["model", "data set", "why"], 3, &rows);
-        format!(
-            "<section class=\"failed\">\n<h2>Failed</h2>\n<p class=\"warning\">These evaluations gave no result; they are \
-             in none of the tables below.</p>\n{table}</section>\n"
-        )
+        html! {
+            @if !rows.is_empty() {
+                section.failed {
+                    h2 { "Failed" }
+                    p.warning { "These evaluations gave no result; they are in none of the tables below." }
+                    (details::table(&["model", "data set", "why"], 3, &rows))
+                }
+            }
+        }
     }
 
-    fn beside_published(&self) -> String {
-        if self.comparisons.is_empty() {
-            return String::new();
-        }
+    fn beside_published(&self) -> Markup {
         let (head, rows) = text::comparisons(&self.comparisons, self.source);
-        let explained = self.verdicts_explained().replace('`', "");
-        let mut out = format!(
-            "<section>\n<h2>Beside {}</h2>\n<p class=\"note\">{}</p>\n{}",
-            escape(self.source),
-            escape(&explained),
-            details::table(&head, 2, &rows)
-        );
-        for note in &self.notes {
-            let _ = writeln!(out, "<p class=\"note\">{}</p>", escape(note));
+        html! {
+            @if !rows.is_empty() {
+                section {
+                    h2 { "Beside " (self.source) }
+                    p.note { (self.verdicts_explained().replace('`', "")) }
+                    (details::table(&head, 2, &rows))
+                    @for note in &self.notes { p.note { (note) } }
+                }
+            }
         }
-        out.push_str("</section>\n");
-        out
     }
 }
 

@@ -2,7 +2,9 @@
 
 use std::fmt::Write;
 
-use super::page::{escape, thousands};
+use maud::{Markup, html};
+
+use super::page::thousands;
 use crate::study::plot::{EvalRow, ModelName, Role, distinct_names};
 
 /// Mean losses of models (rows) on data sets (columns), with the gaps between them.
@@ -169,33 +171,41 @@ impl Table {
         out
     }
 
-    /// An HTML `<table>` with a caption, every text escaped.
+    /// An HTML `<table>`, notes below it.
     pub fn to_html(&self) -> String {
-        let mut out = String::from("<table class=\"results\">\n<thead><tr><th scope=\"col\">model</th>");
-        for column in &self.columns {
-            let tokens = column.n_tokens.map(|n| format!("<small>{} tokens</small>", thousands(n)));
-            let (name, tokens) = (escape(&column.dataset), tokens.unwrap_or_default());
-            let _ = write!(out, "<th scope=\"col\" class=\"number\">{name}{tokens}</th>");
-        }
-        out.push_str("</tr></thead>\n");
-        for family in self.rows.chunk_by(|a, b| a.group == b.group && a.is_gap == b.is_gap) {
-            let class = if family[0].is_gap { " class=\"gaps\"" } else { "" };
-            let _ = writeln!(out, "<tbody{class}>");
-            for row in family {
-                let _ = write!(out, "<tr><th scope=\"row\">{}</th>", escape(&row.label));
-                for value in &row.values {
-                    let text = figure(*value, row.is_gap).replace('-', "−");
-                    let _ = write!(out, "<td class=\"number\">{text}</td>");
+        self.markup().into_string()
+    }
+
+    pub(super) fn markup(&self) -> Markup {
+        let families = || self.rows.chunk_by(|a, b| a.group == b.group && a.is_gap == b.is_gap);
+        html! {
+            table.results {
+                thead {
+                    tr {
+                        th scope="col" { "model" }
+                        @for column in &self.columns {
+                            th.number scope="col" {
+                                (column.dataset)
+                                @if let Some(n) = column.n_tokens { small { (thousands(n)) " tokens" } }
+                            }
+                        }
+                    }
                 }
-                out.push_str("</tr>\n");
+                @for family in families() {
+                    tbody.gaps[family[0].is_gap] {
+                        @for row in family {
+                            tr {
+                                th scope="row" { (row.label) }
+                                @for value in &row.values {
+                                    td.number { (figure(*value, row.is_gap).replace('-', "−")) }
+                                }
+                            }
+                        }
+                    }
+                }
             }
-            out.push_str("</tbody>\n");
+            @for note in &self.notes { p.warning { (note) } }
         }
-        out.push_str("</table>\n");
-        for note in &self.notes {
-            let _ = writeln!(out, "<p class=\"warning\">{}</p>", escape(note));
-        }
-        out
     }
 }
 

@@ -11,7 +11,7 @@ use crate::base::device::share_cores;
 use crate::config::Mode;
 use crate::config::schedule::Schedule;
 use crate::config::{Config, TrainConfig};
-use crate::data::Loader;
+use crate::data::{Loader, Repeats};
 use crate::model::ln_state::LnState;
 use crate::model::{Gpt2, LoadedModel, Shape};
 use crate::train::StartOptions;
@@ -90,7 +90,8 @@ impl Trainer {
         if let Some(id) = config.model.eot_token_id {
             model.config.eos_token_ids = vec![id];
         }
-        let batches = Loader::new(start.tokens, config.train.seed, config.data.shuffle, start.device)?;
+        let batches = Loader::new(start.tokens, config.train.seed, config.data.shuffle, start.device)?
+            .with_repeats(repeats(&config, &model));
         if batches.block_size() != config.data.block_size {
             let (found, wanted) = (batches.block_size(), config.data.block_size);
             let message = format!("has sequences of {found} tokens, data.block_size is {wanted}");
@@ -139,6 +140,16 @@ fn micro_batch(config: &Config, mode: Mode, model: &Gpt2) -> usize {
         });
         fitting.unwrap_or(1) as usize
     })
+}
+
+/// The share of repeating sequences that the config asks for, in the model's tokens.
+fn repeats(config: &Config, model: &Gpt2) -> Repeats {
+    Repeats {
+        passages: config.data.repeated_passages,
+        random: config.data.repeated_random,
+        vocab_size: model.config.vocab_size,
+        eot: model.config.eos_token_ids.first().copied(),
+    }
 }
 
 fn adamw(train: &TrainConfig) -> AdamWConfig {

@@ -1,6 +1,7 @@
 //! What everything stands on: errors, files, devices, the terminal, the C++ library.
 
 pub mod atomic;
+pub(crate) mod caught;
 pub(crate) mod closest;
 pub mod console;
 pub mod device;

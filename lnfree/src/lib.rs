@@ -15,6 +15,7 @@
 //! | [`data`] | texts, tokenizers, token files, the order in which training sees them |
 //! | [`model`] | the forward with its LN sites, their state, folding, hooks, loading |
 //! | [`eval`] | losses on token data, standard deviations, generated text |
+//! | [`interp`] | what attention heads do |
 //! | [`train`] | optimizer steps, checkpoints, runs |
 //! | [`export`] | models without LN for other programs |
 //! | `study` | figures, reports, whole studies, benchmarks, what a user is told of a machine |
@@ -44,6 +45,7 @@ pub mod data;
 pub mod eval;
 pub mod export;
 pub mod hub;
+pub mod interp;
 pub mod model;
 mod ops;
 pub mod prelude;

@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// The layers, the lowest first, as `src/lib.rs` states them: each may need those before it.
-const LAYERS: [&str; 10] =
-    ["base", "config", "ops", "hub", "data", "model", "eval", "train", "export", "study"];
+const LAYERS: [&str; 11] =
+    ["base", "config", "ops", "hub", "data", "model", "eval", "interp", "train", "export", "study"];
 
 type Module = Vec<String>;
 

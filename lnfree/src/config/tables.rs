@@ -192,7 +192,7 @@ pub struct DataConfig {
     /// Whether the order of sequences is shuffled (from `train.seed`, anew every epoch) or that of the file.
     #[serde(default = "yes")]
     pub shuffle: bool,
-    /// Share of the training sequences in which a passage is written once more over a later part, 0 to 1.
+    /// Share of the training sequences that say their first tokens again and again, 0 to 1.
     #[serde(default)]
     pub repeated_passages: f64,
     /// Share of the training sequences that are random tokens said again and again, 0 to 1.

@@ -47,6 +47,7 @@ mod write;
 
 use std::path::Path;
 
+use crate::base::caught::caught;
 use crate::{Error, Result};
 
 pub use crate::base::data_dir;
@@ -70,31 +71,8 @@ pub use write::{Layout, Written, write_tokens};
 ///
 /// The parsers that this crate uses return errors for nearly all malformed input; this is for the rest of it.
 pub(crate) fn guarded<T>(path: &Path, parse: impl FnOnce() -> Result<T>) -> Result<T> {
-    match quietly(parse) {
-        Ok(result) => result,
-        Err(()) => Err(Error::file(path, "the file is damaged (its parser gave up)")),
-    }
-}
-
-/// `catch_unwind` whose panics leave nothing on the terminal.
-fn quietly<T>(parse: impl FnOnce() -> T) -> std::result::Result<T, ()> {
-    use std::cell::Cell;
-    use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
-    thread_local!(static QUIET: Cell<bool> = const { Cell::new(false) });
-    static HOOK: std::sync::Once = std::sync::Once::new();
-
-    HOOK.call_once(|| {
-        let previous = take_hook();
-        set_hook(Box::new(move |panic| {
-            if !QUIET.get() {
-                previous(panic);
-            }
-        }));
-    });
-    let outer = QUIET.replace(true);
-    let result = catch_unwind(AssertUnwindSafe(parse)).map_err(drop);
-    QUIET.set(outer);
-    result
+    caught(|_| true, parse)
+        .unwrap_or_else(|_| Err(Error::file(path, "the file is damaged (its parser gave up)")))
 }
 
 /// The files of a folder in name order; hidden ones are left out.

@@ -1,30 +1,30 @@
 //! Training sequences that say something twice: what induction heads are learnt from.
 
-use std::ops::Range;
-
+use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 /// The fewest tokens that are said twice.
-const SHORTEST: usize = 8;
+const SHORTEST: usize = 4;
 /// Keeps these random numbers apart from those of the order, which have the same seed.
 const PURPOSE: u64 = 0x5245_5045_4154_5321;
 
 /// Which part of the training sequences repeats, `data.repeated_passages` and `data.repeated_random`.
 ///
-/// Text of this size of vocabulary repeats itself too seldom for a small model to learn to copy. A *passage*
-/// is a stretch of the sequence that is written once more over a later part of it; a *random* sequence is
-/// uniformly random tokens, said again and again until it is full. Either stretch is 8 tokens to half a
-/// sequence long.
+/// Text of a small corpus repeats itself too seldom for a small model to learn to copy. A sequence that
+/// repeats is a stretch of tokens, said again and again until it is full; the stretch is 4 tokens to half a
+/// sequence long, short ones as often as long (the logarithm is uniform). Of a *passage* the stretch is the
+/// beginning of the sequence; of a *random* sequence it is, half of the time each, uniformly random tokens or
+/// the sequence's own in random order, frequent ones as frequent as in the text.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Repeats {
-    /// Share of the sequences with a repeated passage, 0 to 1.
+    /// Share of the sequences that are a passage of the data, repeated; 0 to 1.
     pub passages: f64,
-    /// Share of the sequences that are random tokens, 0 to 1.
+    /// Share of the sequences that are random tokens, repeated; 0 to 1.
     pub random: f64,
     /// Ids of random tokens lie below this.
     pub vocab_size: i64,
-    /// End-of-text: never among the random tokens, but every other random sequence begins with it.
+    /// End-of-text: never among the uniform tokens, but half of the random sequences begin with it.
     pub eot: Option<i64>,
 }
 
@@ -42,24 +42,21 @@ impl Repeats {
         random.set_stream(position);
         let drawn: f64 = random.random();
         if drawn < self.random {
-            self.fill_with_random(&mut random, ids);
-        } else if drawn < self.random + self.passages {
-            let (from, to) = two_places(&mut random, ids.len());
-            ids.copy_within(from, to);
-        }
-    }
-
-    fn fill_with_random(&self, random: &mut ChaCha8Rng, ids: &mut [i64]) {
-        let start = match self.eot {
-            Some(eot) if random.random() => {
-                ids[0] = eot;
-                1
+            let rest = match self.eot.filter(|_| random.random()) {
+                Some(eot) => {
+                    ids[0] = eot;
+                    &mut ids[1..]
+                }
+                None => ids,
+            };
+            let length = length(&mut random, rest.len());
+            match random.random() {
+                true => rest.shuffle(&mut random),
+                false => rest[..length].iter_mut().for_each(|id| *id = self.token(&mut random)),
             }
-            _ => 0,
-        };
-        let length = random.random_range(SHORTEST..=ids.len() / 2);
-        for i in start..ids.len() {
-            ids[i] = if i < start + length { self.token(random) } else { ids[i - length] };
+            say_again(rest, length);
+        } else if drawn < self.random + self.passages {
+            say_again(ids, length(&mut random, ids.len()));
         }
     }
 
@@ -73,12 +70,18 @@ impl Repeats {
     }
 }
 
-/// A stretch of `0..n`, and where one as long begins after it.
-fn two_places(random: &mut ChaCha8Rng, n: usize) -> (Range<usize>, usize) {
-    let length = random.random_range(SHORTEST..=n / 2);
-    let from = random.random_range(0..=n - 2 * length);
-    let to = random.random_range(from + length..=n - length);
-    (from..from + length, to)
+/// Fills a sequence with its first `length` tokens.
+fn say_again(ids: &mut [i64], length: usize) {
+    for i in length..ids.len() {
+        ids[i] = ids[i - length];
+    }
+}
+
+/// Tokens in a stretch that is said twice in `n`, its logarithm uniform.
+fn length(random: &mut ChaCha8Rng, n: usize) -> usize {
+    let (shortest, longest) = (SHORTEST as f64, (n / 2) as f64);
+    let drawn: f64 = random.random();
+    ((shortest * ((longest + 1.0) / shortest).powf(drawn)) as usize).clamp(SHORTEST, n / 2)
 }
 
 #[cfg(test)]
@@ -103,34 +106,39 @@ mod tests {
         ids
     }
 
-    #[test]
-    fn a_passage_is_written_once_more_and_the_rest_stays() {
-        for position in 0..200 {
-            let ids = at(repeats(1.0, 0.0), 3, position);
-            let moved: Vec<usize> = (0..N).filter(|&i| ids[i] != text()[i]).collect();
-            let (first, last) = (moved[0], *moved.last().unwrap());
-            let length = moved.len();
-            assert_eq!(last - first + 1, length, "one stretch");
-            assert!((SHORTEST..=N / 2).contains(&length));
-            let from = (ids[first] - 1000) as usize;
-            assert!(from + length <= first, "what is copied stands before its copy");
-            assert_eq!(ids[from..from + length], ids[first..first + length]);
-        }
+    fn period(ids: &[i64]) -> Option<usize> {
+        (1..=ids.len() / 2).find(|&p| ids[p..].iter().zip(ids).all(|(a, b)| a == b))
     }
 
     #[test]
-    fn random_tokens_are_said_until_the_sequence_is_full() {
-        let mut with_eot = 0;
-        for position in 0..200 {
+    fn a_passage_is_the_beginning_of_the_sequence_said_until_it_is_full() {
+        let mut lengths = Vec::new();
+        for position in 0..400 {
+            let ids = at(repeats(1.0, 0.0), 3, position);
+            let length = period(&ids).unwrap();
+            assert_eq!(ids[..length], text()[..length]);
+            lengths.push(length);
+        }
+        assert_eq!((lengths.iter().min(), lengths.iter().max()), (Some(&SHORTEST), Some(&(N / 2))));
+        // Half of the logarithm's range ends at 16 tokens.
+        let short = lengths.iter().filter(|&&length| length < 16).count();
+        assert!((160..240).contains(&short), "{short} of 400 are short");
+    }
+
+    #[test]
+    fn random_tokens_are_new_or_the_sequences_own() {
+        let (mut with_eot, mut own) = (0, 0);
+        for position in 0..400 {
             let ids = at(repeats(0.0, 1.0), 3, position);
             let start = usize::from(ids[0] == EOT);
             with_eot += start;
             let said = &ids[start..];
+            assert!(period(said).is_some(), "position {position}");
             assert!(said.iter().all(|&id| (0..EOT).contains(&id)));
-            let period = (SHORTEST..=N / 2).find(|&p| said[p..].iter().zip(said).all(|(a, b)| a == b));
-            assert!(period.is_some(), "position {position}");
+            own += usize::from(said.iter().all(|id| text().contains(id)));
         }
-        assert!((60..140).contains(&with_eot), "{with_eot} of 200 begin with end-of-text");
+        assert!((160..240).contains(&with_eot), "{with_eot} of 400 begin with end-of-text");
+        assert!((160..240).contains(&own), "{own} of 400 have the sequence's own tokens");
     }
 
     #[test]
@@ -139,7 +147,7 @@ mod tests {
         let kinds = |seed: u64| -> Vec<u8> {
             let kind = |position| match at(mixed, seed, position) {
                 ids if ids == text() => 0,
-                ids if ids.iter().all(|id| (1000..1000 + N as i64).contains(id)) => 1,
+                ids if ids[..SHORTEST] == text()[..SHORTEST] => 1,
                 _ => 2,
             };
             (0..2000).map(kind).collect()

@@ -7,6 +7,7 @@ mod generation;
 mod scaled;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
 
@@ -60,6 +61,16 @@ pub struct Proof {
     pub relative_rms: f64,
     /// Logits compared.
     pub n_logits: usize,
+}
+
+impl fmt::Display for Proof {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Proof { max_abs, relative_rms, n_logits } = self;
+        write!(
+            f,
+            "{n_logits} logits equal the checkpoint's: relative RMS difference {relative_rms:.1e}, largest {max_abs:.1e}"
+        )
+    }
 }
 
 /// What fake LNs divide by, one number per LN in the order of [`ln_names`].

@@ -6,12 +6,11 @@
 //! the rest. The target of the auxiliary loss is a mean of the whole batch too, which must be known before
 //! the first gradient: it takes one more forward.
 
-use std::cell::Cell;
-use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind, resume_unwind};
-use std::sync::Once;
+use std::panic::resume_unwind;
 
 use tch::Tensor;
 
+use crate::base::caught::{caught, text_of};
 use crate::base::error::is_lack_of_memory;
 use crate::model::hook::NoHook;
 use crate::model::ln_state::LnState;
@@ -91,30 +90,13 @@ pub fn smaller(batch_size: usize, micro_batch: usize) -> Option<usize> {
     (1..=micro_batch / 2).rev().find(|&n| batch_size.is_multiple_of(n))
 }
 
-thread_local! {
-    /// Whether a lack of memory on this thread is being dealt with.
-    static DEALT_WITH: Cell<bool> = const { Cell::new(false) };
-}
-
 /// Runs `work`; a lack of memory in it comes back as [`Error::OutOfMemory`], without a word on stderr,
 /// whether libtorch returned it as an error or ended an operation with it. Any other panic goes on.
 ///
 /// # Errors
 /// As `work`, and when memory does not suffice.
 pub fn catching_lack_of_memory<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
-    static QUIET: Once = Once::new();
-    QUIET.call_once(|| {
-        let before = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |panic: &PanicHookInfo| {
-            if !(DEALT_WITH.get() && is_lack_of_memory(&text_of(panic.payload()))) {
-                before(panic);
-            }
-        }));
-    });
-    DEALT_WITH.set(true);
-    let outcome = catch_unwind(AssertUnwindSafe(work));
-    DEALT_WITH.set(false);
-    match outcome {
+    match caught(|panic| is_lack_of_memory(&text_of(panic)), work) {
         Ok(Err(error)) if is_lack_of_memory(&error.to_string()) => Err(Error::OutOfMemory),
         Ok(outcome) => outcome,
         Err(panic) if is_lack_of_memory(&text_of(panic.as_ref())) => Err(Error::OutOfMemory),
@@ -122,13 +104,10 @@ pub fn catching_lack_of_memory<T>(work: impl FnOnce() -> Result<T>) -> Result<T>
     }
 }
 
-fn text_of(payload: &(dyn std::any::Any + Send)) -> String {
-    let text = payload.downcast_ref::<String>().cloned();
-    text.or_else(|| payload.downcast_ref::<&str>().map(ToString::to_string)).unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::panic::catch_unwind;
+
     use tch::{Device, Kind};
 
     use super::*;

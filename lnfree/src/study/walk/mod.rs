@@ -22,6 +22,7 @@ use crate::{Error, Result};
 mod points;
 mod results;
 mod stand_in;
+mod steps;
 #[cfg(test)]
 mod tests;
 

@@ -10,6 +10,7 @@ use crate::config::norm::RemovalKind;
 use crate::config::schedule::ScheduleConfig;
 use crate::eval::locate_model;
 use crate::model::Shape;
+use crate::study::plot::Figure;
 use crate::train::{Mode, start_or_resume};
 
 fn stand_in(size: &str) -> Walk {
@@ -141,4 +142,26 @@ fn evaluations_are_made_once() {
     assert_eq!(walk.evaluate().unwrap().len(), 3);
     assert_eq!(written("original"), before[0]);
     assert!(written("LN-free") > before[1]);
+}
+
+#[test]
+fn the_steps_of_a_walk_follow_from_each_other() {
+    let root = tempfile::tempdir().unwrap();
+    let mut walk = stand_in("gpt2-medium");
+    walk.folder = root.path().into();
+    walk.config.train.max_steps = 4;
+    walk.config.train.warmup_steps = 0;
+    walk.config.eval.max_sequences = 4;
+    // Everything goes before the run ends, so that it can be exported.
+    walk.config.schedule = Config::load("nano", &[]).unwrap().schedule.stretched(0.0, 0.0);
+    let said = |figure: Figure| figure.to_json();
+    for figure in [walk.train(), walk.stds_over_time(), walk.optimisation(), walk.stds_over_depth()] {
+        assert!(said(figure.unwrap()).contains("standing in for gpt2-medium"));
+    }
+    let proof = walk.export().unwrap();
+    assert!(proof.relative_rms < 1e-4 && proof.to_string().contains("relative RMS difference"), "{proof}");
+    let patterns = said(walk.attention("The people of the United States").unwrap());
+    assert!(patterns.contains("LN-free") && patterns.contains("original"));
+    let texts = said(walk.continuations(&["The people", "It was"]).unwrap());
+    assert!(texts.contains("The people") && texts.contains("It was") && texts.contains("LN-free"));
 }

@@ -238,3 +238,36 @@ fn inputs_that_do_not_fit_are_refused() {
     let flat = Tensor::zeros([8], (Kind::Int64, Device::Cpu));
     assert!(loaded.model.forward(&flat, &loaded.ln, Compute::default(), &mut NoHook).is_err());
 }
+
+/// A head that looks one position back needs one rotation for all positions.
+#[test]
+fn sinusoidal_positions_are_turned_by_a_step() {
+    let _turn = GENERATOR.lock().unwrap_or_else(|e| e.into_inner());
+    let mut model = Gpt2::init(Gpt2Config::new(1, 2, 8, 16, 32).unwrap(), 0, Device::Cpu).unwrap();
+    let before = model.wte.copy();
+    model.set_sinusoidal_positions(0.5);
+    assert_eq!(model.wte, before);
+    let at = |position: i64| Vec::<f64>::try_from(model.wpe.get(position).to_kind(Kind::Double)).unwrap();
+    // Angular frequencies 1, 1/√8, 1/8, …: 64 is four times the positions, over 4 pairs.
+    for (pair, turn) in [1.0, 64f64.powf(-0.25), 64f64.powf(-0.5), 64f64.powf(-0.75)].into_iter().enumerate()
+    {
+        let (sin, cos) = turn.sin_cos();
+        for position in 1..16 {
+            let (last, now) = (at(position - 1), at(position));
+            let (s, c) = (last[2 * pair], last[2 * pair + 1]);
+            assert!((now[2 * pair] - (s * cos + c * sin)).abs() < 1e-6);
+            assert!((now[2 * pair + 1] - (c * cos - s * sin)).abs() < 1e-6);
+            assert!((now[2 * pair].hypot(now[2 * pair + 1]) - 0.5).abs() < 1e-6);
+        }
+    }
+}
+
+#[test]
+fn new_weights_have_the_range_of_their_config() {
+    let _turn = GENERATOR.lock().unwrap_or_else(|e| e.into_inner());
+    let config = Gpt2Config { initializer_range: 0.08, ..Gpt2Config::new(2, 2, 64, 16, 512).unwrap() };
+    let model = Gpt2::init(config, 0, Device::Cpu).unwrap();
+    let std = |x: &Tensor| x.std(true).double_value(&[]);
+    assert!((std(&model.wte) - 0.08).abs() < 0.002);
+    assert!((std(&model.h[0].mlp.c_proj.weight) - 0.08 / 2.0).abs() < 0.002, "scaled by 1/sqrt(2 * n_layer)");
+}

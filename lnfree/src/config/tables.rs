@@ -22,6 +22,13 @@ pub struct ModelConfig {
     /// Tokens in the vocabulary; only for `pretrain`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vocab_size: Option<usize>,
+    /// Standard deviation of the new weights, 0.02 if unset; only for `pretrain`. GPT-2's own suits its
+    /// widths: a narrow model learns much faster from about 1/sqrt(n_embd).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub initializer_range: Option<f64>,
+    /// Amplitude of sinusoids that the position embedding begins as, random if unset; only for `pretrain`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sinusoidal_positions: Option<f64>,
     /// The end-of-text token, where the model's `config.json` does not say it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub eot_token_id: Option<i64>,

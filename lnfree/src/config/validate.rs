@@ -74,6 +74,12 @@ impl Config {
                 format!("{n_embd} is not a multiple of model.n_head = {n_head}"),
             )?;
         }
+        for (key, scale) in [
+            ("model.initializer_range", model.initializer_range),
+            ("model.sinusoidal_positions", model.sinusoidal_positions),
+        ] {
+            require(scale.is_none_or(|x| x > 0.0 && x <= 10.0), key, "must lie above 0 and at most at 10")?;
+        }
         require(model.eot_token_id.is_none_or(|id| id >= 0), "model.eot_token_id", "must not be negative")?;
         if let Some(positions) = model.block_size {
             require(

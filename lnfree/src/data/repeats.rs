@@ -42,19 +42,17 @@ impl Repeats {
         random.set_stream(position);
         let drawn: f64 = random.random();
         if drawn < self.random {
-            let rest = match self.eot.filter(|_| random.random()) {
-                Some(eot) => {
-                    ids[0] = eot;
-                    &mut ids[1..]
-                }
-                None => ids,
-            };
-            let length = length(&mut random, rest.len());
-            match random.random() {
-                true => rest.shuffle(&mut random),
-                false => rest[..length].iter_mut().for_each(|id| *id = self.token(&mut random)),
+            let eot = self.eot.filter(|_| random.random());
+            let start = usize::from(eot.is_some());
+            let length = length(&mut random, ids.len());
+            match random.random::<f64>() < 0.5 {
+                true => ids.shuffle(&mut random),
+                false => ids[start..start + length].fill_with(|| self.token(&mut random)),
             }
-            say_again(rest, length);
+            if let Some(eot) = eot {
+                ids[0] = eot;
+            }
+            say_again(&mut ids[start..], length);
         } else if drawn < self.random + self.passages {
             say_again(ids, length(&mut random, ids.len()));
         }
@@ -107,7 +105,7 @@ mod tests {
     }
 
     fn period(ids: &[i64]) -> Option<usize> {
-        (1..=ids.len() / 2).find(|&p| ids[p..].iter().zip(ids).all(|(a, b)| a == b))
+        (1..=ids.len().div_ceil(2)).find(|&p| ids[p..].iter().zip(ids).all(|(a, b)| a == b))
     }
 
     #[test]

@@ -75,14 +75,16 @@ impl Gpt2 {
         Ok(Gpt2 { config, wte, wpe, h, ln_f, lm_head })
     }
 
-    /// A new model: N(0, 0.02) weights, the projections into the residual stream scaled by 1/sqrt(2 ·
-    /// n_layer) (the GPT-2 paper), zero biases, LNs of one and zero. The same `seed` makes the same model.
+    /// A new model: N(0, `config.initializer_range`) weights, the projections into the residual stream scaled
+    /// by 1/sqrt(2 · n_layer) (the GPT-2 paper), zero biases, LNs of one and zero. The same `seed` makes the
+    /// same model.
     ///
     /// # Errors
     /// When `config` contradicts itself.
     pub fn init(config: Gpt2Config, seed: u64, device: Device) -> Result<Gpt2> {
         tch::manual_seed(seed as i64);
-        let residual_std = 0.02 / (2.0 * config.n_layer as f64).sqrt();
+        let std = config.initializer_range;
+        let residual_std = std / (2.0 * config.n_layer as f64).sqrt();
         let mut weights = Weights::new();
         for (name, shape) in expected(&config) {
             let is_ln = name.starts_with("ln_f") || name.contains(".ln_");
@@ -91,12 +93,29 @@ impl Gpt2 {
             } else if is_ln {
                 Tensor::ones(&shape, (Kind::Float, Device::Cpu))
             } else {
-                let std = if name.ends_with("c_proj.weight") { residual_std } else { 0.02 };
+                let std = if name.ends_with("c_proj.weight") { residual_std } else { std };
                 Tensor::randn(&shape, (Kind::Float, Device::Cpu)) * std
             };
             weights.insert(name, tensor);
         }
         Gpt2::from_weights(weights, config, Kind::Float, device)
+    }
+
+    /// Makes the position embedding sinusoids of this amplitude, sin and cos by turns, with angular
+    /// frequencies that fall geometrically from 1 to nearly 1/(4 · block_size) ("Attention Is All You Need",
+    /// with a shorter longest wave). A step by one position is then a rotation, which a head that looks at
+    /// the token before learns far sooner than from random vectors.
+    pub fn set_sinusoidal_positions(&mut self, amplitude: f64) {
+        let (n_positions, width) = (self.config.block_size, self.config.n_embd);
+        let longest = (4 * n_positions) as f64;
+        let wave = |position: i64, i: i64| {
+            let angle = position as f64 * longest.powf(-(2 * (i / 2)) as f64 / width as f64);
+            (amplitude * if i % 2 == 0 { angle.sin() } else { angle.cos() }) as f32
+        };
+        let values: Vec<f32> =
+            (0..n_positions).flat_map(|position| (0..width).map(move |i| wave(position, i))).collect();
+        let values = Tensor::from_slice(&values).view([n_positions, width]);
+        tch::no_grad(|| self.wpe.copy_(&values));
     }
 
     /// Every parameter with its Hugging Face name, in Hugging Face's order; the tensors share the model's

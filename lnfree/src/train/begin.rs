@@ -68,11 +68,13 @@ pub(super) fn pretrain_config(config: &Config) -> Result<Gpt2Config> {
             message: "is needed to make a model from scratch".into(),
         })
     };
-    Gpt2Config::new(
+    let shape = Gpt2Config::new(
         model.n_layer as i64,
         need(model.n_head, "n_head")?,
         need(model.n_embd, "n_embd")?,
         need(model.block_size, "block_size")?,
         need(model.vocab_size, "vocab_size")?,
-    )
+    )?;
+    let initializer_range = model.initializer_range.unwrap_or(shape.initializer_range);
+    Ok(Gpt2Config { initializer_range, ..shape })
 }

@@ -33,7 +33,10 @@ impl Trainer {
         let device = start.device;
         let (model, ln) = match start.mode {
             Mode::Pretrain => {
-                let model = Gpt2::init(pretrain_config(&config)?, config.train.seed, device)?;
+                let mut model = Gpt2::init(pretrain_config(&config)?, config.train.seed, device)?;
+                if let Some(amplitude) = config.model.sinusoidal_positions {
+                    model.set_sinusoidal_positions(amplitude);
+                }
                 check_fit(&config, &model, &start)?;
                 let ln = LnState::plain(model.h.len(), device);
                 (model, ln)

@@ -4,7 +4,6 @@
 //! cargo run --release --example heads -- nano
 //! ```
 
-use lnfree::interp::{HeadScores, RepeatedTokens};
 use lnfree::prelude::*;
 
 fn main() -> Result<()> {

@@ -38,6 +38,7 @@ pub use crate::eval::{
 };
 pub use crate::export::{CardFacts, ExportFormat, Proof, compare, export};
 pub use crate::hub::{PushOptions, locate_tokenizer, push};
+pub use crate::interp::{HeadScores, RepeatedTokens};
 pub use crate::model::hook::{Activation, Capture, Hook, NoHook, only, without_patterns};
 pub use crate::model::ln_state::LnState;
 pub use crate::model::{Compute, Gpt2, LoadOptions, LoadedModel, ModelFormat, Shape};

@@ -14,7 +14,7 @@ const LAST_STEPS: usize = 20;
 
 /// The results table, its figure, and the spread over tokens.
 pub fn results(rows: &[EvalRow]) -> Markup {
-    // Below the least width the bars' figures would overlap; and a few bars across a whole page look like walls.
+    // Below the least width the bars' figures would overlap; a few bars across a whole page look like walls.
     let (least, most) = (100 + 24 * rows.len(), (160 + 85 * rows.len()).max(480));
     let content = (!rows.is_empty()).then(|| {
         let bars = plot::results_bars(rows);

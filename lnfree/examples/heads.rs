@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cargo run --release --example heads -- nano
-//! cargo run --release --example heads -- nano heads.json     # and all scores, with the tokens, for others to compare
+//! cargo run --release --example heads -- nano heads.json    # with the tokens and all scores
 //! ```
 
 use lnfree::prelude::*;

@@ -5,43 +5,59 @@
 //! HF_ENDPOINT, HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_HUB_OFFLINE. What the cache has is used without asking
 //! the network.
 
+mod names;
+
+#[cfg(not(feature = "hub"))]
+mod absent;
+#[cfg(feature = "hub")]
 mod address;
+#[cfg(feature = "hub")]
 #[doc(hidden)]
 pub mod answers;
+#[cfg(feature = "hub")]
 mod cache;
+#[cfg(feature = "hub")]
 mod client;
+#[cfg(feature = "hub")]
 mod dataset;
+#[cfg(feature = "hub")]
 mod download;
+#[cfg(feature = "hub")]
 mod failure;
+#[cfg(feature = "hub")]
 mod fetch;
-mod names;
+#[cfg(feature = "hub")]
 mod progress;
+#[cfg(feature = "hub")]
 mod push;
+#[cfg(feature = "hub")]
 mod remote;
+#[cfg(feature = "hub")]
+mod repositories;
+#[cfg(feature = "hub")]
 mod settings;
 
 use std::path::{Path, PathBuf};
 
-use crate::base::console::say;
 use crate::base::data_dir;
-use crate::config::Gpt2Config;
 use crate::{Error, Result};
-use cache::{CONFIG, Has, RepoCache, TOKENIZER, WEIGHTS, Want};
-use client::Client;
-use download::persist;
-use failure::{Failure, Kind, one_line};
-use fetch::Fetch;
-use names::{EMBEDDED, RepoId};
+use names::EMBEDDED;
 
+#[cfg(not(feature = "hub"))]
+use absent::{model, tokenizer};
+#[cfg(feature = "hub")]
 pub(crate) use address::without_secrets;
+#[cfg(feature = "hub")]
 pub use dataset::DatasetRepo;
 pub(crate) use names::full_name;
-pub use push::{PushOptions, Pushed};
+#[cfg(feature = "hub")]
+pub use push::{PushOptions, Pushed, push};
+#[cfg(feature = "hub")]
 pub use remote::RemoteFile;
+#[cfg(feature = "hub")]
+pub use repositories::{Hub, dataset, model, tokenizer};
+#[cfg(feature = "hub")]
 pub use settings::{Settings, Token};
-
-/// Beside config and weights, what a model's repository may have.
-const GENERATION: &str = "generation_config.json";
 
 /// The folder of a model: a path as it is, a model in lnfree's `data/` (`nano`, `nano_vanilla200`,
 /// `nano_LNFree200`), or a repository of the hub, which is downloaded if the cache does not have it.
@@ -86,179 +102,4 @@ pub fn embedded_model(name: &str) -> Result<PathBuf> {
         true => Ok(data_dir()?.join(name)),
         false => Err(Error::invalid(format!("{name}: lnfree carries {}", EMBEDDED.join(", ")))),
     }
-}
-
-/// [`Hub::model`] with the settings of the environment.
-///
-/// # Errors
-/// As [`Settings::from_env`] and [`Hub::model`].
-pub fn model(name: &str) -> Result<PathBuf> {
-    Hub::new(Settings::from_env()?).model(name)
-}
-
-/// [`Hub::tokenizer`] with the settings of the environment.
-///
-/// # Errors
-/// As [`Settings::from_env`] and [`Hub::tokenizer`].
-pub fn tokenizer(name: &str) -> Result<PathBuf> {
-    Hub::new(Settings::from_env()?).tokenizer(name)
-}
-
-/// [`Hub::dataset`] with the settings of the environment.
-///
-/// # Errors
-/// As [`Settings::from_env`] and [`Hub::dataset`].
-pub fn dataset(name: &str) -> Result<DatasetRepo> {
-    Hub::new(Settings::from_env()?).dataset(name)
-}
-
-/// [`Hub::push`] with the settings of the environment.
-///
-/// # Errors
-/// As [`Settings::from_env`] and [`Hub::push`].
-pub fn push(folder: &Path, repo: &str, options: &PushOptions) -> Result<Pushed> {
-    Hub::new(Settings::from_env()?).push(folder, repo, options)
-}
-
-/// The Hugging Face hub or a mirror of it, and the cache of what came from there.
-#[derive(Debug, Clone)]
-pub struct Hub {
-    settings: Settings,
-}
-
-impl Hub {
-    /// A hub with these settings; nothing is asked yet.
-    pub fn new(settings: Settings) -> Hub {
-        Hub { settings }
-    }
-
-    /// The snapshot folder of a GPT-2 named `ORG/NAME`, `ORG/NAME@REVISION`, or shortly (`gpt2-xl`): config,
-    /// weights (safetensors if there are any, in one file or in shards, else `pytorch_model.bin`), and the
-    /// tokenizer if it has one.
-    ///
-    /// What the cache lacks is downloaded, an interrupted download is continued, and every file is checked
-    /// before it is used. A branch that is in the cache is not looked up again.
-    ///
-    /// # Errors
-    /// One line: not a name, no such repository, gated or private, no network, offline and not cached, not a
-    /// GPT-2, no weights, no room, or a file that arrives damaged.
-    pub fn model(&self, name: &str) -> Result<PathBuf> {
-        self.snapshot(name, Want::Model)
-    }
-
-    /// The snapshot folder of a repository, named as for [`Hub::model`], with its tokenizer.
-    ///
-    /// # Errors
-    /// As [`Hub::model`]; or it has no tokenizer.
-    pub fn tokenizer(&self, name: &str) -> Result<PathBuf> {
-        self.snapshot(name, Want::Tokenizer)
-    }
-
-    /// The data set repository named `ORG/NAME` or `ORG/NAME@REVISION`, at the commit that it stands for now;
-    /// none of its files is fetched. Offline, or without a network, at the commit that it stood for last,
-    /// with the files that the cache has.
-    ///
-    /// # Errors
-    /// One line: not a name, no such repository, gated or private, no network, or offline and not cached.
-    pub fn dataset(&self, name: &str) -> Result<DatasetRepo> {
-        DatasetRepo::find(&self.settings, RepoId::dataset(name)?)
-    }
-
-    fn snapshot(&self, name: &str, want: Want) -> Result<PathBuf> {
-        let id = RepoId::parse(name)?;
-        let found = id
-            .cached_as()
-            .iter()
-            .filter_map(|cached| {
-                RepoCache::new(&self.settings.cache, id.kind, cached, &id.revision).find(want)
-            })
-            .max_by_key(|(_, has)| *has);
-        match found {
-            Some((folder, Has::All)) => return Ok(folder),
-            Some((folder, Has::Enough)) if self.settings.offline => return Ok(folder),
-            _ if self.settings.offline => return Err(self.offline(&id)),
-            _ => {}
-        }
-        match (self.download(&id, want), found) {
-            (Ok(folder), _) => Ok(folder),
-            (Err(failure), Some((folder, Has::Enough))) if failure.kind != Kind::Final => {
-                say(&format!(
-                    "{}: using the cache, which has no tokenizer for it ({})",
-                    id.id, failure.message
-                ));
-                Ok(folder)
-            }
-            (Err(failure), _) => Err(failure.into()),
-        }
-    }
-
-    fn offline(&self, id: &RepoId) -> Error {
-        let at = if id.revision == "main" { String::new() } else { format!(" at {}", id.revision) };
-        Error::invalid(format!(
-            "model {}: no such file or folder here, and {}{at} is not (completely) in {}{}; HF_HUB_OFFLINE is set: unset it \
-             to download",
-            id.typed,
-            id.id,
-            self.settings.cache.display(),
-            id.hint()
-        ))
-    }
-
-    fn download(&self, id: &RepoId, want: Want) -> Result<PathBuf, Failure> {
-        let client = Client::new(&self.settings)?;
-        let info = persist(|_| client.info(id))?;
-        let files: Vec<&str> = info.siblings.iter().map(|s| s.rfilename.as_str()).collect();
-        let weights = check_files(id, &files, want)?;
-        let cache = RepoCache::new(&self.settings.cache, id.kind, &id.id, &info.sha);
-        let fetch = Fetch { client: &client, cache: &cache, id, commit: &info.sha };
-        let folder = cache.snapshot(&info.sha);
-        cache.create(&info.sha)?;
-        if let Some(weights) = weights {
-            fetch.all(&[CONFIG])?;
-            check_config(id, &folder)?;
-            fetch.small(&files, &TOKENIZER)?;
-            fetch.small(&files, &[GENERATION])?;
-            fetch.weights(weights, &files)?;
-        } else {
-            fetch.small(&files, &TOKENIZER)?;
-        }
-        RepoCache::new(&self.settings.cache, id.kind, &id.id, &id.revision).note_ref(&info.sha)?;
-        Ok(folder)
-    }
-}
-
-/// The file with the weights (none for a tokenizer), if the repository has all that is needed.
-fn check_files(id: &RepoId, files: &[&str], want: Want) -> Result<Option<&'static str>, Failure> {
-    let has = |name: &str| files.contains(&name);
-    let lacks = |what: &str| {
-        let shown =
-            files.iter().filter(|f| !f.starts_with('.')).take(8).map(|f| one_line(f)).collect::<Vec<_>>();
-        let more = if files.len() > 8 { format!(" … ({} files)", files.len()) } else { String::new() };
-        let there = if shown.is_empty() { "nothing".into() } else { shown.join(", ") };
-        Failure::new(Kind::Final, format!("{} has no {what}; it has {there}{more}", id.id))
-    };
-    if want == Want::Tokenizer {
-        let any = has("tokenizer.json") || (has("vocab.json") && has("merges.txt"));
-        return if any {
-            Ok(None)
-        } else {
-            Err(lacks("tokenizer (tokenizer.json, or vocab.json and merges.txt)"))
-        };
-    }
-    if !has(CONFIG) {
-        return Err(lacks("config.json, so it is no model that can be loaded"));
-    }
-    let weights = WEIGHTS.into_iter().find(|name| has(name));
-    weights.map(Some).ok_or_else(|| lacks(&format!("weights (none of {})", WEIGHTS.join(", "))))
-}
-
-/// Whether it is a GPT-2: known before gigabytes have come.
-fn check_config(id: &RepoId, folder: &Path) -> Result<(), Failure> {
-    Gpt2Config::read(folder).map(|_| ()).map_err(|error| {
-        let why = match error {
-            Error::File { message, .. } => message,
-            other => other.to_string(),
-        };
-        Failure::new(Kind::Final, format!("{}: its config.json {}", id.id, one_line(&why)))
-    })
 }

@@ -25,6 +25,7 @@
 //! | feature | what it brings | on by default |
 //! |---|---|---|
 //! | `kernels` | the C++ kernels of `native/`, for CPUs and CUDA; without it every operation is its reference in libtorch's own | yes |
+//! | `hub` | names on the Hugging Face hub: downloads, data sets, pushing | with `study` |
 //! | `study` | the layer of that name, with plotly | with `cli` |
 //! | `cli` | the program | yes |
 //!

@@ -37,7 +37,9 @@ pub use crate::eval::{
     EvalOptions, EvalRecord, Evaluation, Evaluator, PairedDifference, Summary, evaluate, mean_interval,
 };
 pub use crate::export::{CardFacts, ExportFormat, Proof, compare, export};
-pub use crate::hub::{PushOptions, locate_tokenizer, push};
+pub use crate::hub::locate_tokenizer;
+#[cfg(feature = "hub")]
+pub use crate::hub::{PushOptions, push};
 pub use crate::interp::{HeadScores, RepeatedTokens};
 pub use crate::model::hook::{Activation, Capture, Hook, NoHook, only, without_patterns};
 pub use crate::model::ln_state::LnState;

@@ -271,3 +271,15 @@ fn new_weights_have_the_range_of_their_config() {
     assert!((std(&model.wte) - 0.08).abs() < 0.002);
     assert!((std(&model.h[0].mlp.c_proj.weight) - 0.08 / 2.0).abs() < 0.002, "scaled by 1/sqrt(2 * n_layer)");
 }
+
+#[cfg(not(feature = "hub"))]
+#[test]
+fn without_the_hub_its_names_are_refused_and_what_lnfree_carries_is_there() {
+    let refused = lnfree::hub::locate_model("gpt2").unwrap_err().to_string();
+    assert!(refused.contains("gpt2") && refused.contains("the feature `hub`"), "{refused}");
+    let refused = lnfree::data::open_dataset("pile-10k", 128).unwrap_err().to_string();
+    assert!(refused.contains("pile-10k") && refused.contains("the feature `hub`"), "{refused}");
+    let nano = lnfree::hub::locate_model("nano").unwrap();
+    assert!(nano.join("model.safetensors").is_file());
+    assert_eq!(lnfree::data::open_dataset("nano-owt", 128).unwrap().block_size(), Some(128));
+}

@@ -10,6 +10,7 @@ mod arrow_rows;
 mod chunker;
 mod folder;
 mod for_model;
+#[cfg(feature = "hub")]
 mod from_hub;
 mod info;
 mod json_lines;
@@ -17,6 +18,7 @@ pub(crate) mod loader;
 mod long_line;
 mod names;
 pub mod numpy_rng;
+#[cfg(feature = "hub")]
 mod openwebtext;
 pub mod order;
 mod parquet_check;
@@ -28,9 +30,12 @@ mod plain_text;
 pub mod prepare;
 mod prepared;
 mod progress;
+#[cfg(feature = "hub")]
 mod recipes;
+#[cfg(feature = "hub")]
 mod remote_parquet;
 mod repeats;
+#[cfg(feature = "hub")]
 mod repository;
 mod resolve;
 mod rows;
@@ -56,6 +61,7 @@ pub use for_model::{GPT2_VOCAB, dataset_options};
 pub use info::{Info, info};
 pub use loader::Loader;
 pub use names::{DatasetOptions, Split};
+#[cfg(feature = "hub")]
 pub use openwebtext::{OWT_DOCUMENTS, owt_split};
 pub use order::{Batches, DataOrder};
 pub use prepare::{Prepared, prepare};

@@ -14,6 +14,7 @@ use parquet::file::reader::{ChunkReader, Length};
 
 use super::parquet_check::{check_pages, read_footer};
 use super::rows::{Row, columns_of, rows_of};
+use super::unpack::unreadable;
 use super::{first_line, guarded};
 use crate::hub::RemoteFile;
 use crate::{Error, Result};
@@ -170,14 +171,6 @@ impl ChunkReader for Window {
                 bytes.map(Bytes::from).map_err(|e| ParquetError::External(Box::new(e)))
             }
         }
-    }
-}
-
-/// The network's message names the file already.
-pub(super) fn unreadable(origin: &Path, error: std::io::Error) -> Error {
-    match error.to_string() {
-        said if said.contains(&*origin.to_string_lossy()) => Error::invalid(first_line(said)),
-        said => Error::file(origin, first_line(said)),
     }
 }
 

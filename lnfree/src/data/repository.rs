@@ -8,9 +8,9 @@ use super::arrow_rows::arrow_rows;
 use super::folder::{is_leftover, listed};
 use super::json_lines::json_rows;
 use super::plain_text::utf8;
-use super::remote_parquet::{RemoteParquet, unreadable};
+use super::remote_parquet::RemoteParquet;
 use super::rows::{Document, Row, Rows, flattened, read_ahead, stop_at_error};
-use super::unpack::unpacked;
+use super::unpack::{unpacked, unreadable};
 use crate::hub::DatasetRepo;
 use crate::{Error, Result};
 

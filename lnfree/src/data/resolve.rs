@@ -4,11 +4,13 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
+#[cfg(feature = "hub")]
 use super::from_hub::from_hub;
 use super::names::{DatasetOptions, EMBEDDED, GPT2, HUB, NANO};
 use super::parts::holds_ids;
 use super::prepare::{Prepared, prepare};
 use super::prepared::{MadeWith, Provenance, Request, check_beside, find, lock};
+#[cfg(feature = "hub")]
 use super::recipes::recipe;
 use super::scheme::ChunkScheme;
 use super::text::Meter;
@@ -75,6 +77,11 @@ fn find_or_make(name: &str, options: &DatasetOptions) -> Result<(PathBuf, TokenF
     if path.exists() {
         return local(path, options);
     }
+    on_the_hub(name, options)
+}
+
+#[cfg(feature = "hub")]
+fn on_the_hub(name: &str, options: &DatasetOptions) -> Result<(PathBuf, TokenFile)> {
     match recipe(name) {
         Some(recipe) => from_hub(name, &recipe, options),
         None => Err(Error::invalid(format!(
@@ -84,6 +91,16 @@ fn find_or_make(name: &str, options: &DatasetOptions) -> Result<(PathBuf, TokenF
             did_you_mean(name, EMBEDDED.iter().map(|(name, _)| *name).chain(HUB))
         ))),
     }
+}
+
+#[cfg(not(feature = "hub"))]
+fn on_the_hub(name: &str, _: &DatasetOptions) -> Result<(PathBuf, TokenFile)> {
+    let known = EMBEDDED.map(|(name, _)| name);
+    Err(Error::invalid(format!(
+        "{name}: no such file, and no such data set; this build of lnfree has no hub (the feature `hub`), and carries {}{}",
+        known.join(", "),
+        did_you_mean(name, known.iter().copied())
+    )))
 }
 
 /// A token file, or text: by name where that tells, else by what is in it.

@@ -5,11 +5,19 @@ use std::path::Path;
 
 use flate2::bufread::GzDecoder;
 
-use super::remote_parquet::unreadable;
-use crate::Result;
+use super::first_line;
+use crate::{Error, Result};
 
 /// The largest zstd window that is read, as a power of two: 256 MiB, which is held in memory.
 const WINDOW_LOG: u32 = 28;
+
+/// The network's message names the file already.
+pub(super) fn unreadable(origin: &Path, error: io::Error) -> Error {
+    match error.to_string() {
+        said if said.contains(&*origin.to_string_lossy()) => Error::invalid(first_line(said)),
+        said => Error::file(origin, first_line(said)),
+    }
+}
 
 /// A stream without its compression, which the end of its name tells.
 ///

@@ -6,9 +6,10 @@ use super::cache::{RepoCache, Want, shards};
 use super::client::{Client, Remote};
 use super::download::Download;
 use super::names::RepoId;
+use super::push;
 use super::remote::RemoteFile;
+use super::repositories::check_files;
 use super::settings::Settings;
-use super::{check_files, push};
 use crate::{Error, Result};
 
 /// The commit that is asked for.

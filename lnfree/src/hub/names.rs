@@ -1,7 +1,11 @@
 //! What people type for a model or a data set, and the repository it means.
 
+// Without the hub, names are told apart only to refuse them.
+#![cfg_attr(not(feature = "hub"), allow(dead_code))]
+
 use std::path::Path;
 
+#[cfg(feature = "hub")]
 use hf_hub::RepoType;
 
 use crate::base::closest::closest;
@@ -43,6 +47,7 @@ pub(super) enum RepoKind {
 
 impl RepoKind {
     /// hf-hub's word for it.
+    #[cfg(feature = "hub")]
     pub(super) fn repo_type(self) -> RepoType {
         match self {
             RepoKind::Model => RepoType::Model,

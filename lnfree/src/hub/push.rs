@@ -13,11 +13,12 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::Hub;
 use super::client::Client;
 use super::download::{persist, persist_with};
 use super::failure::{Failure, Kind, one_line};
 use super::names::RepoId;
+use super::repositories::Hub;
+use super::settings::Settings;
 use crate::{Error, Result};
 use files::{LocalFile, base64_of, files_of};
 use writer::Writer;
@@ -70,6 +71,14 @@ struct Modes {
 #[serde(rename_all = "camelCase")]
 struct Commit {
     commit_oid: String,
+}
+
+/// [`Hub::push`] with the settings of the environment.
+///
+/// # Errors
+/// As [`Settings::from_env`] and [`Hub::push`].
+pub fn push(folder: &Path, repo: &str, options: &PushOptions) -> Result<Pushed> {
+    Hub::new(Settings::from_env()?).push(folder, repo, options)
 }
 
 impl Hub {

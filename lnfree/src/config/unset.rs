@@ -1,12 +1,13 @@
 //! Keys that may be left out, and what they then mean.
 
 /// Key, and what it means that it is unset.
-pub const MAY_BE_UNSET: [(&str, &str); 18] = [
+pub const MAY_BE_UNSET: [(&str, &str); 19] = [
     ("model.n_head", "only for pretrain"),
     ("model.n_embd", "only for pretrain"),
     ("model.block_size", "only for pretrain"),
     ("model.vocab_size", "only for pretrain"),
     ("model.initializer_range", "0.02, GPT-2's; only for pretrain"),
+    ("model.embedding_range", "model.initializer_range; only for pretrain"),
     ("model.sinusoidal_positions", "a random position embedding; only for pretrain"),
     ("model.eot_token_id", "that of the model's config.json"),
     ("train.micro_batch_size", "as many sequences at a time as memory has room for"),

@@ -81,6 +81,7 @@ impl Config {
         }
         for (key, scale) in [
             ("model.initializer_range", model.initializer_range),
+            ("model.embedding_range", model.embedding_range),
             ("model.sinusoidal_positions", model.sinusoidal_positions),
         ] {
             require(scale.is_none_or(|x| x > 0.0 && x <= 10.0), key, "must lie above 0 and at most at 10")?;

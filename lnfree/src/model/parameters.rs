@@ -101,6 +101,16 @@ impl Gpt2 {
         Gpt2::from_weights(weights, config, Kind::Float, device)
     }
 
+    /// Multiplies the token and the position embedding: a small model whose matrices begin at 1/sqrt(n_embd)
+    /// wants its logits to begin small all the same.
+    pub fn scale_embeddings(&mut self, factor: f64) {
+        tch::no_grad(|| {
+            for embedding in [&mut self.wte, &mut self.wpe] {
+                let _ = embedding.g_mul_scalar_(factor);
+            }
+        });
+    }
+
     /// Makes the position embedding sinusoids of this amplitude, sin and cos by turns, with angular
     /// frequencies that fall geometrically from 1 to nearly 1/(4 · block_size) ("Attention Is All You Need",
     /// with a shorter longest wave). A step by one position is then the same rotation everywhere, all

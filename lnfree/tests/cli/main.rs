@@ -14,6 +14,7 @@ mod generate;
 mod new_crate;
 mod not_finite;
 mod outputs;
+mod pretrain;
 mod resume;
 mod run_directory;
 mod selftest;

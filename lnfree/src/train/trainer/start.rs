@@ -34,6 +34,9 @@ impl Trainer {
         let (model, ln) = match start.mode {
             Mode::Pretrain => {
                 let mut model = Gpt2::init(pretrain_config(&config)?, config.train.seed, device)?;
+                if let Some(range) = config.model.embedding_range {
+                    model.scale_embeddings(range / model.config.initializer_range);
+                }
                 if let Some(amplitude) = config.model.sinusoidal_positions {
                     model.set_sinusoidal_positions(amplitude);
                 }

@@ -101,8 +101,8 @@ impl Gpt2 {
         Gpt2::from_weights(weights, config, Kind::Float, device)
     }
 
-    /// Multiplies the token and the position embedding: a small model whose matrices begin at 1/sqrt(n_embd)
-    /// wants its logits to begin small all the same.
+    /// Multiplies the token and the position embedding, for a new model whose embeddings are to have another
+    /// range than its matrices.
     pub fn scale_embeddings(&mut self, factor: f64) {
         tch::no_grad(|| {
             for embedding in [&mut self.wte, &mut self.wpe] {

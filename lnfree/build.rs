@@ -10,6 +10,11 @@ fn main() {
     println!("cargo:rerun-if-changed=build");
     println!("cargo:rerun-if-changed=native");
     println!("cargo:rerun-if-changed={SYMBOLS}");
+    // The package goes without some of `data/`.
+    println!("cargo:rustc-check-cfg=cfg(whole_data)");
+    if OF_THE_REPOSITORY.iter().all(|file| Path::new(file).exists()) {
+        println!("cargo:rustc-cfg=whole_data");
+    }
     // Set by torch-sys to the folder it linked against. RUNPATH, so that LD_LIBRARY_PATH still wins.
     let Ok(lib) = std::env::var("DEP_TCH_LIBTORCH_LIB") else { return };
     // The folder itself and not a link to it: an installed program outlives the repository that it was built
@@ -21,6 +26,9 @@ fn main() {
         compile_native(Path::new(&lib));
     }
 }
+
+/// What `base/embedded.rs` takes in where it is there.
+const OF_THE_REPOSITORY: [&str; 2] = ["data/sotu-train.parquet", "data/nano_vanilla200"];
 
 /// What Rust calls of `native/`.
 const SYMBOLS: &str = "src/base/ffi/symbols.rs";

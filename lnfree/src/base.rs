@@ -14,6 +14,7 @@ pub mod output;
 pub(crate) mod places;
 
 pub use embedded::data_dir;
+pub(crate) use embedded::embedded_file;
 
 /// Lower-case hex digits.
 pub(crate) fn hex(bytes: &[u8]) -> String {

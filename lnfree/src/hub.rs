@@ -5,59 +5,23 @@
 //! HF_ENDPOINT, HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_HUB_OFFLINE. What the cache has is used without asking
 //! the network.
 
-mod names;
-
 #[cfg(not(feature = "hub"))]
 mod absent;
+mod names;
 #[cfg(feature = "hub")]
-mod address;
-#[cfg(feature = "hub")]
-#[doc(hidden)]
-pub mod answers;
-#[cfg(feature = "hub")]
-mod cache;
-#[cfg(feature = "hub")]
-mod client;
-#[cfg(feature = "hub")]
-mod dataset;
-#[cfg(feature = "hub")]
-mod download;
-#[cfg(feature = "hub")]
-mod failure;
-#[cfg(feature = "hub")]
-mod fetch;
-#[cfg(feature = "hub")]
-mod progress;
-#[cfg(feature = "hub")]
-mod push;
-#[cfg(feature = "hub")]
-mod remote;
-#[cfg(feature = "hub")]
-mod repositories;
-#[cfg(feature = "hub")]
-mod settings;
+mod online;
 
 use std::path::{Path, PathBuf};
 
-use crate::base::data_dir;
+use crate::base::embedded_file;
 use crate::{Error, Result};
 use names::EMBEDDED;
 
 #[cfg(not(feature = "hub"))]
 use absent::{model, tokenizer};
-#[cfg(feature = "hub")]
-pub(crate) use address::without_secrets;
-#[cfg(feature = "hub")]
-pub use dataset::DatasetRepo;
 pub(crate) use names::full_name;
 #[cfg(feature = "hub")]
-pub use push::{PushOptions, Pushed, push};
-#[cfg(feature = "hub")]
-pub use remote::RemoteFile;
-#[cfg(feature = "hub")]
-pub use repositories::{Hub, dataset, model, tokenizer};
-#[cfg(feature = "hub")]
-pub use settings::{Settings, Token};
+pub use online::*;
 
 /// The folder of a model: a path as it is, a model in lnfree's `data/` (`nano`, `nano_vanilla200`,
 /// `nano_LNFree200`), or a repository of the hub, which is downloaded if the cache does not have it.
@@ -99,7 +63,7 @@ fn locate(name_or_path: &str, on_the_hub: impl FnOnce(&str) -> Result<PathBuf>) 
 /// When there is none of this name, or it cannot be unpacked.
 pub fn embedded_model(name: &str) -> Result<PathBuf> {
     match EMBEDDED.contains(&name) {
-        true => Ok(data_dir()?.join(name)),
+        true => embedded_file(name),
         false => Err(Error::invalid(format!("{name}: lnfree carries {}", EMBEDDED.join(", ")))),
     }
 }

@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 
 use lnfree::config::{Config, MAY_BE_UNSET};
 
+#[path = "../examples/nano_record/tables.rs"]
+mod tables;
+
 /// The longest line of prose, in characters.
 const LONGEST: usize = 110;
 
@@ -196,5 +199,22 @@ fn every_key_of_a_config_is_in_the_book_with_its_default() {
         assert_eq!(default, "unset", "{key}");
         let refused = Config::parse(required, "test", &[format!("{key}=[[]]")]).unwrap_err().to_string();
         assert!(refused.contains(key.as_str()) && !refused.contains("unknown field"), "{refused}");
+    }
+}
+
+#[test]
+fn tables_of_the_nano_study_are_those_of_its_record() {
+    let read = |path: &str| std::fs::read_to_string(root().join(path)).unwrap();
+    let mut record: tables::Record = serde_json::from_str(&read("data/study.json")).unwrap();
+    for page in tables::PAGES {
+        let text = read(page);
+        assert_eq!(tables::with_table(page, &text, &record).as_ref(), Some(&text), "{page}: run nano_record");
+    }
+    // Another record makes other tables.
+    record.evaluations[0].mean += 1.0;
+    for page in tables::PAGES {
+        let text = read(page);
+        assert_ne!(tables::with_table(page, &text, &record).as_ref(), Some(&text), "{page}");
+        assert_eq!(tables::with_table(page, "no marks", &record), None);
     }
 }

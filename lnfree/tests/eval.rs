@@ -90,7 +90,7 @@ fn entropy_accuracy_and_confidence_are_those_of_the_distributions() {
 #[test]
 fn bfloat16_agrees_even_where_logits_are_far_from_zero() {
     let loaded = LoadedModel::load(&locate_model("nano").unwrap(), None, Kind::Float, Device::Cpu).unwrap();
-    let tokens = open_dataset("nano-owt", 128).unwrap();
+    let tokens = open_dataset("nano-addresses", 128).unwrap();
     let options = EvalOptions { max_sequences: 24, ..EvalOptions::default() };
     let exact = Summary::new(&run(&loaded.model, &loaded.ln, &tokens, options).losses).mean;
     let bf16 = EvalOptions { dtype: FloatType::Bfloat16, ..options };

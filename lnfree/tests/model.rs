@@ -294,5 +294,5 @@ fn without_the_hub_its_names_are_refused_and_what_lnfree_carries_is_there() {
     assert!(refused.contains("pile-10k") && refused.contains("the feature `hub`"), "{refused}");
     let nano = lnfree::hub::locate_model("nano").unwrap();
     assert!(nano.join("model.safetensors").is_file());
-    assert_eq!(lnfree::data::open_dataset("nano-owt", 128).unwrap().block_size(), Some(128));
+    assert_eq!(lnfree::data::open_dataset("nano-addresses", 128).unwrap().block_size(), Some(128));
 }

@@ -4,6 +4,12 @@ use std::collections::HashMap;
 
 use lnfree::prelude::*;
 
+#[path = "../examples/nano_record/scores.rs"]
+mod scores;
+#[allow(dead_code)]
+#[path = "../examples/nano_record/tables.rs"]
+mod tables;
+
 /// Cross-entropy of predicting every token from its frequency in the training text alone (add-one smoothed).
 fn unigram_loss(train: &TokenFile, test: &TokenFile, n: usize, vocab_size: f64) -> f64 {
     let mut counts: HashMap<i64, f64> = HashMap::new();
@@ -26,7 +32,8 @@ fn nano_is_a_language_model() {
     let tokenizer = Tokenizer::from_dir(&dir).unwrap();
     assert_eq!(tokenizer.vocab_size() as i64, nano.model.config.vocab_size);
     assert_eq!(Some(i64::from(tokenizer.eot_id())), nano.model.config.eot_token_id());
-    let (train, test) = (open_dataset("nano-train", 128).unwrap(), open_dataset("nano-owt", 128).unwrap());
+    let (train, test) =
+        (open_dataset("nano-train", 128).unwrap(), open_dataset("nano-addresses", 128).unwrap());
     let options = EvalOptions { batch_size: 32, max_sequences: 64, ..EvalOptions::default() };
     let losses = evaluate(&nano.model, &nano.ln, &test, options, |_| {}).unwrap();
     let mean = Summary::new(&losses.losses).mean;
@@ -43,4 +50,25 @@ fn nano_continues_with_words() {
     let options = SampleOptions { temperature: 0.0, max_new_tokens: 1, ..SampleOptions::default() };
     let next = generate(&nano.model, &nano.ln, &prompt, options, |_| true).unwrap();
     assert_eq!(tokenizer.decode(&next).unwrap(), " States");
+}
+
+/// Computed from the weights; `scripts/tests/heads_peer.py` does the same in plain PyTorch.
+#[test]
+fn what_heads_of_the_embedded_models_do_is_as_recorded() {
+    let study = lnfree::data::data_dir().unwrap().join("study.json");
+    let record: tables::Record = serde_json::from_slice(&std::fs::read(study).unwrap()).unwrap();
+    let computed = scores::of_embedded_models().unwrap();
+    assert_eq!(computed.len(), record.heads.len());
+    for (now, then) in computed.iter().zip(&record.heads) {
+        assert_eq!(now.label, then.label);
+        for (now, then) in [
+            (now.first, then.first),
+            (now.again, then.again),
+            (now.previous_token, then.previous_token),
+            (now.duplicate_token, then.duplicate_token),
+            (now.induction, then.induction),
+        ] {
+            assert!((now - then).abs() < 1e-3, "{computed:?} {:?}", record.heads);
+        }
+    }
 }

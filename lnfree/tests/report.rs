@@ -145,7 +145,7 @@ fn missing_and_empty_files_are_named() {
 #[test]
 fn evaluations_are_read_or_refused_by_key() {
     let root = tempfile::tempdir().unwrap();
-    let path = eval_file(root.path(), "vanilla", "nano-owt", 3.25);
+    let path = eval_file(root.path(), "vanilla", "nano-addresses", 3.25);
     let eval = read_eval(&path).unwrap();
     assert_eq!((eval.mean, eval.median, eval.n_tokens), (3.25, 1.5, Some(12345)));
     assert_eq!(eval.ranges, [("50".to_string(), [0.1, 4.0]), ("99.9".to_string(), [0.0, 43.0])]);
@@ -286,7 +286,7 @@ fn what_evaluations_say_beyond_means_is_on_the_page_escaped() {
     let root = tempfile::tempdir().unwrap();
     let mut files = Vec::new();
     for (label, mean) in [("original", 3.0), ("LN-free", 3.25)] {
-        let path = eval_file(root.path(), label, "nano-owt", mean);
+        let path = eval_file(root.path(), label, "nano-addresses", mean);
         let mut object: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
         object["mean_interval"] = json!([2.9, 3.1]);
         object["entropy"] = json!(2.75);

@@ -97,8 +97,8 @@ fn the_nano_study_ends_with_its_tables() {
     );
     assert_eq!(ended.stderr.lines().count(), 6, "a line for each evaluation: {}", ended.stderr);
     let labels: Vec<_> = place.means().into_iter().map(|row| (row.0, row.1)).collect();
-    let expected =
-        ["original", "vanilla", "LN-free"].map(|l| ["nano-owt", "nano-pile"].map(|d| (l.into(), d.into())));
+    let expected = ["original", "vanilla", "LN-free"]
+        .map(|l| ["nano-addresses", "nano-moby-dick"].map(|d| (l.into(), d.into())));
     assert_eq!(labels, expected.concat());
     let results = place.results();
     let differences = results["differences"].as_array().unwrap();
@@ -106,7 +106,7 @@ fn the_nano_study_ends_with_its_tables() {
     let means = place.means();
     let gap = differences
         .iter()
-        .find(|d| d["label"] == "LN-free − original" && d["dataset"] == "nano-pile")
+        .find(|d| d["label"] == "LN-free − original" && d["dataset"] == "nano-moby-dick")
         .unwrap();
     assert!((gap["mean"].as_f64().unwrap() - (means[5].2 - means[1].2)).abs() < 1e-9, "{gap}");
     let markdown = std::fs::read_to_string(place.out().join("results.md")).unwrap();
@@ -132,9 +132,9 @@ fn the_nano_study_ends_with_its_tables() {
 fn the_embedded_models_are_those_of_the_readme() {
     let place = Place::new();
     // All of the smaller data set, against the figures that the README has to four decimals.
-    let ended = place.ok(&["--suite", "nano", "--datasets", "nano-owt", "--tolerance", "0.0001"]);
+    let ended = place.ok(&["--suite", "nano", "--datasets", "nano-addresses", "--tolerance", "0.0001"]);
     assert!(ended.stdout.contains("3 reproduced"), "{}", ended.stdout);
-    let strict = place.ok(&["--suite", "nano", "--datasets", "nano-owt", "--tolerance", "0"]);
+    let strict = place.ok(&["--suite", "nano", "--datasets", "nano-addresses", "--tolerance", "0"]);
     assert!(strict.stdout.contains("evaluations: 0 to do"), "the tolerance is no setting: {}", strict.stdout);
 }
 
@@ -185,7 +185,7 @@ fn a_signal_stops_the_evaluation_and_keeps_what_is_finished() {
     for (signal, code) in [(libc::SIGINT, 130), (libc::SIGTERM, 143)] {
         let place = Place::new();
         // Long enough not to end before it is told to.
-        let args = ["--suite", "nano", "--datasets", "nano-pile", "--batch-size", "1"];
+        let args = ["--suite", "nano", "--datasets", "nano-moby-dick", "--batch-size", "1"];
         let mut command = place.command(&args);
         let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         while !place.out().join("suite.json").exists() {
@@ -202,15 +202,24 @@ fn a_signal_stops_the_evaluation_and_keeps_what_is_finished() {
 }
 
 #[test]
+fn data_sets_may_be_called_by_the_names_that_they_had() {
+    let place = Place::new();
+    place.ok(&["--suite", "nano", "--limit", "2", "--models", "nano", "--datasets", "nano-owt,NANO-PILE"]);
+    let names: Vec<_> = place.means().into_iter().map(|row| row.1).collect();
+    assert_eq!(names, ["nano-addresses", "nano-moby-dick"]);
+}
+
+#[test]
 fn a_model_that_is_missing_costs_only_itself() {
     let place = Place::new();
-    let args = [&SMALL[..], &["--datasets", "nano-owt", "--add", "ghost=nobody/no-such-model"]].concat();
+    let args =
+        [&SMALL[..], &["--datasets", "nano-addresses", "--add", "ghost=nobody/no-such-model"]].concat();
     let ended = place.run(&args);
     assert_eq!(ended.code, Some(1), "{}", ended.stderr);
     assert!(ended.stderr.lines().last().unwrap().contains("1 of 4 evaluations failed"), "{}", ended.stderr);
     let results = place.results();
     let failure = &results["failures"][0];
-    assert_eq!((&failure["label"], &failure["dataset"]), (&"ghost".into(), &"nano-owt".into()));
+    assert_eq!((&failure["label"], &failure["dataset"]), (&"ghost".into(), &"nano-addresses".into()));
     assert!(failure["why"].as_str().unwrap().contains("nobody/no-such-model"), "{failure}");
     assert_eq!(place.means().len(), 3);
     let page = std::fs::read_to_string(place.out().join("results.html")).unwrap();
@@ -269,9 +278,9 @@ fn what_is_not_known_is_refused_with_what_there_is() {
 #[test]
 fn one_folder_holds_one_studys_settings() {
     let place = Place::new();
-    let first = ["--suite", "nano", "--limit", "2", "--models", "nano", "--datasets", "nano-owt"];
+    let first = ["--suite", "nano", "--limit", "2", "--models", "nano", "--datasets", "nano-addresses"];
     place.ok(&first);
-    let other = ["--suite", "nano", "--limit", "3", "--models", "nano", "--datasets", "nano-owt"];
+    let other = ["--suite", "nano", "--limit", "3", "--models", "nano", "--datasets", "nano-addresses"];
     place.refuses(&other, &["--limit 2", "--limit 3", "--fresh", "--out"]);
     place.refuses(&[&other[..], &["--dry-run"]].concat(), &["--limit 2"]);
     // A file of the user's stays, whatever is thrown away.
@@ -294,7 +303,7 @@ fn a_result_older_than_its_model_or_damaged_is_made_again() {
     }
     let add = format!("mine={}", model.display());
     let args =
-        ["--suite", "nano", "--limit", "2", "--models", "nano", "--datasets", "nano-owt", "--add", &add];
+        ["--suite", "nano", "--limit", "2", "--models", "nano", "--datasets=nano-addresses", "--add", &add];
     place.ok(&args);
     let means = place.means();
     assert_eq!((means[1].0.as_str(), means[0].2), ("mine", means[1].2));
@@ -303,7 +312,7 @@ fn a_result_older_than_its_model_or_damaged_is_made_again() {
     std::fs::copy(vanilla.join("model.safetensors"), model.join("model.safetensors")).unwrap();
     assert!(place.ok(&args).stdout.contains("evaluations: 1 to do, 1 finished"));
     assert_ne!(place.means()[1].2, means[1].2);
-    let file = place.out().join("original--nano-owt.json");
+    let file = place.out().join("original--nano-addresses.json");
     let whole = std::fs::read(&file).unwrap();
     std::fs::write(&file, &whole[..whole.len() / 2]).unwrap();
     assert!(place.ok(&args).stdout.contains("evaluations: 1 to do, 1 finished"));
@@ -321,7 +330,7 @@ fn figures_of_another_step_are_not_claimed() {
     lnfree::train::start_or_resume(&config, lnfree::train::Mode::WithLn, &run, cpu).unwrap();
     let add = format!("vanilla={}", run.display());
     let args =
-        ["--suite", "nano", "--limit", "2", "--models", "nano", "--datasets", "nano-owt", "--add", &add];
+        ["--suite", "nano", "--limit", "2", "--models", "nano", "--datasets=nano-addresses", "--add", &add];
     let said = "vanilla is not held against the published figures: it is of step 2, they are of step 200.";
     let ended = place.ok(&args);
     assert!(ended.stdout.contains(said) && ended.stdout.contains("1 of another step"), "{}", ended.stdout);

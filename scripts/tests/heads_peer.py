@@ -3,7 +3,8 @@
     cargo run --release --example heads -- data/nano heads.json
     python scripts/tests/heads_peer.py data/nano heads.json
 
-Needs torch and safetensors. A GPT-2 with its LayerNorms; the patterns are computed here, by nobody's hooks.
+Needs torch and safetensors. A GPT-2 with its LayerNorms, or a folded one without any (data/nano_LNFree200); the
+patterns are computed here, by nobody's hooks.
 """
 
 import json
@@ -25,6 +26,8 @@ def forward(weights, config, ids):
     d_head = config["n_embd"] // config["n_head"]
 
     def norm(x, name):
+        if config.get("lnfree_format") == "folded":
+            return x
         return F.layer_norm(x, x.shape[-1:], w[name + ".weight"], w[name + ".bias"], config["layer_norm_epsilon"])
 
     def linear(x, name):
@@ -40,7 +43,7 @@ def forward(weights, config, ids):
         patterns.append(pattern)
         x = x + linear((pattern @ v).transpose(1, 2).flatten(2), f"h.{layer}.attn.c_proj")
         x = x + linear(F.gelu(linear(norm(x, f"h.{layer}.ln_2"), f"h.{layer}.mlp.c_fc"), approximate="tanh"), f"h.{layer}.mlp.c_proj")
-    return norm(x, "ln_f") @ w["wte.weight"].T, patterns
+    return norm(x, "ln_f") @ w.get("lm_head.weight", w["wte.weight"]).T, patterns
 
 
 def main(folder, file):

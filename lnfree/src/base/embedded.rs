@@ -10,14 +10,14 @@ use super::atomic::write_dir_atomic;
 use super::places::{cache_folder, repository};
 use crate::{Error, Result};
 
+/// Name within the folder, and content.
+type File = (&'static str, &'static [u8]);
+
 macro_rules! files {
-    ($($name:literal),* $(,)?) => {
-        /// Name within the folder, and content.
-        static FILES: &[(&str, &[u8])] = &[$(($name, include_bytes!(concat!("../../data/", $name)))),*];
-    };
+    ($($name:literal),* $(,)?) => { &[$(($name, include_bytes!(concat!("../../data/", $name)))),*] };
 }
 
-files![
+static FILES: &[File] = files![
     "README.md",
     "moby-dick.parquet",
     "nano/config.json",
@@ -29,11 +29,20 @@ files![
     "nano/vocab.json",
     "nano_LNFree200/config.json",
     "nano_LNFree200/model.safetensors",
-    "nano_vanilla200/config.json",
-    "nano_vanilla200/model.safetensors",
-    "sotu-train.parquet",
     "sotu-val.parquet",
+    "study.json",
 ];
+
+/// What the package goes without, to stay small; the build script looks whether it is there.
+#[cfg(whole_data)]
+static FILES_OF_THE_REPOSITORY: &[File] =
+    files!["nano_vanilla200/config.json", "nano_vanilla200/model.safetensors", "sotu-train.parquet",];
+#[cfg(not(whole_data))]
+static FILES_OF_THE_REPOSITORY: &[File] = &[];
+
+fn files() -> impl Iterator<Item = &'static File> {
+    FILES.iter().chain(FILES_OF_THE_REPOSITORY)
+}
 
 /// The folder with the embedded model and texts: that of the repository that one is in, or that the program
 /// was built in; else one in `~/.cache/lnfree`, which is written when it is first needed.
@@ -50,16 +59,31 @@ pub fn data_dir() -> Result<PathBuf> {
     unpacked(&cache)
 }
 
+/// A file of that folder, or a folder in it.
+///
+/// # Errors
+/// As [`data_dir`], and if this build was made of the package and goes without it.
+pub(crate) fn embedded_file(name: &str) -> Result<PathBuf> {
+    let path = data_dir()?.join(name);
+    match path.exists() {
+        true => Ok(path),
+        false => Err(Error::file(
+            &path,
+            "is not there; the package of this crate goes without it, a clone of lnfree's repository has it",
+        )),
+    }
+}
+
 /// The files in a folder of `cache`, whose name tells what is in them.
 fn unpacked(cache: &Path) -> Result<PathBuf> {
     let folder = cache.join(format!("data-{}", &digest()[..16]));
-    let whole = |(name, bytes): &(&str, &[u8])| {
+    let whole = |(name, bytes): &File| {
         std::fs::metadata(folder.join(name)).is_ok_and(|file| file.len() == bytes.len() as u64)
     };
-    if !FILES.iter().all(whole) {
+    if !files().all(whole) {
         std::fs::create_dir_all(cache).map_err(Error::io(cache))?;
         write_dir_atomic(&folder, |folder| {
-            FILES.iter().try_for_each(|(name, bytes)| {
+            files().try_for_each(|(name, bytes)| {
                 let path = folder.join(name);
                 let parent = path.parent().unwrap_or(folder);
                 std::fs::create_dir_all(parent).map_err(Error::io(parent))?;
@@ -75,7 +99,7 @@ fn digest() -> &'static str {
     static DIGEST: OnceLock<String> = OnceLock::new();
     DIGEST.get_or_init(|| {
         let mut digest = Sha256::new();
-        for (name, bytes) in FILES {
+        for (name, bytes) in files() {
             digest.update(name);
             digest.update(bytes);
         }
@@ -109,7 +133,7 @@ mod tests {
                 n_files += 1;
             }
         }
-        assert_eq!(n_files, FILES.len());
+        assert_eq!(n_files, files().count());
         // Half a file, as a full disk leaves it.
         std::fs::write(folder.join(FILES[0].0), "half").unwrap();
         assert_eq!(unpacked(cache.path()).unwrap(), folder);

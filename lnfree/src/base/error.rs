@@ -1,12 +1,13 @@
 //! One error type: every message is a single line that names the file, key or value and what to do.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 /// What every fallible function of this crate returns.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Everything that can go wrong, worded for the person who has to act on it.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The operating system refused something about a file.
@@ -94,6 +95,13 @@ pub enum Error {
     Torch(String),
 }
 
+/// The same line: a `main` that returns an error, and `unwrap` in a notebook, show it by its `Debug`.
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
 impl Error {
     /// An [`Error::Io`] about `path`, shaped for `map_err`.
     pub fn io(path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Error {
@@ -102,12 +110,12 @@ impl Error {
     }
 
     /// An [`Error::File`] about `path`.
-    pub fn file(path: impl AsRef<Path>, message: impl std::fmt::Display) -> Error {
+    pub fn file(path: impl AsRef<Path>, message: impl fmt::Display) -> Error {
         Error::File { path: path.as_ref().to_path_buf(), message: one_line(message) }
     }
 
     /// An [`Error::Invalid`].
-    pub fn invalid(message: impl std::fmt::Display) -> Error {
+    pub fn invalid(message: impl fmt::Display) -> Error {
         Error::Invalid(one_line(message))
     }
 }
@@ -116,12 +124,12 @@ impl Error {
 const LONGEST: usize = 1000;
 
 /// `message` as one line that a terminal takes as text, whatever names and values of a file it repeats.
-pub(crate) fn one_line(message: impl std::fmt::Display) -> String {
+pub(crate) fn one_line(message: impl fmt::Display) -> String {
     shortened(message, LONGEST)
 }
 
 /// [`one_line`] of at most `longest` characters, for a name or a value that is a part of one.
-pub(crate) fn shortened(message: impl std::fmt::Display, longest: usize) -> String {
+pub(crate) fn shortened(message: impl fmt::Display, longest: usize) -> String {
     let message = message.to_string();
     let mut line = String::with_capacity(message.len().min(4 * longest));
     let mut left = longest;
@@ -197,6 +205,13 @@ impl From<tch::TchError> for Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_main_shows_is_the_message() {
+        let shown = |error: Error| format!("{error:?}");
+        assert_eq!(shown(Error::invalid("usage: heads MODEL")), "usage: heads MODEL");
+        assert_eq!(shown(Error::file("a.toml", "is empty")), "a.toml: is empty");
+    }
 
     /// From the binaries of libtorch 2.11.0+cu130, cuBLAS 13, cuDNN 9 and glibc, with what they fill in.
     #[test]

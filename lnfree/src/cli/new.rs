@@ -21,7 +21,7 @@ const MAIN: &str = r#"use lnfree::prelude::*;
 
 fn main() -> Result<()> {
     let loaded = LoadedModel::load(&locate_model("nano")?, None, Kind::Float, Device::Cpu)?;
-    let tokens = open_dataset("nano-owt", 128)?;
+    let tokens = open_dataset("nano-addresses", 128)?;
     let options = EvalOptions { max_sequences: 16, ..EvalOptions::default() };
     let losses = evaluate(&loaded.model, &loaded.ln, &tokens, options, |_| {})?;
     println!("{:.4} nats per token", Summary::new(&losses.losses).mean);

@@ -10,16 +10,16 @@ pub struct ModelConfig {
     pub name: String,
     /// Number of blocks; the schedule is laid out over them, and the loaded model must have as many.
     pub n_layer: usize,
-    /// Heads; only for `pretrain`, which makes a model instead of loading one.
+    /// Heads; needed by `pretrain`, which makes a model. A model that is loaded must have as many.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub n_head: Option<usize>,
-    /// Model dimension; only for `pretrain`.
+    /// Model dimension, likewise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub n_embd: Option<usize>,
-    /// Positions; only for `pretrain`.
+    /// Positions, likewise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub block_size: Option<usize>,
-    /// Tokens in the vocabulary; only for `pretrain`.
+    /// Tokens in the vocabulary, likewise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vocab_size: Option<usize>,
     /// Standard deviation of the new weights, 0.02 if unset; only for `pretrain`.

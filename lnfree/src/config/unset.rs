@@ -2,10 +2,10 @@
 
 /// Key, and what it means that it is unset.
 pub const MAY_BE_UNSET: [(&str, &str); 19] = [
-    ("model.n_head", "only for pretrain"),
-    ("model.n_embd", "only for pretrain"),
-    ("model.block_size", "only for pretrain"),
-    ("model.vocab_size", "only for pretrain"),
+    ("model.n_head", "the model's own; pretrain needs it"),
+    ("model.n_embd", "the model's own; pretrain needs it"),
+    ("model.block_size", "the model's own; pretrain needs it"),
+    ("model.vocab_size", "the model's own; pretrain needs it"),
     ("model.initializer_range", "0.02, GPT-2's; only for pretrain"),
     ("model.embedding_range", "model.initializer_range; only for pretrain"),
     ("model.sinusoidal_positions", "a random position embedding; only for pretrain"),

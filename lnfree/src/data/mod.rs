@@ -60,6 +60,7 @@ pub(crate) use arrow_blocks::open_arrow;
 pub use for_model::{GPT2_VOCAB, dataset_options};
 pub use info::{Info, info};
 pub use loader::Loader;
+pub(crate) use names::name_of_today;
 pub use names::{DatasetOptions, Split};
 #[cfg(feature = "hub")]
 pub use openwebtext::{OWT_DOCUMENTS, owt_split};

@@ -1,11 +1,38 @@
 //! The names of data sets, and how one is asked for.
 
-/// The data sets that come with the repository, and their texts.
-pub(super) const EMBEDDED: [(&str, &str); 3] = [
-    ("nano-train", "sotu-train.parquet"),
-    ("nano-owt", "sotu-val.parquet"),
-    ("nano-pile", "moby-dick.parquet"),
+/// A data set that comes with lnfree.
+pub(super) struct Embedded {
+    pub name: &'static str,
+    /// What it was called before, and may still be called.
+    pub alias: Option<&'static str>,
+    /// Its text, in `data/`.
+    pub text: &'static str,
+}
+
+/// The data sets that come with lnfree.
+static EMBEDDED: [Embedded; 3] = [
+    Embedded { name: "nano-train", alias: None, text: "sotu-train.parquet" },
+    Embedded { name: "nano-addresses", alias: Some("nano-owt"), text: "sotu-val.parquet" },
+    Embedded { name: "nano-moby-dick", alias: Some("nano-pile"), text: "moby-dick.parquet" },
 ];
+
+impl Embedded {
+    /// The one that is called so, today or before.
+    pub fn find(name: &str) -> Option<&'static Embedded> {
+        EMBEDDED.iter().find(|embedded| embedded.name == name || embedded.alias == Some(name))
+    }
+
+    /// The names of all.
+    pub fn names() -> Vec<&'static str> {
+        EMBEDDED.iter().map(|embedded| embedded.name).collect()
+    }
+}
+
+/// The name of today for a data set that may be called by the one it had before.
+pub(crate) fn name_of_today(name: &str) -> &str {
+    Embedded::find(name).map_or(name, |embedded| embedded.name)
+}
+
 /// The names of data sets on the Hugging Face hub: the peer's, and one for each part of OpenWebText.
 pub(super) const HUB: [&str; 7] = [
     "openwebtext",
@@ -19,7 +46,7 @@ pub(super) const HUB: [&str; 7] = [
 
 /// Whether a data set is one of those.
 pub(super) fn is_named(name: &str) -> bool {
-    HUB.contains(&name) || EMBEDDED.iter().any(|(embedded, _)| *embedded == name)
+    HUB.contains(&name) || Embedded::find(name).is_some()
 }
 
 /// The folder of the embedded tokenizer.

@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 
 #[cfg(feature = "hub")]
 use super::from_hub::from_hub;
-use super::names::{DatasetOptions, EMBEDDED, GPT2, HUB, NANO};
+use super::names::{DatasetOptions, Embedded, GPT2, HUB, NANO};
 use super::parts::holds_ids;
 use super::prepare::{Prepared, prepare};
 use super::prepared::{MadeWith, Provenance, Request, check_beside, find, lock};
@@ -17,7 +17,7 @@ use super::text::Meter;
 use super::{TokenFile, Tokenizer, text};
 use crate::base::atomic::digest_file;
 use crate::base::closest::did_you_mean;
-use crate::base::data_dir;
+use crate::base::embedded_file;
 use crate::base::hex;
 use crate::hub;
 use crate::{Error, Result};
@@ -34,7 +34,8 @@ pub fn resolve(name_or_path: &str, block_size: usize) -> Result<PathBuf> {
 ///
 /// - A token file, or a folder of them, is taken as it is; a text file (see [`text::documents`]) is
 ///   tokenized.
-/// - `nano-train`, `nano-owt` and `nano-pile` are the texts in the repository's `data/`.
+/// - `nano-train`, `nano-addresses` (`nano-owt` before) and `nano-moby-dick` (`nano-pile` before) are the
+///   texts in `data/`.
 /// - `openwebtext`, `openwebtext-val`, `openwebtext-train`, `pile-apollo`, `pile-apollo-luca`, `pile-10k`,
 ///   `pile-uncopyrighted` and every `ORG/NAME` come from the Hugging Face hub.
 ///
@@ -68,10 +69,9 @@ fn find_or_make(name: &str, options: &DatasetOptions) -> Result<(PathBuf, TokenF
     if options.block_size == 0 || options.max_sequences == 0 {
         return Err(Error::invalid("block size and sequences have to be at least 1"));
     }
-    if let Some((_, text)) = EMBEDDED.iter().find(|(embedded, _)| *embedded == name) {
-        let data = data_dir()?;
-        let tokenizer = data.join(NANO);
-        return local_text(name, &data.join(text), &tokenizer.to_string_lossy(), options.block_size);
+    if let Some(Embedded { name, text, .. }) = Embedded::find(name) {
+        let (text, tokenizer) = (embedded_file(text)?, embedded_file(NANO)?);
+        return local_text(name, &text, &tokenizer.to_string_lossy(), options.block_size);
     }
     let path = Path::new(name);
     if path.exists() {
@@ -86,16 +86,16 @@ fn on_the_hub(name: &str, options: &DatasetOptions) -> Result<(PathBuf, TokenFil
         Some(recipe) => from_hub(name, &recipe, options),
         None => Err(Error::invalid(format!(
             "{name}: no such file, and no such data set; the data sets are {}, {} and ORG/NAME on the hub{}",
-            EMBEDDED.map(|(name, _)| name).join(", "),
+            Embedded::names().join(", "),
             HUB.join(", "),
-            did_you_mean(name, EMBEDDED.iter().map(|(name, _)| *name).chain(HUB))
+            did_you_mean(name, Embedded::names().into_iter().chain(HUB))
         ))),
     }
 }
 
 #[cfg(not(feature = "hub"))]
 fn on_the_hub(name: &str, _: &DatasetOptions) -> Result<(PathBuf, TokenFile)> {
-    let known = EMBEDDED.map(|(name, _)| name);
+    let known = Embedded::names();
     Err(Error::invalid(format!(
         "{name}: no such file, and no such data set; this build of lnfree has no hub (the feature `hub`), and carries {}{}",
         known.join(", "),

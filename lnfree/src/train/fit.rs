@@ -1,7 +1,9 @@
 //! Whether config, model and data fit together: said before the first step, not in the middle of a run.
 
+use std::path::Path;
+
 use super::start_options::StartOptions;
-use crate::config::Config;
+use crate::config::{Config, Mode, ModelConfig};
 use crate::data::TokenFile;
 use crate::model::Gpt2;
 use crate::{Error, Result};
@@ -17,6 +19,9 @@ pub(super) fn check_fit(config: &Config, model: &Gpt2, start: &StartOptions) -> 
         let message = format!("has {found} blocks, model.n_layer is {wanted}");
         return Err(Error::file(&start.model_dir, message));
     }
+    if start.mode != Mode::Pretrain {
+        check_shape(&config.model, model, &start.model_dir)?;
+    }
     if let Some(id) = config.model.eot_token_id.filter(|id| !(0..vocab_size).contains(id)) {
         let message = format!("model.eot_token_id = {id} lies outside the vocabulary of {vocab_size} tokens");
         return Err(Error::invalid(message));
@@ -26,6 +31,33 @@ pub(super) fn check_fit(config: &Config, model: &Gpt2, start: &StartOptions) -> 
     let Some(eval) = &start.eval_tokens else { return Ok(()) };
     eval.check_vocab(vocab_size as usize)?;
     check_lengths(eval, config.eval.max_sequences, model)
+}
+
+/// What a config says of a model that is there already: its shape has to be the model's, and what new weights
+/// are drawn from has no meaning.
+fn check_shape(config: &ModelConfig, model: &Gpt2, dir: &Path) -> Result<()> {
+    let found = &model.config;
+    for (key, wanted, found) in [
+        ("n_head", config.n_head, found.n_head),
+        ("n_embd", config.n_embd, found.n_embd),
+        ("block_size", config.block_size, found.block_size),
+        ("vocab_size", config.vocab_size, found.vocab_size),
+    ] {
+        if let Some(wanted) = wanted.filter(|wanted| *wanted as i64 != found) {
+            return Err(Error::file(dir, format!("has {key} = {found}, model.{key} is {wanted}")));
+        }
+    }
+    for (key, value) in [
+        ("initializer_range", config.initializer_range),
+        ("embedding_range", config.embedding_range),
+        ("sinusoidal_positions", config.sinusoidal_positions),
+    ] {
+        if value.is_some() {
+            let message = "is about new weights, which only pretrain makes; leave it out".into();
+            return Err(Error::Config { origin: "config".into(), key: format!("model.{key}"), message });
+        }
+    }
+    Ok(())
 }
 
 /// Checks the lengths of the first `n` sequences, or all at once where they are equal.

@@ -11,6 +11,18 @@ fn refused(place: &Place, set: &str, words: &[&str]) {
 }
 
 #[test]
+fn a_shape_that_is_not_the_models_and_new_weights_where_there_are_none() {
+    let place = Place::new();
+    for key in ["n_head", "n_embd", "block_size", "vocab_size"] {
+        refused(&place, &format!("model.{key}=77"), &[&format!("has {key} = "), &format!("model.{key} is 77")]);
+    }
+    for key in ["initializer_range", "embedding_range", "sinusoidal_positions"] {
+        refused(&place, &format!("model.{key}=0.1"), &[&format!("model.{key}"), "only pretrain"]);
+    }
+    place.ok(&strs(&place.train("run", &["--set", "model.n_head=4"])));
+}
+
+#[test]
 fn values_that_cannot_work() {
     let place = Place::new();
     let cases: [(&str, &[&str]); 30] = [

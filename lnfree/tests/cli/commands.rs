@@ -197,7 +197,7 @@ fn data_is_prepared_and_described() {
     assert!(info.contains("Fellow citizens"), "{info}");
     // A JSON that is not ours is not replaced, the source least of all.
     std::fs::copy(place.path("text.txt"), place.path("mine.json")).unwrap();
-    for source in ["text.txt", "mine.json", "nano-owt"] {
+    for source in ["text.txt", "mine.json", "nano-addresses"] {
         let args = ["data", "prepare", source, "--tokenizer", tokenizer, "--out", "mine.arrow"];
         place.fails(&args, &["mine.json", "choose another place"]);
     }

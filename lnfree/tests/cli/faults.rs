@@ -154,7 +154,7 @@ fn a_working_directory_that_is_gone_is_one_line() {
     let place = Place::new();
     let gone = place.path("gone");
     let binary = place.command(&[]).get_program().to_owned();
-    for args in ["--version", "eval -m nano -f transformers -d nano-owt -n 1", "doctor"] {
+    for args in ["--version", "eval -m nano -f transformers -d nano-addresses -n 1", "doctor"] {
         std::fs::create_dir(&gone).unwrap();
         let script = format!("cd gone && rmdir ../gone && exec \"$0\" {args}");
         let mut shell = place.wrapped("sh", &["-c"], &[&script]);

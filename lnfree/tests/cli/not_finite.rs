@@ -92,7 +92,7 @@ fn a_study_lists_it_as_failed_and_goes_on() {
     let nano = locate_model("nano").unwrap();
     overflowing(&nano, &place.path("broken"), false);
     let add = format!("broken={}", place.path("broken").display());
-    let args = ["eval-all", "--suite", "nano", "--models", "original", "--datasets", "nano-owt"];
+    let args = ["eval-all", "--suite", "nano", "--models", "original", "--datasets", "nano-addresses"];
     let args = [&args, ["-n", "2", "--add", &add, "--out", "study"].as_slice()].concat();
     for _ in 0..2 {
         // Tried again by the same command, for it is no result.
@@ -110,7 +110,7 @@ fn a_study_lists_it_as_failed_and_goes_on() {
         );
         assert!(results["failures"][0]["why"].as_str().unwrap().contains("no finite loss"), "{results}");
     }
-    assert!(place.path("study/broken--nano-owt.json").is_file());
+    assert!(place.path("study/broken--nano-addresses.json").is_file());
 }
 
 #[test]

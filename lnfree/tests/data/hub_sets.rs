@@ -320,7 +320,7 @@ fn texts_by_path_are_tokenized_once_and_info_tells_where_tokens_are_from() {
     place.prepare("nano-owt", &["--out", "copy.arrow"]);
     let copy = place.home.path().join("copy.arrow");
     assert_eq!(found(&copy).len(), 849);
-    assert_eq!(Provenance::of(&copy).unwrap().request.dataset, "nano-owt");
+    assert_eq!(Provenance::of(&copy).unwrap().request.dataset, "nano-addresses");
 }
 
 #[test]

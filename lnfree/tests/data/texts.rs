@@ -225,22 +225,23 @@ fn embedded_data_sets_are_made_once_and_again_if_damaged() {
         return;
     }
     let cache = std::env::current_dir().unwrap().join("lnfree/tokens");
-    let path = resolve("nano-owt", 128).unwrap();
+    let path = resolve("nano-addresses", 128).unwrap();
+    assert_eq!(resolve("nano-owt", 128).unwrap(), path, "the name that it had before");
     assert!(path.starts_with(&cache), "{}", path.display());
     let made = std::fs::metadata(&path).unwrap().modified().unwrap();
-    let file = open_dataset("nano-owt", 128).unwrap();
+    let file = open_dataset("nano-addresses", 128).unwrap();
     assert_eq!((file.n_sequences(), file.block_size()), (849, Some(128)));
     file.check_vocab(4096).unwrap();
     assert_eq!(std::fs::metadata(&path).unwrap().modified().unwrap(), made);
-    assert_ne!(resolve("nano-owt", 64).unwrap(), path);
+    assert_ne!(resolve("nano-addresses", 64).unwrap(), path);
 
     let good = std::fs::read(&path).unwrap();
     for damage in [&good[..good.len() / 2], b"rubbish"] {
         std::fs::write(&path, damage).unwrap();
-        assert_eq!(open_dataset("nano-owt", 128).unwrap().n_sequences(), 849);
+        assert_eq!(open_dataset("nano-addresses", 128).unwrap().n_sequences(), 849);
         assert_eq!(std::fs::read(&path).unwrap(), good);
     }
     assert_eq!(resolve(path.to_str().unwrap(), 7).unwrap(), path);
-    assert!(message(resolve("nano-own", 128)).contains("nano-train, nano-owt, nano-pile"));
-    assert!(message(resolve("nano-own", 128)).contains("pile-uncopyrighted and ORG/NAME"));
+    assert!(message(resolve("nano-adresses", 128)).contains("nano-train, nano-addresses, nano-moby-dick"));
+    assert!(message(resolve("nano-adresses", 128)).contains("pile-uncopyrighted and ORG/NAME"));
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 use super::definition::{Suite, SuiteDataset, SuiteModel};
 use super::steps::steps_of;
 use super::{nano, paper};
+use crate::data::name_of_today;
 use crate::model::{Gpt2Config, Shape};
 use crate::study::report::Published;
 use crate::{Error, Result};
@@ -112,6 +113,7 @@ impl SuiteModel {
 
 impl SuiteDataset {
     fn is_called(&self, wish: &str) -> bool {
-        self.name.eq_ignore_ascii_case(wish) || self.title.eq_ignore_ascii_case(wish)
+        let name = name_of_today(&wish.to_lowercase()).to_owned();
+        self.name == name || self.title.eq_ignore_ascii_case(wish)
     }
 }

@@ -169,8 +169,8 @@ mod tests {
     #[test]
     fn a_data_set_that_failed_is_told_from_other_lines() {
         assert_eq!(
-            failed_dataset("error: nano-owt: /x: no such file"),
-            Some(("nano-owt", "/x: no such file"))
+            failed_dataset("error: nano-addresses: /x: no such file"),
+            Some(("nano-addresses", "/x: no such file"))
         );
         assert_eq!(failed_dataset("lnfree: 1 of 2 data sets failed"), None);
         assert_eq!(failed_dataset("fetching error: a: b"), None);

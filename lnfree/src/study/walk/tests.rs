@@ -130,7 +130,7 @@ fn evaluations_are_made_once() {
     let labels: Vec<_> = rows.iter().filter_map(|row| row.label.as_deref()).collect();
     assert_eq!(labels, ["original", "vanilla", "LN-free"]);
     let written = |label: &str| {
-        let file = walk.eval_dir().join(format!("{label}--nano-owt.json"));
+        let file = walk.eval_dir().join(format!("{label}--nano-addresses.json"));
         std::fs::metadata(file).unwrap().modified().unwrap()
     };
     let before = ["original", "LN-free"].map(written);

@@ -12,11 +12,11 @@ use ureq::http::{Response, StatusCode};
 
 use super::files::LocalFile;
 use super::writer::Writer;
-use crate::hub::address::{origin, without_secrets};
-use crate::hub::download::persist_with;
-use crate::hub::failure::{Failure, Kind, one_line};
-use crate::hub::progress::Progress;
-use crate::hub::settings::ENDPOINT;
+use crate::hub::online::address::{origin, without_secrets};
+use crate::hub::online::download::persist_with;
+use crate::hub::online::failure::{Failure, Kind, one_line};
+use crate::hub::online::progress::Progress;
+use crate::hub::online::settings::ENDPOINT;
 
 /// Where to send something, and with which headers; for parts these carry their size and addresses.
 #[derive(Deserialize)]

@@ -14,7 +14,7 @@ use std::sync::Once;
 
 use hf_hub::{Cache, CacheRepo, Repo};
 
-use super::names::RepoKind;
+use crate::hub::names::RepoKind;
 use crate::base::atomic::write_text;
 use crate::base::console::say;
 use crate::{Error, Result};

@@ -2,7 +2,7 @@
 
 use ureq::http::{HeaderMap, StatusCode};
 
-use super::names::{RepoId, RepoKind};
+use crate::hub::names::{RepoId, RepoKind};
 use super::settings::Settings;
 use crate::Error;
 

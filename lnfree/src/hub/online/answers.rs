@@ -5,7 +5,7 @@ use std::path::Path;
 use super::cache::{RepoCache, Want, shards};
 use super::client::{Client, Remote};
 use super::download::Download;
-use super::names::RepoId;
+use crate::hub::names::RepoId;
 use super::push;
 use super::remote::RemoteFile;
 use super::repositories::check_files;

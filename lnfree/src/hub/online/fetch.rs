@@ -6,7 +6,7 @@ use super::cache::{RepoCache, shards};
 use super::client::Client;
 use super::download::{Download, persist};
 use super::failure::{Failure, Kind};
-use super::names::RepoId;
+use crate::hub::names::RepoId;
 use crate::base::device::disk_free;
 
 /// What the files of one commit are fetched with.

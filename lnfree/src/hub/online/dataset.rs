@@ -8,7 +8,7 @@ use super::client::Client;
 use super::download::{Download, persist};
 use super::failure::{Failure, Kind};
 use super::fetch::Fetch;
-use super::names::RepoId;
+use crate::hub::names::RepoId;
 use super::remote::RemoteFile;
 use super::settings::Settings;
 use crate::base::closest::closest;

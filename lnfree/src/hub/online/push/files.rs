@@ -11,7 +11,7 @@ use sha1::{Digest, Sha1};
 use sha2::Sha256;
 
 use crate::base::atomic::digest_file;
-use crate::hub::cache::CONFIG;
+use crate::hub::online::cache::CONFIG;
 use crate::{Error, Result};
 
 /// Bytes of a file's beginning by which the hub tells text from other things.

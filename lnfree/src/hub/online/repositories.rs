@@ -8,7 +8,7 @@ use super::dataset::DatasetRepo;
 use super::download::persist;
 use super::failure::{Failure, Kind, one_line};
 use super::fetch::Fetch;
-use super::names::RepoId;
+use crate::hub::names::RepoId;
 use super::settings::Settings;
 use crate::base::console::say;
 use crate::config::Gpt2Config;

@@ -13,7 +13,7 @@ use super::address::unquoted;
 use super::client::{Ask, Client, Remote};
 use super::download::{Download, persist_with, range_start};
 use super::failure::{Failure, Kind, reason};
-use super::names::RepoId;
+use crate::hub::names::RepoId;
 use crate::{Error, Result};
 
 /// A file of a repository that is read in parts, from the hub or from the cache; clones share everything, and

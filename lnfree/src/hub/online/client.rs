@@ -12,7 +12,7 @@ use ureq::{Agent, Body};
 
 use super::address::{encoded, joined, origin, proxy, unquoted, without_secrets};
 use super::failure::{Failure, Kind, one_line};
-use super::names::RepoId;
+use crate::hub::names::RepoId;
 use super::settings::Settings;
 
 /// The hub sends a file through one redirect or two.

@@ -16,7 +16,7 @@ use serde_json::json;
 use super::client::Client;
 use super::download::{persist, persist_with};
 use super::failure::{Failure, Kind, one_line};
-use super::names::RepoId;
+use crate::hub::names::RepoId;
 use super::repositories::Hub;
 use super::settings::Settings;
 use crate::{Error, Result};

@@ -9,9 +9,9 @@ use ureq::http::Response;
 use ureq::typestate::WithBody;
 use ureq::{Body, RequestBuilder, SendBody};
 
-use crate::hub::address::{encoded, origin, without_secrets};
-use crate::hub::client::Client;
-use crate::hub::failure::{Failure, Kind, one_line, reason};
+use crate::hub::online::address::{encoded, origin, without_secrets};
+use crate::hub::online::client::Client;
+use crate::hub::online::failure::{Failure, Kind, one_line, reason};
 use crate::hub::names::RepoId;
 
 /// More than any answer needs.

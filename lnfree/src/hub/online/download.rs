@@ -13,7 +13,7 @@ use ureq::http::{HeaderMap, StatusCode};
 use super::cache::{RepoCache, not_writable};
 use super::client::{Ask, Client, Remote};
 use super::failure::{Failure, Kind, reason};
-use super::names::RepoId;
+use crate::hub::names::RepoId;
 use super::progress::Progress;
 use crate::base::atomic::digest_file;
 use crate::{Error, Result};

@@ -100,6 +100,7 @@ fn compare_step(prepare: &impl Fn(&mut LnState), aux_weight: f64, tokens_to_come
     let compute = Compute { observe: true, ..Compute::default() };
 
     let recipe = BackwardRecipe {
+        teacher: None,
         compute,
         aux_weight,
         scale: 0.5,
@@ -208,6 +209,7 @@ fn bfloat16_losses_do_not_see_what_logits_have_in_common() {
         let ids = (noise(&[4, 64], 0.9).abs() * 1000).to_kind(Kind::Int64).remainder(255);
         let ln = LnState::plain(3, Device::Cpu);
         let recipe = BackwardRecipe {
+            teacher: None,
             compute,
             aux_weight: 0.0,
             scale: 1.0,

@@ -98,6 +98,7 @@ fn gradients(model: &Gpt2, ln: &LnState, compute: Compute, checkpointing: bool) 
     }
     let ids = ids();
     let recipe = BackwardRecipe {
+        teacher: None,
         compute,
         aux_weight: 0.1,
         scale: 1.0,

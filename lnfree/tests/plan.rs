@@ -52,7 +52,8 @@ fn plans_agree_with_the_memory_that_training_takes() {
     ] {
         let config = Gpt2Config::new(n_layer, n_head, n_embd, 128, vocab_size).unwrap();
         let passes =
-            Passes { micro_batch: batch as u64, seq: 128, dtype, checkpointing, removes_ln }.on(Device::Cpu);
+            Passes { micro_batch: batch as u64, seq: 128, dtype, checkpointing, removes_ln, teacher: false }
+                .on(Device::Cpu);
         let (measured, planned) = measured_and_planned(&config, batch, passes);
         eprintln!(
             "{n_layer} x {n_embd}, {vocab_size}, {passes:?}: measured {measured:.0}, planned {planned:.0} MiB"

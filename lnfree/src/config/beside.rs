@@ -3,7 +3,8 @@
 use std::path::Path;
 
 /// Keys whose values may be paths.
-const KEYS: [(&str, &str); 4] = [("model", "name"), ("data", "train"), ("data", "eval"), ("norm", "init")];
+const KEYS: [(&str, &str); 5] =
+    [("model", "name"), ("data", "train"), ("data", "eval"), ("norm", "init"), ("distill", "teacher")];
 
 /// Replaces what names a file or folder beside the config file by a path to it. What is not there may be a
 /// name, or a path from the current folder.

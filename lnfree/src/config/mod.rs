@@ -22,7 +22,7 @@ pub use hf_config::Gpt2Config;
 pub use learning_rate::LrSchedule;
 pub use mode::Mode;
 pub use presets::{PRESETS, Preset};
-pub use tables::{DataConfig, EvalConfig, FloatType, ModelConfig, TrainConfig};
+pub use tables::{DataConfig, DistillConfig, EvalConfig, FloatType, ModelConfig, TrainConfig};
 pub use unset::MAY_BE_UNSET;
 
 use self::beside::find_beside;
@@ -49,6 +49,9 @@ pub struct Config {
     /// How standard deviations are followed.
     #[serde(default)]
     pub norm: NormSettings,
+    /// Whom to stay close to.
+    #[serde(default)]
+    pub distill: DistillConfig,
     /// What is trained on.
     pub data: DataConfig,
     /// The evaluations during training.

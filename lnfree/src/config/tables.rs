@@ -209,6 +209,26 @@ pub struct DataConfig {
     pub repeated_random: f64,
 }
 
+/// `[distill]`: a frozen teacher that the model is to stay close to.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DistillConfig {
+    /// A folder or the name of a model, most often `model.name` itself; unset, there is no teacher, and the
+    /// loss is the cross-entropy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub teacher: Option<String>,
+    /// w of the loss (1 − w) · cross-entropy + w T² · KL(teacher ‖ model).
+    pub weight: f64,
+    /// T, by which both models' logits are divided for the KL.
+    pub temperature: f64,
+}
+
+impl Default for DistillConfig {
+    fn default() -> Self {
+        DistillConfig { teacher: None, weight: 1.0, temperature: 1.0 }
+    }
+}
+
 /// `[eval]`: evaluations during training.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

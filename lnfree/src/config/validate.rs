@@ -3,6 +3,9 @@
 use super::{Config, FloatType};
 use crate::config::norm::RemovalKind;
 
+/// The highest temperature of a teacher; the lowest is one over it.
+const HOTTEST: f64 = 100.0;
+
 type Check = Result<(), (String, String)>;
 
 /// The most of anything that is counted: products of three of these still are numbers.
@@ -44,9 +47,33 @@ impl Config {
             "data.repeated_random",
             format!("and data.repeated_passages = {passages} make more than the whole data"),
         )?;
+        self.validate_distill()?;
         require(!self.data.train.is_empty(), "data.train", "names no data")?;
         require(self.eval.batch_size > 0, "eval.batch_size", "must be at least 1")?;
         require(self.eval.max_sequences > 0, "eval.max_sequences", "must be at least 1")
+    }
+
+    fn validate_distill(&self) -> Check {
+        let distill = &self.distill;
+        let (weight, temperature) = (distill.weight, distill.temperature);
+        require((0.0..=1.0).contains(&weight), "distill.weight", "must lie between 0 and 1")?;
+        let range = HOTTEST.recip()..=HOTTEST;
+        require(
+            range.contains(&temperature),
+            "distill.temperature",
+            format!("must lie between {} and {}", range.start(), range.end()),
+        )?;
+        match &distill.teacher {
+            Some(name) => {
+                require(!name.is_empty(), "distill.teacher", "names no model")?;
+                require(weight > 0.0, "distill.weight", "is 0: leave distill.teacher out instead")
+            }
+            None => {
+                let unset = "has no meaning without distill.teacher";
+                require(weight == 1.0, "distill.weight", unset)?;
+                require(temperature == 1.0, "distill.temperature", unset)
+            }
+        }
     }
 
     /// No number may overflow what is computed with it.

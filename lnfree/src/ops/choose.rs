@@ -2,7 +2,7 @@
 
 use tch::{Kind, Tensor};
 
-use super::types::{AdamWSlot, AdamWStep, FusedOutputs, Gradients, LinearNorm, ResidualStream};
+use super::types::{AdamWSlot, AdamWStep, FusedOutputs, Gradients, LinearNorm, Mixture, ResidualStream};
 use super::{native, reference};
 use crate::base::device::{Kernels, for_cpu_kernels, for_gpu_kernels, kernels_are_off};
 use crate::base::ffi::must;
@@ -188,6 +188,26 @@ pub(crate) fn logits_to_gradient(
         true => native::logits_to_gradient(logits, vocab_size, targets, coefficient),
         false => reference::logits_to_gradient(logits, vocab_size, targets, coefficient),
     }
+}
+
+/// [`logits_to_gradient`] of a loss that is partly the distance to a teacher, whose logits `teacher`
+/// `[n, vocab_size..]` are of any floating type: the first `vocab_size` columns of `logits` become the
+/// gradient of `coefficient` times the sum of (1 − w) · cross-entropy + w T² · KL(teacher ‖ student), the KL
+/// between distributions at temperature T; the other columns become zero. Returns cross-entropy and KL, in
+/// nats, float32 `[n, 2]`. A row with a negative target counts for nothing (Hinton et al., arXiv 1503.02531).
+///
+/// # Errors
+/// As [`logits_to_gradient`].
+pub(crate) fn logits_to_distilled_gradient(
+    logits: &mut Tensor,
+    teacher: &Tensor,
+    vocab_size: i64,
+    targets: &Tensor,
+    coefficient: &Tensor,
+    mixture: Mixture,
+) -> Result<Tensor> {
+    check_logits(logits, vocab_size, targets)?;
+    reference::logits_to_distilled_gradient(logits, teacher, vocab_size, targets, coefficient, mixture)
 }
 
 /// Cross-entropy, entropy (both in nats), largest probability, and whether the target has it (1 or 0),

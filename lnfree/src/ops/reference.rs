@@ -1,9 +1,9 @@
 //! Every operation as a formula, in libtorch's operations, for any device; `choose` says what each takes and
 //! returns.
 
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
-use super::types::{AdamWSlot, AdamWStep, FusedOutputs, Gradients, LinearNorm, ResidualStream};
+use super::types::{AdamWSlot, AdamWStep, FusedOutputs, Gradients, LinearNorm, Mixture, ResidualStream};
 use crate::{Error, Result};
 
 /// x `[.., in]` @ weight `[in, out]` + bias `[out]`.
@@ -101,6 +101,56 @@ pub(crate) fn logits_to_gradient(
     }
     Ok(losses)
 }
+
+pub(crate) fn logits_to_distilled_gradient(
+    logits: &mut Tensor,
+    teacher: &Tensor,
+    vocab_size: i64,
+    targets: &Tensor,
+    coefficient: &Tensor,
+    Mixture { weight, temperature }: Mixture,
+) -> Result<Tensor> {
+    let n = logits.size()[0];
+    let no_tokens = logits.narrow(1, vocab_size, logits.size()[1] - vocab_size);
+    let _ = no_tokens.shallow_clone().zero_();
+    let losses = Tensor::empty([n, 2], (Kind::Float, logits.device()));
+    // What is written and read again some ten times stays in a CPU's cache.
+    let at_a_time = match logits.device() {
+        Device::Cpu => (IN_CACHE / vocab_size).max(1),
+        _ => float_rows_at_a_time(vocab_size as u64) as i64,
+    };
+    for start in (0..n).step_by(at_a_time as usize) {
+        let cut = |x: &Tensor| x.narrow(0, start, at_a_time.min(n - start));
+        let tokens = |x: &Tensor| cut(x).narrow(1, 0, vocab_size).to_kind(Kind::Float);
+        let targets = cut(targets);
+        let at = targets.clamp_min(0).unsqueeze(-1);
+        let counted = targets.ge(0).unsqueeze(-1).to_kind(Kind::Float);
+        let weights = (&counted * coefficient).to_kind(Kind::Float);
+        let student = tokens(logits);
+        let mut log_p = student.log_softmax(-1, Kind::Float);
+        let ce = -log_p.f_gather(-1, &at, false)?;
+        // (1 − w)(p − onehot(target)), if that is not all of it.
+        let of_targets =
+            (weight != 1.0).then(|| log_p.exp().scatter_add_(-1, &at, &-&counted) * (1.0 - weight));
+        if temperature != 1.0 {
+            log_p = (student / temperature).log_softmax(-1, Kind::Float);
+        }
+        let mut log_q = (tokens(teacher) / temperature).log_softmax(-1, Kind::Float);
+        let q = log_q.exp();
+        let kl = log_q.g_sub_(&log_p).g_mul_(&q).sum_dim_intlist([-1i64].as_slice(), true, Kind::Float);
+        cut(&losses).f_copy_(&(Tensor::cat(&[ce, kl], -1) * &counted))?;
+        // w T² times the gradient of the KL, (p − q) / T.
+        let mut grad = log_p.exp_().g_sub_(&q).g_mul_scalar_(weight * temperature);
+        if let Some(of_targets) = of_targets {
+            grad += of_targets;
+        }
+        cut(logits).narrow(1, 0, vocab_size).f_copy_(&grad.g_mul_(&weights))?;
+    }
+    Ok(losses)
+}
+
+/// Numbers of float32 that fit into a CPU's cache several times.
+const IN_CACHE: i64 = 1 << 18;
 
 /// Rows of logits in float32 at a time, twice where logits are bfloat16: 256 MiB, which is enough to keep a
 /// GPU busy.

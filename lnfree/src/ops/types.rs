@@ -5,6 +5,22 @@ use tch::Tensor;
 /// Target that cross-entropy leaves out.
 pub const IGNORE: i64 = -100;
 
+/// How much of a loss is the distance to a teacher.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Mixture {
+    /// w of (1 − w) · cross-entropy + w T² · KL(teacher ‖ student), 0 to 1.
+    pub weight: f64,
+    /// T, by which both models' logits are divided for the KL.
+    pub temperature: f64,
+}
+
+impl Mixture {
+    /// What cross-entropy and KL are multiplied by: 1 − w and w T².
+    pub fn factors(self) -> [f64; 2] {
+        [1.0 - self.weight, self.weight * self.temperature.powi(2)]
+    }
+}
+
 /// Float32 (or the parameters' type) gradients that gather beside the tensors they belong to.
 #[derive(Debug)]
 pub(crate) struct Gradients {

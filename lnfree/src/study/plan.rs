@@ -27,7 +27,7 @@ pub struct RunPlan {
     pub memory: TrainingMemory,
     /// Bytes that are free there, where the system says.
     pub available: Option<u64>,
-    /// Operations of one optimizer step: three forwards, what is computed again left out.
+    /// Operations of one optimizer step: three forwards and a teacher's, what is computed again left out.
     pub flop_per_step: f64,
     /// The most that matrix products reach on the device, operations per second, measured.
     pub matrix_peak: f64,
@@ -72,7 +72,7 @@ impl RunPlan {
             passes,
             memory: TrainingMemory::new(&shape, passes, device),
             available,
-            flop_per_step: 3.0 * config.tokens_per_step() as f64 * shape.flop_per_token(seq),
+            flop_per_step: forwards(&passes) * config.tokens_per_step() as f64 * shape.flop_per_token(seq),
             matrix_peak,
             fits: micro_batch.is_some(),
             device,
@@ -110,10 +110,16 @@ impl RunPlan {
     /// Seconds of one step if nothing but its operations, done again ones counted, ran at the matrix peak.
     fn step_s(&self) -> f64 {
         let head =
-            6.0 * self.config.tokens_per_step() as f64 * (self.shape.vocab_size * self.shape.n_embd) as f64;
-        let again = if self.passes.checkpointing { (self.flop_per_step - head) / 3.0 } else { 0.0 };
+            2.0 * self.config.tokens_per_step() as f64 * (self.shape.vocab_size * self.shape.n_embd) as f64;
+        let forward = self.flop_per_step / forwards(&self.passes);
+        let again = if self.passes.checkpointing { forward - head } else { 0.0 };
         (self.flop_per_step + again) / self.matrix_peak
     }
+}
+
+/// A backward takes as long as two forwards.
+fn forwards(passes: &Passes) -> f64 {
+    if passes.teacher { 4.0 } else { 3.0 }
 }
 
 impl fmt::Display for RunPlan {
@@ -158,6 +164,7 @@ impl fmt::Display for RunPlan {
             ("gradients", memory.gradients, "float32"),
             ("moments", memory.moments, "Adam's two, float32"),
             ("copies", memory.copies, "of matrices, as a step computes with them"),
+            ("teacher", memory.teacher, "the frozen model of distill.teacher, taken to be of the same size"),
             ("kept", memory.activations, kept),
             ("backward", memory.working, "a piece of the logits, or what flows through a block"),
             ("gaps", memory.gaps, "at most, in what is freed and kept"),

@@ -6,18 +6,23 @@ use crate::Result;
 use crate::model::hook::NoHook;
 use crate::model::ln_state::LnState;
 use crate::model::{Compute, ForwardPass, StepModel};
-use crate::ops::loss::{aux_loss, aux_loss_around, linear_cross_entropy, predicting};
+use crate::ops::loss::{
+    Teaching, aux_loss, aux_loss_around, linear_cross_entropy, linear_distillation, predicting,
+};
 use crate::ops::{ResidualStream, backward_from};
+use crate::train::teacher::Teacher;
 
 /// The losses of one micro-batch, detached, 0-dim, on the device.
 #[derive(Debug)]
 pub struct Losses {
-    /// Cross-entropy plus weighted auxiliary loss.
+    /// Cross-entropy, with a teacher mixed with the distance to it, plus weighted auxiliary loss.
     pub total: Tensor,
     /// Mean cross-entropy.
     pub cross_entropy: Tensor,
     /// Auxiliary loss times its weight; zero when it is off.
     pub aux: Tensor,
+    /// Mean KL(teacher ‖ model) at the teacher's temperature, nats; zero without a teacher.
+    pub kl: Tensor,
     /// What the LNs saw, float32 `[n_ln, 2]`, if the pass observed.
     pub observed: Option<Tensor>,
 }
@@ -25,11 +30,13 @@ pub struct Losses {
 /// How one micro-batch is computed.
 #[derive(Debug, Clone, Copy)]
 pub struct BackwardRecipe<'a> {
+    /// Whom the model is to stay close to.
+    pub teacher: Option<&'a Teacher>,
     /// Type, dropout and observation of the forward.
     pub compute: Compute,
     /// Weight of the auxiliary loss; 0 leaves it out.
     pub aux_weight: f64,
-    /// The gradients of the cross-entropy are multiplied by it: one over the number of micro-batches, times
+    /// The gradients of the cross-entropy, or of what it is mixed to, are multiplied by it: one over the number of micro-batches, times
     /// this one's share of the targets where it is part of one.
     pub scale: f64,
     /// Those of the auxiliary loss, likewise with the share of the sequences.
@@ -52,13 +59,15 @@ pub fn backward(
     targets: &Tensor,
     recipe: BackwardRecipe,
 ) -> Result<Losses> {
+    let taught = recipe.teacher.map(|teacher| teacher.last(input_ids)).transpose()?;
+    let teaching = recipe.teacher.zip(taught.as_ref()).map(|(teacher, last)| teacher.teaching(last));
     let model = &step.model;
     let mut pass = model.pass(input_ids, ln, recipe.compute)?;
     let embedding = leaf(model.look_up(input_ids, &pass, &mut NoHook));
     if !recipe.checkpointing {
         let x = model.drop_embedding(embedding.shallow_clone(), &pass);
         let residual = model.blocks(x, &mut pass, &mut NoHook);
-        let losses = head(step, &residual, targets, &mut pass, recipe)?;
+        let losses = head(step, &residual, targets, teaching, &mut pass, recipe)?;
         embedding_gradients(step, input_ids, &embedding.grad());
         return Ok(Losses { observed: pass.observations(), ..losses });
     }
@@ -73,7 +82,7 @@ pub fn backward(
         }
     }
     let mut above = leaf(inputs.remove(model.h.len()));
-    let losses = head(step, &above, targets, &mut pass, recipe)?;
+    let losses = head(step, &above, targets, teaching, &mut pass, recipe)?;
     let observed = pass.observations();
     // Then backwards, each block computed again from its input; the same dropout falls, see `seed_dropout`.
     for (layer, block) in model.h.iter().enumerate().rev() {
@@ -98,6 +107,7 @@ fn head(
     step: &StepModel,
     residual: &Tensor,
     targets: &Tensor,
+    teaching: Option<Teaching>,
     pass: &mut ForwardPass,
     recipe: BackwardRecipe,
 ) -> Result<Losses> {
@@ -107,7 +117,13 @@ fn head(
     let mut head_grad = parameters.unembedding().grad();
     let n_embd = parameters.config.n_embd;
     let unembedded = pass.cast(&last.detach()).reshape([-1, n_embd]);
-    let out = linear_cross_entropy(&unembedded, &step.head, &targets.reshape([-1]), scale, &mut head_grad)?;
+    let targets = targets.reshape([-1]);
+    let out = match teaching {
+        Some(teaching) => {
+            linear_distillation(&unembedded, &step.head, &targets, teaching, scale, &mut head_grad)?
+        }
+        None => linear_cross_entropy(&unembedded, &step.head, &targets, scale, &mut head_grad)?.into(),
+    };
     // Autograd goes on from the gradient that was found.
     let grad = out.grad.view_as(&last).to_kind(last.kind());
     let (total, aux) = if aux_weight == 0.0 {
@@ -122,7 +138,7 @@ fn head(
         backward_from(&[(&last, Some(&grad)), (&(&aux * aux_scale), None)])?;
         (&out.loss + aux.detach(), aux.detach())
     };
-    Ok(Losses { total, cross_entropy: out.loss, aux, observed: None })
+    Ok(Losses { total, cross_entropy: out.cross_entropy, aux, kl: out.kl, observed: None })
 }
 
 /// Adds what arrived at the embeddings, `[batch, pos, n_embd]`: autograd would make a tensor of the

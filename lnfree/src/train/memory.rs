@@ -49,6 +49,8 @@ pub struct Passes {
     pub checkpointing: bool,
     /// Whether LNs are removed: they then go into copies of the matrices.
     pub removes_ln: bool,
+    /// Whether a teacher of the same shape goes along.
+    pub teacher: bool,
 }
 
 impl Passes {
@@ -65,6 +67,7 @@ impl Passes {
             dtype: config.train.dtype,
             checkpointing: config.train.gradient_checkpointing,
             removes_ln: mode == Mode::WithoutLn,
+            teacher: config.distill.teacher.is_some(),
         }
     }
 }
@@ -83,6 +86,8 @@ pub struct TrainingMemory {
     /// Matrices as the micro-batches of a step compute with them: in bfloat16, or in float32 with LNs in
     /// them.
     pub copies: u64,
+    /// A teacher's weights in the type of matrix products, and what it unembeds.
+    pub teacher: u64,
     /// What one micro-batch keeps between forward and backward.
     pub activations: u64,
     /// What is in flight at the widest place of the backward: a piece of the logits, or what flows through a
@@ -96,7 +101,7 @@ pub struct TrainingMemory {
 impl TrainingMemory {
     /// The arithmetic for one shape.
     pub fn new(shape: &Shape, passes: Passes, device: Device) -> TrainingMemory {
-        let Passes { micro_batch, seq, dtype, checkpointing, removes_ln } = passes;
+        let Passes { micro_batch, seq, dtype, checkpointing, removes_ln, teacher } = passes;
         let (layers, d) = (shape.n_layer, shape.n_embd);
         let tokens = micro_batch * seq;
         let parameters = FLOAT * shape.parameters();
@@ -105,7 +110,10 @@ impl TrainingMemory {
         let block = block_bytes(d, bytes);
         // The final norm's input and output, what is unembedded, and the gradients of the latter two.
         let last = (3 * FLOAT + 2 * bytes) * d;
-        let head = head_bytes(shape, tokens, bytes, device);
+        let head = match teacher {
+            true => 2 * head_bytes(shape, tokens, bytes, device) + distilling_bytes(shape, tokens, device),
+            false => head_bytes(shape, tokens, bytes, device),
+        };
         let flowing = tokens * BACKWARD_WIDTHS * FLOAT * d;
         let (kept, through_a_block) = if checkpointing {
             // One block at a time is there in full, when the logits are gone.
@@ -128,6 +136,7 @@ impl TrainingMemory {
             gradients: parameters,
             moments: 2 * parameters,
             copies,
+            teacher: if teacher { bytes * shape.parameters() + tokens * bytes * d } else { 0 },
             activations: tokens * (kept + last),
             working: head.max(through_a_block),
             gaps,
@@ -141,7 +150,7 @@ impl TrainingMemory {
 
     /// What of it is not there yet when the model is loaded and no step has been made.
     pub fn still_to_come(&self) -> u64 {
-        self.gradients + self.copies + self.activations + self.working + self.gaps
+        self.gradients + self.copies + self.teacher + self.activations + self.working + self.gaps
     }
 }
 
@@ -165,6 +174,16 @@ fn head_bytes(shape: &Shape, tokens: u64, bytes: u64, device: Device) -> u64 {
         (Device::Cpu, _) => logits,
         (_, BFLOAT16) => logits + (2 * float_rows).max(BFLOAT16 * vocab * d),
         _ => logits + float_rows,
+    }
+}
+
+/// Float32 rows of either model's logits on the way to their gradients: logits, log-probabilities of both, and
+/// probabilities.
+fn distilling_bytes(shape: &Shape, tokens: u64, device: Device) -> u64 {
+    match device {
+        // They stay in the cache.
+        Device::Cpu => 0,
+        _ => 4 * FLOAT * shape.vocab_size * tokens.min(float_rows_at_a_time(shape.vocab_size)),
     }
 }
 
@@ -204,7 +223,7 @@ mod tests {
     const XL: Shape = Shape::gpt2(48, 1600);
 
     fn passes(micro_batch: u64, dtype: FloatType, checkpointing: bool) -> Passes {
-        Passes { micro_batch, seq: 1024, dtype, checkpointing, removes_ln: true }
+        Passes { micro_batch, seq: 1024, dtype, checkpointing, removes_ln: true, teacher: false }
     }
 
     #[test]

@@ -17,12 +17,16 @@ use crate::{Error, Result};
 pub struct StepRecord {
     /// 0-based optimizer step.
     pub step: usize,
-    /// Cross-entropy plus weighted auxiliary loss, mean over micro-batches, nats per token.
+    /// What is minimised, mean over micro-batches, nats per token: cross-entropy, with a teacher mixed with T²
+    /// times `kl_loss`, plus weighted auxiliary loss.
     pub loss: f64,
     /// Cross-entropy alone.
     pub ce_loss: f64,
     /// Auxiliary loss times its weight, as it enters `loss`.
     pub aux_loss: f64,
+    /// KL(teacher ‖ model) at the teacher's temperature; only with a teacher.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kl_loss: Option<f64>,
     /// The learning rate of this step.
     pub lr: f64,
     /// L2 norm of the gradients before clipping.
@@ -103,6 +107,9 @@ impl MetricsLog {
             ("train/tokens_per_s", record.tokens_per_s),
         ] {
             self.board.add_scalar(tag, record.step, value)?;
+        }
+        if let Some(kl) = record.kl_loss {
+            self.board.add_scalar("train/kl_loss", record.step, kl)?;
         }
         for (name, std) in &record.stds {
             self.board.add_scalar(&format!("std/{name}"), record.step, *std)?;

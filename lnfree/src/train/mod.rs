@@ -14,6 +14,7 @@ mod progress;
 mod ready_run;
 pub mod split;
 mod start_options;
+mod teacher;
 pub mod tensorboard;
 mod trainer;
 
@@ -26,6 +27,7 @@ pub use lock::{RunLock, lock_run};
 pub use metrics::{Event, StepRecord};
 pub use ready_run::{ReadyRun, Sources, override_data, start_or_resume};
 pub use start_options::StartOptions;
+pub use teacher::Teacher;
 pub use trainer::Trainer;
 
 use crate::base::console::say;

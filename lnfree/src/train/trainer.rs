@@ -21,6 +21,7 @@ use crate::model::Gpt2;
 use crate::model::ln_state::LnState;
 use crate::train::checkpoint::{self, TrainerState};
 use crate::train::optim::{AdamW, clip_coefficient};
+use crate::train::teacher::Teacher;
 
 /// Everything that a run changes.
 pub struct Trainer {
@@ -34,6 +35,7 @@ pub struct Trainer {
     schedule: Schedule,
     lr: LrSchedule,
     optimizer: AdamW,
+    teacher: Option<Teacher>,
     batches: Loader,
     /// Identity of the token data, taken at the start: a save must not depend on data that can be read.
     fingerprint: String,
@@ -44,7 +46,7 @@ pub struct Trainer {
     tokens: u64,
     /// Sequences that go through at a time.
     micro_batch: usize,
-    /// Losses of the step in progress (total, cross-entropy, auxiliary), and when it began.
+    /// Losses of the step in progress (total, cross-entropy, auxiliary, KL), and when it began.
     sums: Tensor,
     started: Instant,
     /// Gives way to other programs between the threads' work.
@@ -124,11 +126,12 @@ impl Trainer {
             ce_loss: numbers[1],
             aux_loss: numbers[2],
             lr,
-            grad_norm: numbers[3],
+            kl_loss: self.teacher.as_ref().map(|_| numbers[3]),
+            grad_norm: numbers[4],
             tokens,
             // A clock that stands still gives a wrong rate, and no infinite one.
             tokens_per_s: tokens as f64 / self.started.elapsed().as_secs_f64().max(1e-9),
-            stds: self.stds(&numbers[4..]),
+            stds: self.stds(&numbers[5..]),
         };
         self.step += 1;
         self.tokens += tokens as u64;

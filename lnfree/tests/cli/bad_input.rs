@@ -5,7 +5,7 @@ use super::{Place, common, one_line, strs, write_tokens};
 
 /// `train` with one more `--set`, which has to be refused with `words`.
 #[track_caller]
-fn refused(place: &Place, set: &str, words: &[&str]) {
+pub(super) fn refused(place: &Place, set: &str, words: &[&str]) {
     place.fails(&strs(&place.train("run", &["--set", set])), words);
     assert!(!place.path("run/checkpoints").exists());
 }
@@ -14,7 +14,11 @@ fn refused(place: &Place, set: &str, words: &[&str]) {
 fn a_shape_that_is_not_the_models_and_new_weights_where_there_are_none() {
     let place = Place::new();
     for key in ["n_head", "n_embd", "block_size", "vocab_size"] {
-        refused(&place, &format!("model.{key}=77"), &[&format!("has {key} = "), &format!("model.{key} is 77")]);
+        refused(
+            &place,
+            &format!("model.{key}=77"),
+            &[&format!("has {key} = "), &format!("model.{key} is 77")],
+        );
     }
     for key in ["initializer_range", "embedding_range", "sinusoidal_positions"] {
         refused(&place, &format!("model.{key}=0.1"), &[&format!("model.{key}"), "only pretrain"]);

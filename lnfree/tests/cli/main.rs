@@ -7,6 +7,7 @@ mod commands;
 #[path = "../common/mod.rs"]
 mod common;
 mod disk;
+mod distill;
 mod evaluations;
 mod faults;
 mod formats;

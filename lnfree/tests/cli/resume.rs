@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{Place, ended, strs};
 
 /// Every line of `metrics.jsonl` but for the time it took.
-fn metrics(place: &Place, run: &str) -> Vec<Value> {
+pub(super) fn metrics(place: &Place, run: &str) -> Vec<Value> {
     let mut lines: Vec<Value> = place
         .text(&format!("{run}/metrics.jsonl"))
         .lines()
@@ -64,7 +64,7 @@ fn signal(child: &std::process::Child, signal: i32) {
 }
 
 /// Stops `out` at the given steps in turn by signal, resumes each time, and lets it finish.
-fn stopped_and_resumed(place: &Place, out: &str, more: &[&str], stops: &[(usize, i32, i32)]) {
+pub(super) fn stopped_and_resumed(place: &Place, out: &str, more: &[&str], stops: &[(usize, i32, i32)]) {
     let mut args = place.train(out, more);
     for &(step, number, code) in stops {
         let mut child = place.command(&strs(&args)).stderr(std::process::Stdio::piped()).spawn().unwrap();
@@ -78,7 +78,7 @@ fn stopped_and_resumed(place: &Place, out: &str, more: &[&str], stops: &[(usize,
     place.ok(&strs(&args));
 }
 
-const STOPS: [(usize, i32, i32); 3] =
+pub(super) const STOPS: [(usize, i32, i32); 3] =
     [(1, libc::SIGTERM, 143), (9, libc::SIGINT, 130), (18, libc::SIGTERM, 143)];
 
 #[test]

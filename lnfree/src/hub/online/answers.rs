@@ -5,11 +5,11 @@ use std::path::Path;
 use super::cache::{RepoCache, Want, shards};
 use super::client::{Client, Remote};
 use super::download::Download;
-use crate::hub::names::RepoId;
 use super::push;
 use super::remote::RemoteFile;
 use super::repositories::check_files;
 use super::settings::Settings;
+use crate::hub::names::RepoId;
 use crate::{Error, Result};
 
 /// The commit that is asked for.

@@ -14,9 +14,9 @@ use std::sync::Once;
 
 use hf_hub::{Cache, CacheRepo, Repo};
 
-use crate::hub::names::RepoKind;
 use crate::base::atomic::write_text;
 use crate::base::console::say;
+use crate::hub::names::RepoKind;
 use crate::{Error, Result};
 
 /// The files with weights, best first; the order in which a folder's are read.

@@ -12,8 +12,8 @@ use ureq::{Agent, Body};
 
 use super::address::{encoded, joined, origin, proxy, unquoted, without_secrets};
 use super::failure::{Failure, Kind, one_line};
-use crate::hub::names::RepoId;
 use super::settings::Settings;
+use crate::hub::names::RepoId;
 
 /// The hub sends a file through one redirect or two.
 const MAX_REDIRECTS: usize = 10;

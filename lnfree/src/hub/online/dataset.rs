@@ -8,11 +8,11 @@ use super::client::Client;
 use super::download::{Download, persist};
 use super::failure::{Failure, Kind};
 use super::fetch::Fetch;
-use crate::hub::names::RepoId;
 use super::remote::RemoteFile;
 use super::settings::Settings;
 use crate::base::closest::closest;
 use crate::base::console::say;
+use crate::hub::names::RepoId;
 use crate::{Error, Result};
 
 /// A data set repository at one commit; clones share everything.

@@ -13,9 +13,9 @@ use ureq::http::{HeaderMap, StatusCode};
 use super::cache::{RepoCache, not_writable};
 use super::client::{Ask, Client, Remote};
 use super::failure::{Failure, Kind, reason};
-use crate::hub::names::RepoId;
 use super::progress::Progress;
 use crate::base::atomic::digest_file;
+use crate::hub::names::RepoId;
 use crate::{Error, Result};
 
 /// Attempts in a row that bring nothing before it is given up.

@@ -2,9 +2,9 @@
 
 use ureq::http::{HeaderMap, StatusCode};
 
-use crate::hub::names::{RepoId, RepoKind};
 use super::settings::Settings;
 use crate::Error;
+use crate::hub::names::{RepoId, RepoKind};
 
 /// What a failure means for who asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,8 +6,8 @@ use super::cache::{RepoCache, shards};
 use super::client::Client;
 use super::download::{Download, persist};
 use super::failure::{Failure, Kind};
-use crate::hub::names::RepoId;
 use crate::base::device::disk_free;
+use crate::hub::names::RepoId;
 
 /// What the files of one commit are fetched with.
 pub(super) struct Fetch<'a> {

@@ -8,10 +8,10 @@ use super::dataset::DatasetRepo;
 use super::download::persist;
 use super::failure::{Failure, Kind, one_line};
 use super::fetch::Fetch;
-use crate::hub::names::RepoId;
 use super::settings::Settings;
 use crate::base::console::say;
 use crate::config::Gpt2Config;
+use crate::hub::names::RepoId;
 use crate::{Error, Result};
 
 /// Beside config and weights, what a model's repository may have.

@@ -4,9 +4,11 @@ mod linear;
 
 use tch::{Kind, Reduction, Tensor};
 
-pub use super::types::IGNORE;
+pub use super::types::{IGNORE, Mixture};
 pub(crate) use linear::rows_at_a_time;
-pub use linear::{LinearCrossEntropy, linear_cross_entropy};
+pub use linear::{
+    LinearCrossEntropy, LinearDistillation, Teaching, linear_cross_entropy, linear_distillation,
+};
 
 use crate::ops::sigma_of;
 

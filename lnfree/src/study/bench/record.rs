@@ -124,6 +124,7 @@ fn planned(shape: &Shape, device: Device, at_once: usize, options: BenchOptions)
         dtype: options.dtype,
         checkpointing: options.checkpointing,
         removes_ln: options.ln != BenchLn::Real,
+        teacher: false,
     };
     TrainingMemory::new(shape, passes, device).total()
 }

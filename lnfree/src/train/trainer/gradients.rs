@@ -12,6 +12,7 @@ use crate::model::ln_state::LnState;
 use crate::model::{Compute, Gpt2, StepModel};
 use crate::ops::loss::targets;
 use crate::train::split::{Part, aux_target, catching_lack_of_memory, parts, smaller};
+use crate::train::teacher::Teacher;
 use crate::train::{BackwardRecipe, Mode, backward};
 use crate::{Error, Result};
 
@@ -55,9 +56,14 @@ impl Trainer {
         let train = &self.config.train;
         let (accumulation, batch_size) = (train.gradient_accumulation_steps, train.batch_size);
         let ignore = if train.predict_eot { None } else { self.model.config.eot_token_id() };
-        self.sums = Tensor::zeros([3], (Kind::Float, self.model.device()));
-        let recipe =
-            StepRecipe { config: &self.config, model: &self.model, mode: self.mode, step: self.step };
+        self.sums = Tensor::zeros([4], (Kind::Float, self.model.device()));
+        let recipe = StepRecipe {
+            config: &self.config,
+            model: &self.model,
+            teacher: self.teacher.as_ref(),
+            mode: self.mode,
+            step: self.step,
+        };
         let whole = self.ln.follows_within_a_forward();
         let at_a_time = if whole { batch_size } else { self.micro_batch } as i64;
         let (ln, tokens) = (self.ln.copy(), self.config.tokens_per_step());
@@ -91,12 +97,14 @@ fn drops(model: &Gpt2) -> bool {
 struct StepRecipe<'a> {
     config: &'a Config,
     model: &'a Gpt2,
+    teacher: Option<&'a Teacher>,
     mode: Mode,
     step: usize,
 }
 
 impl StepRecipe<'_> {
-    /// One batch of the config, in parts: its losses (total, cross-entropy, auxiliary), and what its LNs saw.
+    /// One batch of the config, in parts: its losses (total, cross-entropy, auxiliary, KL to the teacher), and
+    /// what its LNs saw.
     fn batch(
         &self,
         step: &StepModel,
@@ -111,11 +119,12 @@ impl StepRecipe<'_> {
             true => Some(aux_target(step, ln, ids, parts, |part| self.compute(micro, part))?),
             false => None,
         };
-        let mut sums = Tensor::zeros([3], (Kind::Float, ids.device()));
+        let mut sums = Tensor::zeros([4], (Kind::Float, ids.device()));
         let mut seen: Option<Tensor> = None;
         for (i, &Part { start, len, of_targets, of_sequences }) in parts.iter().enumerate() {
             let scale = 1.0 / train.gradient_accumulation_steps as f64;
             let recipe = BackwardRecipe {
+                teacher: self.teacher,
                 compute: self.compute(micro, i),
                 aux_weight: train.aux_loss_weight,
                 scale: scale * of_targets,
@@ -126,12 +135,16 @@ impl StepRecipe<'_> {
             let (ids, targets) = (ids.narrow(0, start, len), targets.narrow(0, start, len));
             let losses = backward(step, ln, &ids, &targets, recipe)?;
             // The mean over no target is not a number, and weighs nothing.
-            let cross_entropy = match of_targets == 0.0 {
-                true => losses.aux.zeros_like(),
-                false => losses.cross_entropy * of_targets,
-            };
+            let [cross_entropy, kl] = [losses.cross_entropy, losses.kl].map(|mean| match of_targets == 0.0 {
+                true => mean.zeros_like(),
+                false => mean * of_targets,
+            });
             let aux = losses.aux * of_sequences;
-            sums += Tensor::stack(&[&cross_entropy + &aux, cross_entropy, aux], 0);
+            let total = match self.teacher.map(|teacher| teacher.mixture.factors()) {
+                Some([of_targets, of_teacher]) => &cross_entropy * of_targets + &kl * of_teacher + &aux,
+                None => &cross_entropy + &aux,
+            };
+            sums += Tensor::stack(&[total, cross_entropy, aux, kl], 0);
             if let Some(observed) = losses.observed {
                 let weighted = observed * of_sequences;
                 seen = Some(seen.map_or_else(|| weighted.shallow_clone(), |seen| seen + &weighted));

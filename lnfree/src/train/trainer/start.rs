@@ -16,10 +16,11 @@ use crate::model::ln_state::LnState;
 use crate::model::{Gpt2, LoadedModel, Shape};
 use crate::train::StartOptions;
 use crate::train::begin::{initial_state, pretrain_config, set_dropout};
-use crate::train::checkpoint;
+use crate::train::checkpoint::{self, locate_model};
 use crate::train::fit::check_fit;
 use crate::train::memory::{Passes, fitting_micro_batch, usable};
 use crate::train::optim::{AdamW, AdamWConfig, is_decayed};
+use crate::train::teacher::Teacher;
 use crate::{Error, Result};
 
 impl Trainer {
@@ -107,6 +108,7 @@ impl Trainer {
         let decay_ln = config.train.decay_ln.unwrap_or(start.mode == Mode::WithoutLn);
         let optimizer =
             AdamW::new(model.named_parameters(), |name| is_decayed(name, decay_ln), adamw(&config.train));
+        let teacher = teacher(&config, &model)?;
         let micro_batch = micro_batch(&config, start.mode, &model);
         let schedule = match start.mode {
             Mode::WithoutLn => config.schedule(),
@@ -120,6 +122,7 @@ impl Trainer {
             mode: start.mode,
             schedule,
             optimizer,
+            teacher,
             fingerprint: batches.file().fingerprint()?,
             batches,
             eval_tokens: start.eval_tokens,
@@ -128,11 +131,23 @@ impl Trainer {
             step: 0,
             tokens: 0,
             micro_batch,
-            sums: Tensor::zeros([3], (Kind::Float, start.device)),
+            sums: Tensor::zeros([4], (Kind::Float, start.device)),
             started: Instant::now(),
             _sharing: share_cores(start.device),
         })
     }
+}
+
+/// The teacher that a config names.
+fn teacher(config: &Config, student: &Gpt2) -> Result<Option<Teacher>> {
+    let Some(name) = &config.distill.teacher else { return Ok(None) };
+    let dir = locate_model(name).map_err(|error| Error::Config {
+        origin: "config".into(),
+        key: "distill.teacher".into(),
+        message: error.to_string(),
+    })?;
+    let dtype = config.train.dtype.in_effect(student.device()).kind();
+    Teacher::load(&config.distill, &dir, student, config.data.block_size, dtype).map(Some)
 }
 
 /// Sequences at a time: the config's, or as many as fit beside the model and Adam's moments, which are there.

@@ -9,10 +9,10 @@ use ureq::http::Response;
 use ureq::typestate::WithBody;
 use ureq::{Body, RequestBuilder, SendBody};
 
+use crate::hub::names::RepoId;
 use crate::hub::online::address::{encoded, origin, without_secrets};
 use crate::hub::online::client::Client;
 use crate::hub::online::failure::{Failure, Kind, one_line, reason};
-use crate::hub::names::RepoId;
 
 /// More than any answer needs.
 const MAX_ANSWER: u64 = 16 << 20;

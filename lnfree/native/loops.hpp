@@ -63,11 +63,19 @@ struct Queries {
     alignas(64) float top[TILE * STEP], total[TILE * STEP];
 };
 
+// How much cross-entropy and the distance to a teacher count in a gradient, and one over the teacher's
+// temperature.
+struct Mixture {
+    float of_targets, of_teacher, cold;
+};
+
 // Loops over numbers of type T.
 template <typename T> struct TypedLoops {
     void (*gelu)(const T *x, T *y, int64_t n);
     void (*gelu_backward)(const T *x, const T *dy, T *dx, int64_t n);
     void (*logits_to_gradient)(T *logits, int64_t stride, int64_t n_rows, int64_t n, const int64_t *targets, float coefficient, float *losses);
+    void (*distilled_gradient)(T *logits, int64_t stride, const T *teacher, int64_t teacher_stride, int64_t n_rows, int64_t n,
+                               const int64_t *targets, Mixture mixture, float coefficient, float *losses);
     void (*add_logits)(const T *logits, int64_t n_rows, int64_t n_cols, int64_t stride, int64_t first, const int64_t *targets, TokenSums *sums);
     void (*fake_norm)(const float *x, int64_t begin, int64_t end, int64_t n, Divisor by, const float *weight, const float *bias, T *y);
     void (*fake_norm_backward)(const float *x, const T *dy, int64_t begin, int64_t end, int64_t n, Divisor by, const float *weight, float *dx,

@@ -212,6 +212,7 @@ fn tables_of_the_nano_study_are_those_of_its_record() {
     }
     // Another record makes other tables.
     record.evaluations[0].mean += 1.0;
+    record.heads[0].first += 1.0;
     for page in tables::PAGES {
         let text = read(page);
         assert_ne!(tables::with_table(page, &text, &record).as_ref(), Some(&text), "{page}");

@@ -18,6 +18,7 @@ template <typename T> constexpr TypedLoops<T> typed() {
         gelu<T>,
         gelu_backward<T>,
         logits_to_gradient<T>,
+        distilled_gradient<T>,
         add_logits<T>,
         fake_norm<T>,
         fake_norm_backward<T>,

@@ -10,21 +10,22 @@
 namespace lnfree::LNFREE_LEVEL {
 namespace {
 
-INLINE Floats exponential(Floats x, float top) { return exp_in_range(at_least(LOWEST, x - top)); }
+// e^((x - top) cold), cold being one over a temperature.
+INLINE Floats exponential(Floats x, float top, float cold = 1.0f) { return exp_in_range(at_least(LOWEST, (x - top) * cold)); }
 
-// Sum of e^(x - top).
-template <typename T> INLINE double total_of(const T *row, int64_t n, float top) {
+// Sum of these.
+template <typename T> INLINE double total_of(const T *row, int64_t n, float top, float cold = 1.0f) {
     double total = 0.0;
     for (int64_t begin = 0; begin < n; begin += BLOCK) {
         const int64_t end = least(n, begin + BLOCK);
         Floats first{}, second{};
         int64_t i = begin;
         for (; i + 2 * LANES <= end; i += 2 * LANES) {
-            first += exponential(load(row + i), top);
-            second += exponential(load(row + i + LANES), top);
+            first += exponential(load(row + i), top, cold);
+            second += exponential(load(row + i + LANES), top, cold);
         }
         total += sum(first) + sum(second);
-        for (; i < end; i += LANES) total += sum(exponential(load_some(row + i, least(LANES, end - i), NONE), top));
+        for (; i < end; i += LANES) total += sum(exponential(load_some(row + i, least(LANES, end - i), NONE), top, cold));
     }
     return total;
 }
@@ -47,6 +48,66 @@ void logits_to_gradient(T *logits, int64_t stride, int64_t n_rows, int64_t n, co
         const float p = __builtin_expf(target - top) / static_cast<float>(total);
         store(row + targets[r], coefficient * (p - 1.0f));
         losses[r] = static_cast<float>(__builtin_log(total) - (static_cast<double>(target) - top));
+    }
+}
+
+// Sum of e^u (u - v), u = (teacher - best) cold and v = (x - top) cold.
+template <typename T> INLINE double distances_of(const T *row, float top, const T *teacher, float best, int64_t n, float cold) {
+    double total = 0.0;
+    for (int64_t begin = 0; begin < n; begin += BLOCK) {
+        const int64_t end = least(n, begin + BLOCK);
+        Floats sums{};
+        for (int64_t i = begin; i < end; i += LANES) {
+            const bool whole = i + LANES <= end;
+            const Floats u = at_least(LOWEST, ((whole ? load(teacher + i) : load_some(teacher + i, end - i, NONE)) - best) * cold);
+            const Floats v = ((whole ? load(row + i) : load_some(row + i, end - i, top)) - top) * cold;
+            // Where there is no token the exponential is nearly nothing, and so is what it weighs.
+            sums += exp_in_range(u) * (u - v);
+        }
+        total += sum(sums);
+    }
+    return total;
+}
+
+// The first n of each row of logits become the gradient of coefficient * sum of
+// of_targets * cross-entropy + of_teacher / cold * KL(teacher || row), the KL of softmax(cold * logits).
+// Cross-entropy and KL of each row are written. Negative targets as above.
+template <typename T>
+void distilled_gradient(T *logits, int64_t stride, const T *teacher, int64_t teacher_stride, int64_t n_rows, int64_t n, const int64_t *targets,
+                        Mixture mixture, float coefficient, float *losses) {
+    const float cold = mixture.cold;
+    for (int64_t r = 0; r < n_rows; r++) {
+        T *row = logits + r * stride;
+        const T *taught = teacher + r * teacher_stride;
+        const bool counts = targets[r] >= 0;
+        const float top = largest(row, n), best = largest(taught, n);
+        const float target = counts ? to_float(row[targets[r]]) : 0.0f;
+        const double total = total_of(row, n, top);
+        const double softened = cold == 1.0f ? total : total_of(row, n, top, cold);
+        const double of_taught = total_of(taught, n, best, cold);
+        const double distances = distances_of(row, top, taught, best, n, cold);
+        const float scale = counts ? coefficient : 0.0f;
+        const float hard = scale * mixture.of_targets / static_cast<float>(total);
+        const float soft = scale * mixture.of_teacher / static_cast<float>(softened);
+        const float right = scale * mixture.of_teacher / static_cast<float>(of_taught);
+        for (int64_t i = 0; i < n; i += LANES) {
+            const bool whole = i + LANES <= n;
+            const Floats x = whole ? load(row + i) : load_some(row + i, n - i, top);
+            const Floats t = whole ? load(taught + i) : load_some(taught + i, n - i, best);
+            Floats gradient = soft * exponential(x, top, cold) - right * exponential(t, best, cold);
+            if (mixture.of_targets != 0.0f) gradient += hard * exponential(x, top);
+            if (whole) store(row + i, gradient);
+            else store_some(row + i, gradient, n - i);
+        }
+        losses[2 * r] = losses[2 * r + 1] = 0.0f;
+        if (!counts) continue;
+        // 1 is taken from the probability itself.
+        const float p = __builtin_expf(target - top) / static_cast<float>(total);
+        const float softened_p = __builtin_expf((target - top) * cold) / static_cast<float>(softened);
+        const float q = __builtin_expf((to_float(taught[targets[r]]) - best) * cold) / static_cast<float>(of_taught);
+        store(row + targets[r], scale * (mixture.of_targets * (p - 1.0f) + mixture.of_teacher * (softened_p - q)));
+        losses[2 * r] = static_cast<float>(__builtin_log(total) - (static_cast<double>(target) - top));
+        losses[2 * r + 1] = static_cast<float>(distances / of_taught - __builtin_log(of_taught) + __builtin_log(softened));
     }
 }
 

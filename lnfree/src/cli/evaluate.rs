@@ -66,6 +66,10 @@ pub(super) struct EvalArgs {
     /// What tables and figures call the model.
     #[arg(long)]
     label: Option<String>,
+    /// Also say how far its predictions lie from those of this model, such as the original that it was made
+    /// of: mean KL and Jensen–Shannon divergence, and the share of tokens on which both agree.
+    #[arg(long, value_name = "MODEL")]
+    against: Option<String>,
     /// Write the result here as JSON.
     #[arg(long)]
     json: Option<PathBuf>,
@@ -184,13 +188,18 @@ pub(super) fn eval(args: EvalArgs) -> anyhow::Result<()> {
         ..Default::default()
     };
     let evaluator = Evaluator::load_with(args.label(), &args.model, load)?;
+    let reference = |name: &String| {
+        Evaluator::load_with(name, name, LoadOptions { format: None, ..load })
+            .map_err(|error| Error::invalid(format!("--against: {error}")))
+    };
+    let reference = args.against.as_ref().map(reference).transpose()?;
     if let [data] = args.data.as_slice() {
-        return eval_one(&evaluator, data, &args);
+        return eval_one(&evaluator, reference.as_ref(), data, &args);
     }
     // What one data set lacks must not cost the others.
     let mut failed = Vec::new();
     for data in &args.data {
-        if let Err(error) = eval_one(&evaluator, data, &args) {
+        if let Err(error) = eval_one(&evaluator, reference.as_ref(), data, &args) {
             crate::panics::warn(&format!("error: {data}: {error:#}"));
             failed.push(error);
         }
@@ -204,7 +213,12 @@ pub(super) fn eval(args: EvalArgs) -> anyhow::Result<()> {
     anyhow::bail!(text)
 }
 
-fn eval_one(evaluator: &Evaluator, data: &str, args: &EvalArgs) -> anyhow::Result<()> {
+fn eval_one(
+    evaluator: &Evaluator,
+    reference: Option<&Evaluator>,
+    data: &str,
+    args: &EvalArgs,
+) -> anyhow::Result<()> {
     let options = EvalOptions {
         batch_size: args.batch_size,
         max_sequences: args.n_sequences,
@@ -212,14 +226,19 @@ fn eval_one(evaluator: &Evaluator, data: &str, args: &EvalArgs) -> anyhow::Resul
         dtype: args.dtype,
     };
     let bar = bar();
-    let (record, evaluation) = evaluator.evaluate(data, options, |done, total| {
+    let progress = |done: usize, total: usize| {
         bar.set_length(total as u64);
         bar.set_position(done as u64);
-    })?;
+    };
+    let (mut record, evaluation) = evaluator.evaluate(data, options, progress)?;
+    let compared = reference.map(|reference| evaluator.compare(reference, data, options, progress));
     bar.finish_and_clear();
+    // What is evaluated is not lost when it cannot be compared.
+    let compared = compared.transpose().map(|found| record.faithfulness = found);
     // Before anything is printed: whoever reads that may be gone.
     let written = write(&record, &evaluation, args);
     print(&record);
+    let written = written.and(compared.map_err(|error| anyhow::anyhow!("--against: {error}")));
     match (evaluation.check(&record.label, data), written) {
         (Err(Error::NotFinite(lost)), Err(unwritten)) => {
             Err(Error::NotFinite(format!("{lost}; {unwritten}")).into())
@@ -278,6 +297,11 @@ fn print(record: &EvalRecord) {
         record.accuracy,
         record.calibration_error
     );
+    if let Some(found) = &record.faithfulness {
+        let ([kl_low, kl_high], [jsd_low, jsd_high]) = (found.kl_interval, found.jsd_interval);
+        outln!("  from {}: KL {:.4} [{kl_low:.4}, {kl_high:.4}]", found.reference, found.kl);
+        outln!("  JSD {:.4} [{jsd_low:.4}, {jsd_high:.4}]  same top token {:.4}", found.jsd, found.agreement);
+    }
     for worst in record.worst.iter().take(1) {
         outln!("  worst sequence: {} with {:.4}", worst.sequence, worst.mean);
     }

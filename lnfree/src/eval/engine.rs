@@ -10,10 +10,9 @@ use super::token_stats::{Stats, token_stats};
 use crate::base::device::share_cores;
 use crate::base::interrupt;
 use crate::data::TokenFile;
-use crate::model::hook::NoHook;
+use crate::model::Gpt2;
 use crate::model::ln_state::LnState;
-use crate::model::{Compute, Gpt2};
-use crate::ops::loss::{predicting, targets};
+use crate::ops::loss::targets;
 use crate::{Error, Result};
 
 /// Evaluates `model` on `tokens`; `progress` is told how many sequences are done. Losses that are not finite
@@ -90,12 +89,9 @@ impl<P: FnMut(usize)> Engine<'_, P> {
 
     /// Numbers of each predicted token of int64 `[batch, pos]`.
     fn forward(&self, ids: &Tensor) -> Result<Stats> {
-        let compute = Compute { dtype: self.options.dtype.kind(), ..Compute::default() };
-        let mut pass = self.model.pass(ids, self.ln, compute)?;
-        let residual = self.model.residual(ids, &mut pass, &mut NoHook);
-        let last = self.model.final_norm(&predicting(&residual), &mut pass, &mut NoHook);
-        let last = pass.cast(&last).reshape([-1, self.model.config.n_embd]);
-        let head = pass.cast(self.model.unembedding());
+        let dtype = self.options.dtype.kind();
+        let last = self.model.unembedded(ids, self.ln, dtype)?;
+        let head = self.model.unembedding().to_kind(dtype);
         token_stats(&last, &head, &targets(ids, None).reshape([-1]), self.chunk)
     }
 

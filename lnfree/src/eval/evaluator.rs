@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tch::Device;
 
-use super::{EvalOptions, EvalRecord, Evaluation, RunFacts, evaluate, files};
+use super::{EvalOptions, EvalRecord, Evaluation, Faithfulness, RunFacts, evaluate, faithfulness, files};
 use crate::base::atomic::write_text;
 use crate::base::console::say;
 use crate::base::device::{device_name, peak_memory, reset_peak_memory};
@@ -81,6 +81,27 @@ impl Evaluator {
         let record =
             EvalRecord::new(self.label.clone(), names, &evaluation, &tokens, self.tokenizer.as_ref(), run)?;
         Ok((record, evaluation))
+    }
+
+    /// How far its predictions on a data set lie from those of `reference`; `progress` as in
+    /// [`Evaluator::evaluate`].
+    ///
+    /// # Errors
+    /// As [`Evaluator::evaluate`] and [`faithfulness`].
+    pub fn compare(
+        &self,
+        reference: &Evaluator,
+        data: &str,
+        options: EvalOptions,
+        mut progress: impl FnMut(usize, usize),
+    ) -> Result<Faithfulness> {
+        let wish = DatasetOptions { max_sequences: options.max_sequences, ..self.data.clone() };
+        let tokens = open_dataset_with(data, &wish)?;
+        tokens.check_vocab(self.loaded.model.config.vocab_size as usize)?;
+        let total = tokens.n_sequences().min(options.max_sequences);
+        let found =
+            faithfulness(&reference.loaded, &self.loaded, &tokens, options, |done| progress(done, total))?;
+        Ok(Faithfulness { reference: reference.name.clone(), ..found })
     }
 
     /// Evaluates it on a data set, telling lines of progress, and writes the result into `folder` as

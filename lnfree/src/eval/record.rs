@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::finite::{number, pair};
-use super::{Evaluation, NotFinite, PositionLoss, Summary, mean_interval, trimmed_mean};
+use super::{Evaluation, Faithfulness, NotFinite, PositionLoss, Summary, mean_interval, trimmed_mean};
 use crate::Result;
 use crate::data::{TokenFile, Tokenizer};
 
@@ -53,6 +53,9 @@ pub struct EvalRecord {
     /// Mean loss by position.
     #[serde(default)]
     pub by_position: Vec<PositionLoss>,
+    /// How far its predictions lie from another model's, where that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub faithfulness: Option<Faithfulness>,
     /// The sequences with the highest mean loss.
     #[serde(default)]
     pub worst: Vec<WorstSequence>,
@@ -134,6 +137,7 @@ impl EvalRecord {
             calibration_error: evaluation.calibration_error(),
             accuracy: evaluation.accuracy,
             by_position: evaluation.by_position(),
+            faithfulness: None,
             worst: worst(evaluation, tokens, tokenizer)?,
             run,
         })

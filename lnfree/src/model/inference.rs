@@ -2,9 +2,11 @@
 
 use tch::{Kind, Tensor};
 
-use super::{Attention, Block, Conv1d, Folding, Gpt2, LayerNorm, Mlp};
+use super::{Attention, Block, Compute, Conv1d, Folding, Gpt2, LayerNorm, Mlp};
 use crate::Result;
+use crate::model::hook::NoHook;
 use crate::model::ln_state::LnState;
+use crate::ops::loss::predicting;
 
 impl Gpt2 {
     /// A model that computes the same, with `ln` again, and with less work: matrices are converted to `dtype`
@@ -50,6 +52,21 @@ impl Gpt2 {
             ln_f,
             lm_head: convert_head(head.as_ref(), &self.wte, dtype),
         })
+    }
+}
+
+impl Gpt2 {
+    /// What a model that is [`for_inference`](Gpt2::for_inference) in `dtype` unembeds at the positions of
+    /// `input_ids`, int64 `[batch, pos]`, that have a next token: `[batch · (pos − 1), n_embd]` in `dtype`.
+    ///
+    /// # Errors
+    /// When the input does not fit the model.
+    pub(crate) fn unembedded(&self, input_ids: &Tensor, ln: &LnState, dtype: Kind) -> Result<Tensor> {
+        let _guard = tch::no_grad_guard();
+        let mut pass = self.pass(input_ids, ln, Compute { dtype, ..Compute::default() })?;
+        let residual = self.residual(input_ids, &mut pass, &mut NoHook);
+        let last = self.final_norm(&predicting(&residual), &mut pass, &mut NoHook);
+        Ok(pass.cast(&last).reshape([-1, self.config.n_embd]))
     }
 }
 

@@ -163,6 +163,35 @@ fn cross_entropy_keeps_nan_and_infinity() {
     }
 }
 
+/// Either model's logits; one row has no target.
+#[test]
+fn distillation_keeps_nan_and_infinity() {
+    let targets = Tensor::from_slice(&[3i64, -100, 36, 0]);
+    let mixture = Mixture { weight: 0.5, temperature: 2.0 };
+    for kind in [Kind::Float, Kind::BFloat16] {
+        let logits = [0.7, 0.9].map(|frequency| noise(&[4, 37], frequency).to_kind(kind));
+        each_spoiled(&logits, |x| {
+            let mut grad = x[0].copy();
+            let half = Tensor::from(0.5f64);
+            let losses = distilled_gradient(&mut grad, &x[1], 37, &targets, &half, mixture).unwrap();
+            let of_losses = Tensor::from_slice(&[0.5f32, 2.0]).expand([4, 2], false) * 0.5;
+            let wanted = with_gradients(Kind::Double, &[&x[0]], &[&of_losses], |student| {
+                let rows = |x: Tensor| x.sum_dim_intlist([-1i64].as_slice(), true, Kind::Double);
+                let at = targets.clamp_min(0).unsqueeze(-1);
+                let ce = -student[0].log_softmax(-1, Kind::Double).gather(1, &at, false);
+                let log_p = (&student[0] / 2.0).log_softmax(-1, Kind::Double);
+                let log_q = (x[1].to_kind(Kind::Double) / 2.0).log_softmax(-1, Kind::Double);
+                let q = log_q.exp();
+                let kl = rows(q.xlogy(&q) - &q * log_p);
+                let losses = Tensor::cat(&[ce, kl], -1);
+                let nothing = losses.zeros_like();
+                vec![losses.where_self(&targets.ge(0).unsqueeze(-1), &nothing)]
+            });
+            compare(&["losses", "gradient"], vec![losses, grad], wanted)
+        });
+    }
+}
+
 #[cfg(feature = "kernels")]
 #[test]
 fn sums_over_blocks_of_logits_keep_nan_and_infinity() {

@@ -102,7 +102,7 @@ pub(crate) fn logits_to_gradient(
     Ok(losses)
 }
 
-pub(crate) fn logits_to_distilled_gradient(
+pub(crate) fn distilled_gradient(
     logits: &mut Tensor,
     teacher: &Tensor,
     vocab_size: i64,
@@ -111,8 +111,6 @@ pub(crate) fn logits_to_distilled_gradient(
     Mixture { weight, temperature }: Mixture,
 ) -> Result<Tensor> {
     let n = logits.size()[0];
-    let no_tokens = logits.narrow(1, vocab_size, logits.size()[1] - vocab_size);
-    let _ = no_tokens.shallow_clone().zero_();
     let losses = Tensor::empty([n, 2], (Kind::Float, logits.device()));
     // What is written and read again some ten times stays in a CPU's cache.
     let at_a_time = match logits.device() {
@@ -137,6 +135,8 @@ pub(crate) fn logits_to_distilled_gradient(
         }
         let mut log_q = (tokens(teacher) / temperature).log_softmax(-1, Kind::Float);
         let q = log_q.exp();
+        // 0 log 0 is 0.
+        let _ = log_q.clamp_min_(-1e30);
         let kl = log_q.g_sub_(&log_p).g_mul_(&q).sum_dim_intlist([-1i64].as_slice(), true, Kind::Float);
         cut(&losses).f_copy_(&(Tensor::cat(&[ce, kl], -1) * &counted))?;
         // w T² times the gradient of the KL, (p − q) / T.

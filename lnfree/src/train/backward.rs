@@ -36,8 +36,8 @@ pub struct BackwardRecipe<'a> {
     pub compute: Compute,
     /// Weight of the auxiliary loss; 0 leaves it out.
     pub aux_weight: f64,
-    /// The gradients of the cross-entropy, or of what it is mixed to, are multiplied by it: one over the number of micro-batches, times
-    /// this one's share of the targets where it is part of one.
+    /// The gradients of the cross-entropy, or of what it is mixed to, are multiplied by it: one over the
+    /// number of micro-batches, times this one's share of the targets where it is part of one.
     pub scale: f64,
     /// Those of the auxiliary loss, likewise with the share of the sequences.
     pub aux_scale: f64,

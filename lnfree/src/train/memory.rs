@@ -177,8 +177,8 @@ fn head_bytes(shape: &Shape, tokens: u64, bytes: u64, device: Device) -> u64 {
     }
 }
 
-/// Float32 rows of either model's logits on the way to their gradients: logits, log-probabilities of both, and
-/// probabilities.
+/// Float32 rows of either model's logits on the way to their gradients: logits, log-probabilities of both,
+/// and probabilities.
 fn distilling_bytes(shape: &Shape, tokens: u64, device: Device) -> u64 {
     match device {
         // They stay in the cache.

@@ -17,8 +17,8 @@ use crate::{Error, Result};
 pub struct StepRecord {
     /// 0-based optimizer step.
     pub step: usize,
-    /// What is minimised, mean over micro-batches, nats per token: cross-entropy, with a teacher mixed with T²
-    /// times `kl_loss`, plus weighted auxiliary loss.
+    /// What is minimised, mean over micro-batches, nats per token: cross-entropy, with a teacher mixed with
+    /// T² times `kl_loss`, plus weighted auxiliary loss.
     pub loss: f64,
     /// Cross-entropy alone.
     pub ce_loss: f64,

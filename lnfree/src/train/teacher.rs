@@ -2,13 +2,12 @@
 
 use std::path::Path;
 
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 use crate::config::DistillConfig;
-use crate::model::hook::NoHook;
 use crate::model::ln_state::LnState;
-use crate::model::{Compute, Gpt2, LoadedModel};
-use crate::ops::loss::{Mixture, Teaching, predicting};
+use crate::model::{Gpt2, LoadedModel};
+use crate::ops::loss::{Mixture, Teaching};
 use crate::{Error, Result};
 
 /// A model that is read and never trained, ready for forwards in the type of a run's matrix products.
@@ -56,21 +55,11 @@ impl Teacher {
     /// # Errors
     /// When the input does not fit the model.
     pub fn last(&self, input_ids: &Tensor) -> Result<Tensor> {
-        let _guard = tch::no_grad_guard();
-        let compute = Compute { dtype: self.dtype, observe: false, dropout_seed: None };
-        let mut pass = self.model.pass(input_ids, &self.ln, compute)?;
-        let residual = self.model.residual(input_ids, &mut pass, &mut NoHook);
-        let last = self.model.final_norm(&residual, &mut pass, &mut NoHook);
-        Ok(pass.cast(&predicting(&last)).reshape([-1, self.model.config.n_embd]))
+        self.model.unembedded(input_ids, &self.ln, self.dtype)
     }
 
     /// What the loss of a batch takes, with what [`Teacher::last`] found for it.
     pub fn teaching<'a>(&'a self, last: &'a Tensor) -> Teaching<'a> {
         Teaching { last, head: self.model.unembedding(), mixture: self.mixture }
-    }
-
-    /// Where it computes.
-    pub fn device(&self) -> Device {
-        self.model.device()
     }
 }

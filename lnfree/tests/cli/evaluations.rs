@@ -48,6 +48,32 @@ fn every_data_set_gets_its_files_and_one_that_fails_costs_no_other() {
 }
 
 #[test]
+fn a_model_is_compared_with_the_one_that_it_was_made_of() {
+    let place = Place::new();
+    let [original, other] =
+        ["tiny-a", "exported_noln"].map(|name| common::vector(name).display().to_string());
+    let against = |model: &str, json: &str| {
+        place.ok(&["eval", "-m", model, "-d", "tokens.arrow", "--against", &original, "--json", json]);
+        record(&place, json).faithfulness.unwrap()
+    };
+    let itself = against(&original, "itself.json");
+    assert!(itself.kl.abs() < 1e-6 && itself.jsd.abs() < 1e-6 && itself.agreement == 1.0, "{itself:?}");
+    let found = against(&other, "other.json");
+    assert_eq!(found.reference, original);
+    assert!(found.kl > 1e-4 && found.jsd > 0.0 && found.jsd < found.kl && found.agreement < 1.0, "{found:?}");
+    let ([low, high], [jsd_low, jsd_high]) = (found.kl_interval, found.jsd_interval);
+    assert!(low < found.kl && found.kl < high && jsd_low < found.jsd && found.jsd < jsd_high, "{found:?}");
+    assert_eq!((found.by_position[0].from, found.by_position.last().map(|p| p.to)), (0, Some(63)));
+    let means = found.by_position.iter().map(|p| p.kl * (p.to - p.from) as f64);
+    assert!((means.sum::<f64>() / 63.0 - found.kl).abs() < 1e-9, "{found:?}");
+    // What cannot be compared costs no evaluation.
+    let args = ["eval", "-m", &original, "-d", "tokens.arrow", "--against", "nano", "--json", "alone.json"];
+    place.fails(&args, &["--against", "has 4096 tokens", "256"]);
+    assert_eq!(record(&place, "alone.json").faithfulness, None);
+    place.fails(&["eval", "-m", &original, "-d", "tokens.arrow", "--against", "no"], &["--against", "no"]);
+}
+
+#[test]
 fn arguments_that_do_not_go_together_are_refused() {
     let place = Place::new();
     let model = common::vector("tiny-a").display().to_string();

@@ -81,6 +81,16 @@ unsafe extern "C" {
         coefficient: f32,
         losses: *mut C_tensor,
     ) -> i32;
+    pub(crate) fn lnfree_distilled_gradient(
+        logits: *mut C_tensor,
+        teacher: *const C_tensor,
+        vocab_size: i64,
+        targets: *const C_tensor,
+        weight: f64,
+        temperature: f64,
+        coefficient: f32,
+        losses: *mut C_tensor,
+    ) -> i32;
     pub(crate) fn lnfree_backward(
         tensors: *const *const C_tensor,
         grads: *const *const C_tensor,

@@ -8,9 +8,7 @@ use tch::{Kind, Tensor};
 use super::IGNORE;
 use crate::Result;
 use crate::base::device::for_cpu_kernels;
-use crate::ops::{
-    Mixture, ROWS, add_product, logits_to_distilled_gradient, logits_to_gradient, padded, product,
-};
+use crate::ops::{Mixture, ROWS, add_product, distilled_gradient, logits_to_gradient, padded, product};
 
 /// What [`linear_cross_entropy`] finds.
 #[derive(Debug)]
@@ -140,8 +138,7 @@ pub fn linear_distillation(
     let (n_counted, grad) = by_rows(last, head, targets, scale, head_grad, |logits, rows| {
         let teacher = product(&taught.narrow(0, rows.start, rows.len), &taught_head.tr())?;
         let Rows { vocab_size, targets, coefficient, .. } = rows;
-        let losses =
-            logits_to_distilled_gradient(logits, &teacher, vocab_size, targets, coefficient, mixture)?;
+        let losses = distilled_gradient(logits, &teacher, vocab_size, targets, coefficient, mixture)?;
         sums += losses.sum_dim_intlist([0i64].as_slice(), false, Kind::Double);
         Ok(())
     })?;

@@ -6,6 +6,7 @@ use super::product;
 use crate::Result;
 use crate::base::ffi::symbols::*;
 use crate::base::ffi::{check, tensor};
+use crate::ops::Mixture;
 use crate::ops::padding::padded;
 
 pub(crate) fn logits_to_gradient(
@@ -28,6 +29,27 @@ pub(crate) fn logits_to_gradient(
     // SAFETY: `choose` looked at types, layout and range; both tensors that are written are the caller's
     // alone.
     check(unsafe { lnfree_logits_to_gradient(logits, vocab_size, targets, coefficient, out) })?;
+    Ok(losses)
+}
+
+/// On the CPU.
+pub(crate) fn distilled_gradient(
+    logits: &mut Tensor,
+    teacher: &Tensor,
+    vocab_size: i64,
+    targets: &Tensor,
+    coefficient: &Tensor,
+    Mixture { weight, temperature }: Mixture,
+) -> Result<Tensor> {
+    let mut losses = Tensor::empty([logits.size()[0], 2], (Kind::Float, Device::Cpu));
+    let coefficient = coefficient.double_value(&[]) as f32;
+    let (out, logits) = (losses.as_mut_ptr(), logits.as_mut_ptr());
+    let (teacher, targets) = (teacher.as_ptr(), targets.as_ptr());
+    // SAFETY: `choose` looked at types, layouts and range; both tensors that are written are the caller's
+    // alone.
+    check(unsafe {
+        lnfree_distilled_gradient(logits, teacher, vocab_size, targets, weight, temperature, coefficient, out)
+    })?;
     Ok(losses)
 }
 

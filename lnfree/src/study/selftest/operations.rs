@@ -4,7 +4,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::recorder::{Recorder, Tolerance, noise};
 use crate::Result;
-use crate::ops::loss::{IGNORE, linear_cross_entropy};
+use crate::ops::loss::{IGNORE, Mixture, linear_cross_entropy};
 use crate::ops::{self, AdamWStep, Gradients};
 use crate::train::optim::clip_coefficient;
 
@@ -31,6 +31,7 @@ pub(super) fn all(recorder: &mut Recorder) {
     recorder.compare(op, "cross-entropy", Tolerance::PRODUCT, |recorder| cross_entropy(recorder, 0));
     recorder.compare(op, "cross-entropy, padded", Tolerance::PRODUCT, |recorder| cross_entropy(recorder, 21));
     recorder.compare(op, "logits to gradient", Tolerance::ROUNDING, logits_to_gradient);
+    recorder.compare(op, "distilled gradient", Tolerance::ROUNDING, distilled_gradient);
     // Whatever the type of logits, numbers are computed in float32.
     let float32 = Tolerance { bfloat16: 1e-5, tf32: 1e-5, ..Tolerance::PRODUCT };
     recorder.compare(op, "token statistics", float32, token_stats);
@@ -191,6 +192,28 @@ fn logits_to_gradient(recorder: &Recorder) -> Result<Pairs> {
     (&mean * &counted).backward();
     let found = logits.narrow(1, 0, vocab_size);
     Ok(vec![("losses", losses.sum(Kind::Double), (mean * counted).detach()), ("", found, x.grad())])
+}
+
+/// Likewise with a teacher, at a temperature.
+fn distilled_gradient(recorder: &Recorder) -> Result<Pairs> {
+    let (n, vocab_size) = (60, 1003);
+    let (mut logits, wide) = recorder.both(noise(&[n, vocab_size + 21], 0.31) * 4.0);
+    let (teacher, wide_teacher) = recorder.both(noise(&[n, vocab_size], 0.57) * 3.0);
+    let ids = targets(n, vocab_size);
+    let on_device = ids.to_device(recorder.device);
+    let one = Tensor::ones([], (Kind::Double, recorder.device));
+    let mixture = Mixture { weight: 0.7, temperature: 2.0 };
+    let losses = ops::distilled_gradient(&mut logits, &teacher, vocab_size, &on_device, &one, mixture)?;
+    let [x] = leaves([&wide.narrow(1, 0, vocab_size)]);
+    let counts = ids.not_equal(IGNORE).to_kind(Kind::Double);
+    let ce = plain_cross_entropy(&x, &ids) * counts.sum(Kind::Double);
+    let [log_p, log_q] = [&x, &wide_teacher].map(|logits| (logits / 2.0).log_softmax(-1, Kind::Double));
+    let kl = (log_q.exp() * (log_q - log_p)).sum_dim_intlist([-1i64].as_slice(), false, Kind::Double);
+    let kl = (kl * counts).sum(Kind::Double);
+    (&ce * 0.3 + &kl * 2.8).backward();
+    let sums = losses.sum_dim_intlist([0i64].as_slice(), false, Kind::Double);
+    let found = logits.narrow(1, 0, vocab_size);
+    Ok(vec![("losses", sums, Tensor::stack(&[ce.detach(), kl.detach()], 0)), ("", found, x.grad())])
 }
 
 /// With rows of the unembedding that are no tokens, and the vocabulary in pieces.

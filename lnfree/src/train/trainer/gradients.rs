@@ -103,8 +103,8 @@ struct StepRecipe<'a> {
 }
 
 impl StepRecipe<'_> {
-    /// One batch of the config, in parts: its losses (total, cross-entropy, auxiliary, KL to the teacher), and
-    /// what its LNs saw.
+    /// One batch of the config, in parts: its losses (total, cross-entropy, auxiliary, KL to the teacher),
+    /// and what its LNs saw.
     fn batch(
         &self,
         step: &StepModel,

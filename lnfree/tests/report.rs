@@ -294,6 +294,12 @@ fn what_evaluations_say_beyond_means_is_on_the_page_escaped() {
             json!([{"from": 0, "to": 1, "mean": 8.5}, {"from": 1, "to": 2, "mean": null}]);
         object["worst"] = json!([{"sequence": 1234, "mean": null, "text": "<script>alert(1)</script>"}]);
         object["tokens_per_s"] = json!(26_988.2);
+        if label == "LN-free" {
+            object["faithfulness"] = json!({
+                "reference": "<nano>", "kl": 0.125, "kl_interval": [0.12, 0.13], "jsd": 0.03,
+                "jsd_interval": [0.02, null], "agreement": 0.875, "by_position": [],
+            });
+        }
         fs::write(&path, object.to_string()).unwrap();
         let losses: Vec<SequenceLoss> =
             (0..50).map(|i| SequenceLoss { sequence: i, loss: mean + (i % 5) as f64, n_tokens: 9 }).collect();
@@ -312,10 +318,15 @@ fn what_evaluations_say_beyond_means_is_on_the_page_escaped() {
         "<h2>Loss by position</h2>",
         "2.9000 to 3.1000",
         "&lt;script&gt;alert(1)&lt;/script&gt;",
+        "<h2>Distance to another model</h2>",
+        "0.1200 to 0.1300",
+        "0.0200 to NaN",
+        "87.5%",
         "26\u{202f}988",
     ] {
         assert!(page.contains(words), "{words}");
     }
+    assert_eq!(page.matches("&lt;nano&gt;").count(), 1, "the original was compared with nothing");
     let mut object: Value = serde_json::from_slice(&fs::read(&files[0]).unwrap()).unwrap();
     object["worst"] = json!([{"sequence": -1, "mean": 2.0}]);
     fs::write(&files[0], object.to_string()).unwrap();

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::config::schedule::Removal;
-use crate::eval::{NotFinite, number as or_nan, some_pair};
+use crate::eval::{Faithfulness, NotFinite, number as or_nan, some_pair};
 
 /// Everything one run logged.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -158,6 +158,8 @@ pub struct EvalDetails {
     pub accuracy: Option<f64>,
     /// Mean loss over ranges of positions.
     pub by_position: Vec<PositionLoss>,
+    /// How far its predictions lie from another model's.
+    pub faithfulness: Option<Faithfulness>,
     /// The sequences of highest mean loss, worst first.
     pub worst: Vec<WorstSequence>,
     /// What matrix products were computed in.

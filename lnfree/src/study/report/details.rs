@@ -102,6 +102,13 @@ pub fn quality(rows: &[EvalRow]) -> Markup {
     section("Calibration and intervals", text::QUALITY, content)
 }
 
+/// How far models lie from others.
+pub fn distances(rows: &[EvalRow]) -> Markup {
+    let (head, cells) = text::distances(rows);
+    let content = (!cells.is_empty()).then(|| table(&head, 3, &cells));
+    section("Distance to another model", &text::DISTANCES.replace('`', ""), content)
+}
+
 /// The sequences of highest loss with their text, folded, one table an evaluation.
 pub fn worst(rows: &[EvalRow]) -> Markup {
     let names = plot::distinct_names(rows);

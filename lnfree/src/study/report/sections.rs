@@ -82,6 +82,7 @@ pub fn evaluations(rows: &[EvalRow], differences: &[Difference], notes: &[String
         (details::differences(differences, notes))
         (details::positions(rows))
         (details::quality(rows))
+        (details::distances(rows))
         (details::worst(rows))
         (details::machine(rows))
     }

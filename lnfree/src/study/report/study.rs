@@ -75,11 +75,13 @@ impl Study {
             }
         }
         let quality = text::quality(&self.evaluations);
+        let distances = text::distances(&self.evaluations);
         let machine = text::machine(&self.evaluations);
         for (title, note, (head, rows)) in [
             ("Models", text::MODELS, text::models(&self.models)),
             ("Paired differences", text::DIFFERENCES, text::differences(&self.differences)),
             ("Calibration and intervals", text::QUALITY, quality),
+            ("Distance to another model", text::DISTANCES, distances),
             ("Speed and memory", text::MACHINE, machine),
         ] {
             if !rows.is_empty() {

@@ -6,7 +6,7 @@ use super::models::StudyModel;
 use super::page::thousands;
 use crate::eval::PairedDifference;
 use crate::study::plot::Difference;
-use crate::study::plot::{EvalRow, distinct_names};
+use crate::study::plot::{EvalRow, ModelName, distinct_names};
 
 /// One cell of a table.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,6 +33,9 @@ pub const QUALITY: &str = "The interval of the mean is a bootstrap 95% interval 
                            the sequences out at either end. Accuracy: how often the most likely token is the right one. Entropy of \
                            the predictions in nats. Calibration error: by how much the probability of the most likely \
                            token misses its accuracy, on average.";
+pub const DISTANCES: &str = "How far the predictions lie from another model's, by `eval --against`: KL(other ‖ model) and \
+                             Jensen–Shannon divergence in nats per token, with bootstrap 95% intervals over sequences, and the \
+                             share of tokens on which both hold the same one to be the most likely.";
 pub const WORST: &str = "The sequences that each model predicts worst, numbered from 0 in the order of the data set: their mean \
                          loss, the highest loss of one token, and the text around it. A few that explode can carry a \
                          whole mean.";
@@ -134,6 +137,27 @@ pub fn quality(rows: &[EvalRow]) -> Cells {
         ]
     };
     (head, rows_with(rows, |row| row.details.mean_interval.is_some() || row.details.entropy.is_some(), cells))
+}
+
+/// How far models lie from others; no rows where no file says that.
+pub fn distances(rows: &[EvalRow]) -> Cells {
+    let head =
+        vec!["model", "data set", "from", "KL", "95% interval", "JSD", "95% interval", "same top token"];
+    let cells = |(row, name): (&EvalRow, ModelName)| -> Option<Vec<Cell>> {
+        let found = row.details.faithfulness.as_ref()?;
+        let interval = |[low, high]: [f64; 2]| format!("{} to {}", nats(low), nats(high));
+        Some(vec![
+            name.to_string().into(),
+            row.dataset_name().into(),
+            found.reference.clone().into(),
+            nats(found.kl).into(),
+            interval(found.kl_interval).into(),
+            nats(found.jsd).into(),
+            interval(found.jsd_interval).into(),
+            format!("{:.1}%", 100.0 * found.agreement).into(),
+        ])
+    };
+    (head, rows.iter().zip(distinct_names(rows)).filter_map(cells).collect())
 }
 
 /// exp(mean); that of a model that has exploded as a power of ten.

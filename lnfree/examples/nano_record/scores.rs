@@ -3,20 +3,18 @@
 use lnfree::hub::locate_model;
 use lnfree::interp::{HeadScores, RepeatedTokens};
 use lnfree::model::LoadedModel;
+use lnfree::suite::Suite;
 use lnfree::tch::{Device, Kind};
 use lnfree::{Error, Result};
 
 use super::tables::Heads;
 
-/// Label and name, as the suite has them.
-const MODELS: [(&str, &str); 3] =
-    [("original", "nano"), ("vanilla", "nano_vanilla200"), ("LN-free", "nano_LNFree200")];
 /// Sequences, tokens that are said twice in each, seed: those of the example `heads`.
 const SAID: (usize, usize, u64) = (32, 50, 0);
 
-/// Of all three, on the same tokens.
+/// Of all models of the nano suite, on the same tokens.
 pub fn of_embedded_models() -> Result<Vec<Heads>> {
-    MODELS.iter().map(|(label, name)| of(label, name)).collect()
+    Suite::find("nano")?.models.iter().map(|model| of(&model.label, &model.model)).collect()
 }
 
 fn of(label: &str, name: &str) -> Result<Heads> {

@@ -67,10 +67,7 @@ impl Evaluator {
         options: EvalOptions,
         mut progress: impl FnMut(usize, usize),
     ) -> Result<(EvalRecord, Evaluation)> {
-        let wish = DatasetOptions { max_sequences: options.max_sequences, ..self.data.clone() };
-        let tokens = open_dataset_with(data, &wish)?;
-        tokens.check_vocab(self.loaded.model.config.vocab_size as usize)?;
-        let total = tokens.n_sequences().min(options.max_sequences);
+        let (tokens, total) = self.tokens(data, options)?;
         let device = self.loaded.model.device();
         reset_peak_memory(device);
         let started = Instant::now();
@@ -95,10 +92,7 @@ impl Evaluator {
         options: EvalOptions,
         mut progress: impl FnMut(usize, usize),
     ) -> Result<Faithfulness> {
-        let wish = DatasetOptions { max_sequences: options.max_sequences, ..self.data.clone() };
-        let tokens = open_dataset_with(data, &wish)?;
-        tokens.check_vocab(self.loaded.model.config.vocab_size as usize)?;
-        let total = tokens.n_sequences().min(options.max_sequences);
+        let (tokens, total) = self.tokens(data, options)?;
         let found =
             faithfulness(&reference.loaded, &self.loaded, &tokens, options, |done| progress(done, total))?;
         Ok(Faithfulness { reference: reference.name.clone(), ..found })
@@ -129,6 +123,15 @@ impl Evaluator {
         keep_folder(folder, |folder| write_result(folder, &record, &evaluation, false).map(drop)).here()?;
         evaluation.check(&self.label, data)?;
         Ok(result_path(folder, &record, "json"))
+    }
+
+    /// A data set prepared for the model, and how many of its sequences are read.
+    fn tokens(&self, data: &str, options: EvalOptions) -> Result<(TokenFile, usize)> {
+        let wish = DatasetOptions { max_sequences: options.max_sequences, ..self.data.clone() };
+        let tokens = open_dataset_with(data, &wish)?;
+        tokens.check_vocab(self.loaded.model.config.vocab_size as usize)?;
+        let total = tokens.n_sequences().min(options.max_sequences);
+        Ok((tokens, total))
     }
 
     fn facts(

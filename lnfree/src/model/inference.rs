@@ -53,9 +53,7 @@ impl Gpt2 {
             lm_head: convert_head(head.as_ref(), &self.wte, dtype),
         })
     }
-}
 
-impl Gpt2 {
     /// What a model that is [`for_inference`](Gpt2::for_inference) in `dtype` unembeds at the positions of
     /// `input_ids`, int64 `[batch, pos]`, that have a next token: `[batch · (pos − 1), n_embd]` in `dtype`.
     ///

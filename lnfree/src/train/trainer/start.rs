@@ -108,8 +108,9 @@ impl Trainer {
         let decay_ln = config.train.decay_ln.unwrap_or(start.mode == Mode::WithoutLn);
         let optimizer =
             AdamW::new(model.named_parameters(), |name| is_decayed(name, decay_ln), adamw(&config.train));
-        let teacher = teacher(&config, &model)?;
+        // Before the teacher is there: what it takes is among what the plan still counts.
         let micro_batch = micro_batch(&config, start.mode, &model);
+        let teacher = teacher(&config, &model)?;
         let schedule = match start.mode {
             Mode::WithoutLn => config.schedule(),
             Mode::WithLn | Mode::Pretrain => Schedule::empty(),

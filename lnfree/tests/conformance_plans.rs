@@ -14,7 +14,7 @@ use lnfree::tch::{Device, Kind};
 use serde_json::Value;
 
 /// Configs that the crate ships under the paper's names.
-const SHIPPED: [&str; 8] = [
+const SHIPPED: [&str; 12] = [
     "gpt2",
     "gpt2_aux",
     "gpt2-medium_fasttune",
@@ -23,6 +23,10 @@ const SHIPPED: [&str; 8] = [
     "gpt2-large_aux",
     "gpt2-xl",
     "gpt2-xl_aux",
+    "gpt2_lora_lr1e-3",
+    "gpt2-medium_lora_lr1e-3",
+    "gpt2-large_lora_lr1e-3",
+    "gpt2-xl_lora_lr1e-3",
 ];
 
 fn schedule_config(fields: &Value) -> ScheduleConfig {
@@ -89,6 +93,9 @@ fn shipped_configs_are_the_papers() {
         is(config.norm.momentum, "momentum");
         is(config.data.block_size as f64, "block_size");
         assert_eq!(fields["lr_scheduler_kwargs"]["min_lr"].as_f64(), Some(train.min_lr), "{name}");
+        // The paper's code has a rank in every config, and reads it for those with LoRA.
+        let rank = fields["lora_rank"].as_u64().filter(|_| name.contains("_lora_"));
+        assert_eq!(rank, config.lora.rank.map(|rank| rank as u64), "{name}");
         assert_eq!(fields["gradient_checkpointing"], train.gradient_checkpointing, "{name}");
         assert_eq!(fields["model_name"], config.model.name, "{name}");
         assert_eq!(want["tokens_per_optimizer_step"], config.tokens_per_step(), "{name}");

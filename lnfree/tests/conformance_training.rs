@@ -3,13 +3,14 @@
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use common::{close, json, map, max_abs, settings, tensors, token_file, vector};
 use lnfree::config::Config;
 use lnfree::data::TokenFile;
 use lnfree::norm::{LnState, ln_names};
-use lnfree::tch::{Device, Kind};
+use lnfree::tch::{Device, Kind, Tensor};
 use lnfree::train::{Mode, StartOptions, Trainer};
 use serde_json::Value;
 
@@ -34,6 +35,9 @@ fn config(run: &Value, checkpointing: bool) -> Config {
         if kind != "lnf" {
             text += &format!("gap_{kind} = {}\n", field(&format!("gap_{kind}")));
         }
+    }
+    if run["mode"] == "lora" {
+        text += &format!("[lora]\nrank = {}\n", field("lora_rank"));
     }
     let mut config = Config::parse(&text, "test", &[]).unwrap();
     config.norm = settings(&run["env"]);
@@ -89,7 +93,16 @@ fn check_run(file: &str, mode: Mode, checkpointing: bool, last: Option<&str>) {
     let run = json(file);
     let dir = tempfile::tempdir().unwrap();
     let mut trainer = trainer(&run, mode, checkpointing, dir.path());
-    let steps = &run["steps"];
+    check_steps(&mut trainer, file, &run);
+    check_norms(&trainer, &run);
+    if let Some(last) = last {
+        check_weights(&trainer, last);
+    }
+}
+
+/// Every step that `run` has recorded.
+fn check_steps(trainer: &mut Trainer, file: &str, run: &Value) {
+    let (mode, steps) = (trainer.mode(), &run["steps"]);
     let recorded = |field: &str, step: usize| steps[field][step].as_f64().unwrap();
     for step in 0..steps["loss"].as_array().unwrap().len() {
         trainer.apply_removals();
@@ -108,20 +121,16 @@ fn check_run(file: &str, mode: Mode, checkpointing: bool, last: Option<&str>) {
             check_ln(&trainer.ln, &run["ln_end"], step, "end");
         }
     }
-    check_norms(&trainer, &run);
-    if let Some(last) = last {
-        check_weights(&trainer, last);
-    }
 }
 
 /// The key third of c_attn's bias has no gradient but rounding, which Adam blows up: it says nothing about
 /// equality.
-fn without_key_bias(name: &str, tensor: lnfree::tch::Tensor) -> lnfree::tch::Tensor {
+fn without_key_bias(name: &str, tensor: Tensor) -> Tensor {
     if !name.ends_with("attn.c_attn.bias") {
         return tensor;
     }
     let n = tensor.size()[0] / 3;
-    lnfree::tch::Tensor::cat(&[tensor.narrow(0, 0, n), tensor.narrow(0, 2 * n, n)], 0)
+    Tensor::cat(&[tensor.narrow(0, 0, n), tensor.narrow(0, 2 * n, n)], 0)
 }
 
 fn check_norms(trainer: &Trainer, run: &Value) {
@@ -168,6 +177,76 @@ fn d_following_while_fake() {
 #[test]
 fn e_special_std_at_position_0() {
     check_run("train_e_correct_bos.json", Mode::WithoutLn, false, None);
+}
+
+/// Adapters by the names of the paper's code.
+fn adapters(trainer: &Trainer) -> impl Iterator<Item = (String, Tensor)> {
+    let named = trainer.lora().unwrap().named_parameters();
+    named.into_iter().map(|(name, leaf)| (name.replace("adapter_", "lora_"), leaf))
+}
+
+fn recorded_adapters(file: &str) -> BTreeMap<String, Tensor> {
+    let read = Tensor::read_safetensors(vector(file)).unwrap();
+    read.into_iter().map(|(name, tensor)| (name.trim_start_matches("transformer.").into(), tensor)).collect()
+}
+
+#[test]
+fn f_adapters() {
+    let run = json("train_f_lora.json");
+    let dir = tempfile::tempdir().unwrap();
+    let mut trainer = trainer(&run, Mode::WithoutLn, false, dir.path());
+    let mut state = trainer.lora().unwrap().state();
+    for (name, tensor) in recorded_adapters("train_f_lora_init.safetensors") {
+        assert!(state.insert(name.replace("lora_", "adapter_"), tensor).is_some(), "{name}");
+    }
+    trainer.lora().unwrap().load(&state).unwrap();
+    let before: Vec<Tensor> =
+        trainer.model.named_parameters().iter().map(|(_, tensor)| tensor.detach().copy()).collect();
+    check_steps(&mut trainer, "train_f_lora.json", &run);
+    let norms = map(&run["final_param_l2"]);
+    let expected = recorded_adapters("train_f_lora_final.safetensors");
+    for (name, tensor) in adapters(&trainer) {
+        let worst = max_abs(&tensor.detach(), &expected[&name]);
+        assert!(worst < 1e-5, "{name}: largest difference {worst:e}");
+        let found = tensor.detach().to_kind(Kind::Double).norm().double_value(&[]);
+        close(found, norms[&format!("transformer.{name}")].as_f64().unwrap(), 1e-5, &name);
+    }
+    let matrices = ["c_attn.weight", "c_proj.weight", "c_fc.weight"];
+    for ((name, tensor), before) in trainer.model.named_parameters().iter().zip(&before) {
+        let moves = matrices.iter().any(|end| name.ends_with(end));
+        assert_eq!(moves, max_abs(&tensor.detach(), before) > 0.0, "{name}");
+    }
+}
+
+/// What trains has the gradients that autograd finds for A and B, and nothing gathers anywhere else.
+#[test]
+fn gradients_of_single_adapters() {
+    let run = json("train_f_lora.json");
+    let dir = tempfile::tempdir().unwrap();
+    let mut trainer = trainer(&run, Mode::WithoutLn, false, dir.path());
+    let mut state = trainer.lora().unwrap().state();
+    for (name, tensor) in recorded_adapters("train_f_lora_init.safetensors") {
+        state.insert(name.replace("lora_", "adapter_"), tensor);
+    }
+    trainer.lora().unwrap().load(&state).unwrap();
+    for step in 0..=50 {
+        trainer.apply_removals();
+        trainer.accumulate_gradients().unwrap();
+        if let Some(recorded) = run["grad_l2_by_tensor"].get(step.to_string()) {
+            for (name, leaf) in adapters(&trainer) {
+                let found = leaf.grad().to_kind(Kind::Double).norm().double_value(&[]);
+                let want = recorded[format!("transformer.{name}")].as_f64().unwrap();
+                assert!(
+                    (found - want).abs() < 1e-6 + 1e-4 * want,
+                    "step {step} {name}: {found} should be {want}"
+                );
+            }
+            for (name, parameter) in trainer.model.named_parameters() {
+                assert_eq!(max_abs(&parameter.grad(), &parameter.grad().zeros_like()), 0.0, "{name}");
+            }
+        }
+        trainer.update_parameters().unwrap();
+    }
 }
 
 /// The paper's code asks for gradient checkpointing here and never does it, so its numbers are those of (b);

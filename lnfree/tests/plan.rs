@@ -51,9 +51,16 @@ fn plans_agree_with_the_memory_that_training_takes() {
         (wide, 16, FloatType::Float32, false, true),
     ] {
         let config = Gpt2Config::new(n_layer, n_head, n_embd, 128, vocab_size).unwrap();
-        let passes =
-            Passes { micro_batch: batch as u64, seq: 128, dtype, checkpointing, removes_ln, teacher: false }
-                .on(Device::Cpu);
+        let passes = Passes {
+            micro_batch: batch as u64,
+            seq: 128,
+            dtype,
+            checkpointing,
+            removes_ln,
+            teacher: false,
+            lora_rank: 0,
+        }
+        .on(Device::Cpu);
         let (measured, planned) = measured_and_planned(&config, batch, passes);
         eprintln!(
             "{n_layer} x {n_embd}, {vocab_size}, {passes:?}: measured {measured:.0}, planned {planned:.0} MiB"

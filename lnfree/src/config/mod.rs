@@ -22,7 +22,7 @@ pub use hf_config::Gpt2Config;
 pub use learning_rate::LrSchedule;
 pub use mode::Mode;
 pub use presets::{PRESETS, Preset};
-pub use tables::{DataConfig, DistillConfig, EvalConfig, FloatType, ModelConfig, TrainConfig};
+pub use tables::{DataConfig, DistillConfig, EvalConfig, FloatType, LoraConfig, ModelConfig, TrainConfig};
 pub use unset::MAY_BE_UNSET;
 
 use self::beside::find_beside;
@@ -52,6 +52,9 @@ pub struct Config {
     /// Whom to stay close to.
     #[serde(default)]
     pub distill: DistillConfig,
+    /// Whether adapters train instead of everything.
+    #[serde(default)]
+    pub lora: LoraConfig,
     /// What is trained on.
     pub data: DataConfig,
     /// The evaluations during training.

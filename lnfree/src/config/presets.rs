@@ -40,6 +40,10 @@ presets![
     "gpt2-large_aux",
     "gpt2-xl",
     "gpt2-xl_aux",
+    "gpt2_lora_lr1e-3",
+    "gpt2-medium_lora_lr1e-3",
+    "gpt2-large_lora_lr1e-3",
+    "gpt2-xl_lora_lr1e-3",
 ];
 
 /// A shipped config of this name, or the path of one.

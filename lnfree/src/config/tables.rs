@@ -229,6 +229,16 @@ impl Default for DistillConfig {
     }
 }
 
+/// `[lora]`: low-rank adapters that train instead of the model's parameters.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LoraConfig {
+    /// Columns of A and rows of B of the adapters W + A B, of each block's four matrices; unset, everything
+    /// trains.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rank: Option<usize>,
+}
+
 /// `[eval]`: evaluations during training.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

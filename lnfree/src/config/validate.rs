@@ -48,6 +48,7 @@ impl Config {
             format!("and data.repeated_passages = {passages} make more than the whole data"),
         )?;
         self.validate_distill()?;
+        self.validate_lora()?;
         require(!self.data.train.is_empty(), "data.train", "names no data")?;
         require(self.eval.batch_size > 0, "eval.batch_size", "must be at least 1")?;
         require(self.eval.max_sequences > 0, "eval.max_sequences", "must be at least 1")
@@ -74,6 +75,22 @@ impl Config {
                 require(temperature == 1.0, "distill.temperature", unset)
             }
         }
+    }
+
+    fn validate_lora(&self) -> Check {
+        let Some(rank) = self.lora.rank else { return Ok(()) };
+        let most = format!("must lie between 1 and {MOST}");
+        require((1..=MOST).contains(&rank), "lora.rank", most)?;
+        require(
+            self.train.param_dtype == FloatType::Float32,
+            "train.param_dtype",
+            "must be \"float32\" with lora.rank: a matrix in bfloat16 would round its adapter away",
+        )?;
+        require(
+            self.train.decay_ln.is_none(),
+            "train.decay_ln",
+            "has no meaning with lora.rank, with which no LN trains: leave it out",
+        )
     }
 
     /// No number may overflow what is computed with it.

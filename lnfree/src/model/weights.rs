@@ -4,6 +4,7 @@
 //! or in shards. Nothing in a file is executed, every size is checked before memory is taken, and what is
 //! wrong is told in one line.
 
+mod adapters;
 mod bytes;
 mod finite;
 mod names;
@@ -47,8 +48,8 @@ const CANDIDATES: [&str; 4] = [
 ///
 /// Tensors are on the CPU, in the dtype they are stored in. What wrappers add to the names goes, in any
 /// nesting (`transformer.`, `model.`, `module.`, `_orig_mod.`, …), and causal masks (`attn.bias`,
-/// `attn.masked_bias`) are left out; everything else is kept, such as `lm_head.weight` and the LN buffers of
-/// a checkpoint. Tensors that share memory in a `.bin` (a tied `lm_head.weight`) share it here too: copy
+/// `attn.masked_bias`) are left out; adapters as the paper's LoRA code stores them (`weight_frozen`, `lora_A`,
+/// `lora_B`) are merged; everything else is kept, such as `lm_head.weight` and the LN buffers of a checkpoint. Tensors that share memory in a `.bin` (a tied `lm_head.weight`) share it here too: copy
 /// before changing one in place.
 ///
 /// # Errors
@@ -68,7 +69,7 @@ pub fn read_weights(path: &Path) -> Result<Weights> {
         true => shards::read(path)?,
         false => read_file(path)?,
     };
-    names::collect(tensors).map_err(|why| file_error(path, why))
+    adapters::merged(tensors).and_then(names::collect).map_err(|why| file_error(path, why))
 }
 
 /// The tensors of one file under the names they are stored with, masks left out.

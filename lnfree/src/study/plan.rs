@@ -163,6 +163,7 @@ impl fmt::Display for RunPlan {
             ("weights", memory.weights, "float32"),
             ("gradients", memory.gradients, "float32"),
             ("moments", memory.moments, "Adam's two, float32"),
+            ("adapters", memory.adapters, "with their gradients, and the matrices that they leave alone"),
             ("copies", memory.copies, "of matrices, as a step computes with them"),
             ("teacher", memory.teacher, "the frozen model of distill.teacher, taken to be of the same size"),
             ("kept", memory.activations, kept),

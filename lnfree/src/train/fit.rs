@@ -22,6 +22,7 @@ pub(super) fn check_fit(config: &Config, model: &Gpt2, start: &StartOptions) -> 
     if start.mode != Mode::Pretrain {
         check_shape(&config.model, model, &start.model_dir)?;
     }
+    check_rank(config, model, start)?;
     if let Some(id) = config.model.eot_token_id.filter(|id| !(0..vocab_size).contains(id)) {
         let message = format!("model.eot_token_id = {id} lies outside the vocabulary of {vocab_size} tokens");
         return Err(Error::invalid(message));
@@ -58,6 +59,21 @@ fn check_shape(config: &ModelConfig, model: &Gpt2, dir: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Adapters are for weights that are there, and smaller than these.
+fn check_rank(config: &Config, model: &Gpt2, start: &StartOptions) -> Result<()> {
+    let Some(rank) = config.lora.rank else { return Ok(()) };
+    let n_embd = model.config.n_embd;
+    let message = if start.mode == Mode::Pretrain {
+        "is for models that are there; pretrain makes new weights, which all have to train: leave it out"
+            .into()
+    } else if rank as i64 > n_embd {
+        format!("{rank} is more than the model's n_embd = {n_embd}: to train everything, leave it out")
+    } else {
+        return Ok(());
+    };
+    Err(Error::Config { origin: "config".into(), key: "lora.rank".into(), message })
 }
 
 /// Checks the lengths of the first `n` sequences, or all at once where they are equal.

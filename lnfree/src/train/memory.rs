@@ -51,6 +51,8 @@ pub struct Passes {
     pub removes_ln: bool,
     /// Whether a teacher of the same shape goes along.
     pub teacher: bool,
+    /// Rank of the adapters that train instead of everything; 0 without.
+    pub lora_rank: u64,
 }
 
 impl Passes {
@@ -68,6 +70,7 @@ impl Passes {
             checkpointing: config.train.gradient_checkpointing,
             removes_ln: mode == Mode::WithoutLn,
             teacher: config.distill.teacher.is_some(),
+            lora_rank: config.lora.rank.unwrap_or(0) as u64,
         }
     }
 }
@@ -81,8 +84,10 @@ pub struct TrainingMemory {
     pub weights: u64,
     /// Their gradients.
     pub gradients: u64,
-    /// Adam's two moments of each.
+    /// Adam's two moments of everything that trains.
     pub moments: u64,
+    /// Adapters with their gradients, and the frozen matrices.
+    pub adapters: u64,
     /// Matrices as the micro-batches of a step compute with them: in bfloat16, or in float32 with LNs in
     /// them.
     pub copies: u64,
@@ -101,7 +106,7 @@ pub struct TrainingMemory {
 impl TrainingMemory {
     /// The arithmetic for one shape.
     pub fn new(shape: &Shape, passes: Passes, device: Device) -> TrainingMemory {
-        let Passes { micro_batch, seq, dtype, checkpointing, removes_ln, teacher } = passes;
+        let Passes { micro_batch, seq, dtype, checkpointing, removes_ln, teacher, lora_rank } = passes;
         let (layers, d) = (shape.n_layer, shape.n_embd);
         let tokens = micro_batch * seq;
         let parameters = FLOAT * shape.parameters();
@@ -130,11 +135,19 @@ impl TrainingMemory {
             (false, true) => FLOAT * 7 * layers * d * d,
             (false, false) => 0,
         };
+        let matrices = FLOAT * 12 * layers * d * d;
+        // [d, 3 d], [d, d], [d, 4 d] and [4 d, d], each with its rows and columns once a rank.
+        let adapters = FLOAT * 16 * layers * d * lora_rank;
+        let (moments, adapters) = match lora_rank {
+            0 => (2 * parameters, 0),
+            _ => (2 * adapters, 2 * adapters + matrices),
+        };
         TrainingMemory {
             program: if device == Device::Cpu { PROGRAM } else { 0 },
             weights: parameters,
             gradients: parameters,
-            moments: 2 * parameters,
+            moments,
+            adapters,
             copies,
             teacher: if teacher { bytes * shape.parameters() + tokens * bytes * d } else { 0 },
             activations: tokens * (kept + last),
@@ -145,7 +158,7 @@ impl TrainingMemory {
 
     /// The most held at once.
     pub fn total(&self) -> u64 {
-        self.program + self.weights + self.moments + self.still_to_come()
+        self.program + self.weights + self.moments + self.adapters + self.still_to_come()
     }
 
     /// What of it is not there yet when the model is loaded and no step has been made.
@@ -223,7 +236,15 @@ mod tests {
     const XL: Shape = Shape::gpt2(48, 1600);
 
     fn passes(micro_batch: u64, dtype: FloatType, checkpointing: bool) -> Passes {
-        Passes { micro_batch, seq: 1024, dtype, checkpointing, removes_ln: true, teacher: false }
+        Passes {
+            micro_batch,
+            seq: 1024,
+            dtype,
+            checkpointing,
+            removes_ln: true,
+            teacher: false,
+            lora_rank: 0,
+        }
     }
 
     #[test]
@@ -240,6 +261,17 @@ mod tests {
         let again = TrainingMemory::new(&XL, passes(2, FloatType::Bfloat16, true), Device::Cuda(0));
         assert_eq!(again.activations, 2 * 1024 * (49 * 4 + 16) * 1600);
         assert!(again.total() < memory.total());
+    }
+
+    #[test]
+    fn adapters_take_the_place_of_the_moments() {
+        let all = passes(2, FloatType::Bfloat16, false);
+        let memory = |lora_rank| TrainingMemory::new(&XL, Passes { lora_rank, ..all }, Device::Cuda(0));
+        let (all, some) = (memory(0), memory(64));
+        let trained = 48 * 64 * 16 * 1600;
+        assert_eq!(some.moments, 2 * 4 * trained);
+        assert_eq!(some.adapters, 2 * 4 * trained + 48 * 12 * 4 * 1600 * 1600);
+        assert_eq!(all.total() - all.moments, some.total() - some.moments - some.adapters);
     }
 
     #[test]

@@ -141,6 +141,10 @@ impl ReadyRun {
         write_text(&out.join("run.json"), &format!("{about:#}"))?;
         let trainer = Trainer::new(config, StartOptions { mode, model_dir, tokens, eval_tokens, device })?;
         keep_old_metrics(out)?;
+        if let Some(lora) = trainer.lora() {
+            let (some, all) = (lora.n_parameters(), trainer.model.n_parameters());
+            say(&format!("{some} of {all} parameters train"));
+        }
         Ok(ReadyRun { trainer, dir: out.to_path_buf(), _lock: lock })
     }
 

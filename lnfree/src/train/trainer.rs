@@ -19,6 +19,7 @@ use crate::config::schedule::{Removal, Schedule};
 use crate::data::{Loader, TokenFile};
 use crate::model::Gpt2;
 use crate::model::ln_state::LnState;
+use crate::train::Lora;
 use crate::train::checkpoint::{self, TrainerState};
 use crate::train::optim::{AdamW, clip_coefficient};
 use crate::train::teacher::Teacher;
@@ -35,6 +36,7 @@ pub struct Trainer {
     schedule: Schedule,
     lr: LrSchedule,
     optimizer: AdamW,
+    lora: Option<Lora>,
     teacher: Option<Teacher>,
     batches: Loader,
     /// Identity of the token data, taken at the start: a save must not depend on data that can be read.
@@ -84,6 +86,11 @@ impl Trainer {
         &self.optimizer
     }
 
+    /// The adapters, where only these train; the model holds their sums with the frozen matrices.
+    pub fn lora(&self) -> Option<&Lora> {
+        self.lora.as_ref()
+    }
+
     /// The next removal after `step`.
     pub fn next_removal(&self, step: usize) -> Option<Removal> {
         self.schedule.next_after(step)
@@ -118,6 +125,9 @@ impl Trainer {
         let lr = self.lr.at(self.step);
         let norm = self.optimizer.grad_norm();
         self.optimizer.step(lr, &clip_coefficient(&norm, self.config.train.max_grad_norm))?;
+        if let Some(lora) = &self.lora {
+            lora.merge()?;
+        }
         let numbers = self.read_back(&norm)?;
         let tokens = self.config.tokens_per_step();
         let record = StepRecord {
@@ -160,7 +170,14 @@ impl Trainer {
             config,
         };
         let ln = (self.mode == Mode::WithoutLn).then_some(&self.ln);
-        checkpoint::save(dir, &state, &self.model, ln, &self.optimizer)
+        checkpoint::save(dir, &state, &self.model, ln, &self.moments_and_adapters())
+    }
+
+    /// What a continuation needs beside model and LN state.
+    fn moments_and_adapters(&self) -> BTreeMap<String, Tensor> {
+        let mut state = self.optimizer.state();
+        state.extend(self.lora.as_ref().map(Lora::state).unwrap_or_default());
+        state
     }
 
     /// Losses, gradient norm and running standard deviations in one copy to the host.

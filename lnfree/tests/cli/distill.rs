@@ -7,7 +7,7 @@ use super::resume::{STOPS, metrics, same, stopped_and_resumed};
 use super::{Place, common, strs};
 
 /// `--set` for the tiny model as its own teacher, and `more`.
-fn taught(more: &[&str]) -> Vec<String> {
+pub(super) fn taught(more: &[&str]) -> Vec<String> {
     let teacher = format!("distill.teacher={:?}", common::vector("tiny-a"));
     let sets = [teacher].into_iter().chain(more.iter().map(|set| set.to_string()));
     sets.flat_map(|set| ["--set".to_string(), set]).collect()

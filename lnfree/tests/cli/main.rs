@@ -12,6 +12,7 @@ mod evaluations;
 mod faults;
 mod formats;
 mod generate;
+mod lora;
 mod new_crate;
 mod not_finite;
 mod outputs;

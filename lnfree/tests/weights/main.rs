@@ -1,6 +1,7 @@
 //! Reading and writing weights, configs and whole folders: what is right is read exactly, what is wrong ends
 //! in one line.
 
+mod adapters;
 mod atomic;
 mod config;
 mod damaged;

@@ -6,7 +6,10 @@
 
 mod retention;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+
+use tch::Tensor;
 
 use crate::base::atomic::{remove_leftovers, verify_checksums, write_checksums, write_dir_atomic};
 use crate::data::tokenizer::copy_tokenizer;
@@ -14,7 +17,6 @@ use crate::model::ln_state::LnState;
 use crate::model::names::{hf_names, metadata};
 use crate::model::weights::{check_finite, read_weights, write_safetensors};
 use crate::model::{Gpt2, state_tensors};
-use crate::train::optim::AdamW;
 use crate::{Error, Result};
 
 pub use crate::config::run_dir::{has_any, latest, locate};
@@ -30,7 +32,7 @@ const OPTIMIZER_FILE: &str = "optimizer.safetensors";
 /// Writes `RUN/checkpoints/step-N` and points `latest` at it; older ones beyond `keep_checkpoints` go
 /// afterwards (0 keeps all), but for those of `keep_steps`. One of a later step, which a run resumed from an
 /// earlier checkpoint leaves behind, is not counted and not touched. One that cannot be deleted is told of
-/// and stays.
+/// and stays. `optimizer`: its moments by name, and the adapters where there are any.
 ///
 /// # Errors
 /// When something cannot be written; what was there before is untouched.
@@ -39,7 +41,7 @@ pub fn save(
     state: &TrainerState,
     model: &Gpt2,
     ln: Option<&LnState>,
-    optimizer: &AdamW,
+    optimizer: &BTreeMap<String, Tensor>,
 ) -> Result<PathBuf> {
     let folder = run.join("checkpoints");
     std::fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
@@ -51,7 +53,7 @@ pub fn save(
             weights.extend(state_tensors(ln, model.config.block_size, model.config.n_embd));
         }
         write_safetensors(&dir.join("model.safetensors"), &hf_names(weights), &metadata())?;
-        write_safetensors(&dir.join(OPTIMIZER_FILE), &optimizer.state(), &metadata())?;
+        write_safetensors(&dir.join(OPTIMIZER_FILE), optimizer, &metadata())?;
         model.config.stored_as(model.wte.kind()).write(dir)?;
         // A base model that has been moved away leaves its tokenizer in the checkpoint before.
         let before = folder.join("latest");

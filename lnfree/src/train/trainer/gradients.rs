@@ -13,7 +13,7 @@ use crate::model::{Compute, Gpt2, StepModel};
 use crate::ops::loss::targets;
 use crate::train::split::{Part, aux_target, catching_lack_of_memory, parts, smaller};
 use crate::train::teacher::Teacher;
-use crate::train::{BackwardRecipe, Mode, backward};
+use crate::train::{BackwardRecipe, Lora, Mode, backward};
 use crate::{Error, Result};
 
 impl Trainer {
@@ -36,6 +36,9 @@ impl Trainer {
             };
             let Err(error) = catching_lack_of_memory(|| self.accumulate()) else { return Ok(()) };
             self.optimizer.clear_gradients();
+            if let Some(lora) = &self.lora {
+                lora.clear_gradients();
+            }
             self.batches.seek(position);
             self.ln = ln.copy();
             let (Error::OutOfMemory, Some(smaller)) = (&error, smaller) else { return Err(error) };
@@ -79,7 +82,8 @@ impl Trainer {
                 }
             }
             Ok(())
-        })
+        })?;
+        self.lora.as_ref().map_or(Ok(()), Lora::take_gradients)
     }
 
     /// Whether dropout is on: it draws other numbers where a batch is parted otherwise.

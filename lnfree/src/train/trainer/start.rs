@@ -14,13 +14,13 @@ use crate::config::{Config, TrainConfig};
 use crate::data::{Loader, Repeats};
 use crate::model::ln_state::LnState;
 use crate::model::{Gpt2, LoadedModel, Shape};
-use crate::train::StartOptions;
 use crate::train::begin::{initial_state, pretrain_config, set_dropout};
 use crate::train::checkpoint::{self, locate_model};
 use crate::train::fit::check_fit;
 use crate::train::memory::{Passes, fitting_micro_batch, usable};
 use crate::train::optim::{AdamW, AdamWConfig, is_decayed};
 use crate::train::teacher::Teacher;
+use crate::train::{Lora, StartOptions};
 use crate::{Error, Result};
 
 impl Trainer {
@@ -69,7 +69,7 @@ impl Trainer {
     /// # Errors
     /// A damaged checkpoint, or data other than the run began with.
     pub fn resume(config: Config, start: StartOptions, checkpoint: &Path) -> Result<Trainer> {
-        let (state, moments) = checkpoint::load(checkpoint)?;
+        let (state, saved) = checkpoint::load(checkpoint)?;
         let kind = config.train.param_dtype.kind();
         let loaded = LoadedModel::load(checkpoint, None, kind, start.device)?;
         check_fit(&config, &loaded.model, &start)?;
@@ -80,7 +80,11 @@ impl Trainer {
                 "is not the data that this run was trained on; resume with the same data, or start a new run",
             ));
         }
-        trainer.optimizer.load(moments, state.optimizer_steps).map_err(|e| Error::file(checkpoint, e))?;
+        let damaged = |e| Error::file(checkpoint, e);
+        if let Some(lora) = &trainer.lora {
+            lora.load(&saved).map_err(damaged)?;
+        }
+        trainer.optimizer.load(saved, state.optimizer_steps).map_err(damaged)?;
         trainer.step = state.step;
         trainer.tokens = state.tokens;
         trainer.model_dir = state.base_model;
@@ -106,8 +110,14 @@ impl Trainer {
         }
         model.set_requires_grad(true);
         let decay_ln = config.train.decay_ln.unwrap_or(start.mode == Mode::WithoutLn);
-        let optimizer =
-            AdamW::new(model.named_parameters(), |name| is_decayed(name, decay_ln), adamw(&config.train));
+        let lora = config.lora.rank.map(|rank| Lora::new(&model, rank, config.train.seed)).transpose()?;
+        let optimizer = match &lora {
+            // The paper's code decays both matrices of an adapter.
+            Some(lora) => AdamW::new(lora.named_parameters(), |_| true, adamw(&config.train)),
+            None => {
+                AdamW::new(model.named_parameters(), |name| is_decayed(name, decay_ln), adamw(&config.train))
+            }
+        };
         // Before the teacher is there: what it takes is among what the plan still counts.
         let micro_batch = micro_batch(&config, start.mode, &model);
         let teacher = teacher(&config, &model)?;
@@ -123,6 +133,7 @@ impl Trainer {
             mode: start.mode,
             schedule,
             optimizer,
+            lora,
             teacher,
             fingerprint: batches.file().fingerprint()?,
             batches,

@@ -264,6 +264,19 @@ fn sinusoidal_positions_are_turned_by_a_step() {
 }
 
 #[test]
+fn sinusoids_are_added_without_their_mean() {
+    let _turn = GENERATOR.lock().unwrap_or_else(|e| e.into_inner());
+    let new = || Gpt2::init(Gpt2Config::new(1, 2, 8, 16, 32).unwrap(), 0, Device::Cpu).unwrap();
+    let (plain, mut set, mut added) = (new(), new(), new());
+    set.set_sinusoidal_positions(0.5);
+    added.add_sinusoidal_positions(0.5);
+    let difference = &added.wpe - &plain.wpe;
+    assert!(difference.mean_dim(0i64, false, Kind::Float).abs().max().double_value(&[]) < 1e-6);
+    let turned = &set.wpe - set.wpe.mean_dim(0i64, true, Kind::Float);
+    assert!(max_abs(&difference, &turned) < 1e-6);
+}
+
+#[test]
 fn new_weights_have_the_range_of_their_config() {
     let _turn = GENERATOR.lock().unwrap_or_else(|e| e.into_inner());
     let config = Gpt2Config { initializer_range: 0.08, ..Gpt2Config::new(2, 2, 64, 16, 512).unwrap() };

@@ -135,6 +135,18 @@ pub enum UpdateCount {
     PerFace,
 }
 
+/// What a forward's σ of many tokens are made one number with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StdAverage {
+    /// Their mean, as in the paper.
+    #[default]
+    Mean,
+    /// mean(σ²) / mean(σ), with which the fake LN's output is nearest to the real one's in mean square:
+    /// with z = x − μ, whose squared norm is n σ² but for ε, Σ ‖z/σ − z/c‖² is least at 1/c = Σ σ / Σ σ².
+    LeastSquares,
+}
+
 /// How the standard deviations are followed: the `[norm]` table of a config.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -144,6 +156,8 @@ pub struct NormSettings {
     pub init: String,
     /// m in s ← m·s + (1 − m)·observation.
     pub momentum: f64,
+    /// What an observation is.
+    pub average: StdAverage,
     /// While a site is real, the value that will replace it follows the running one. The paper's setting.
     pub recompute_on_real: bool,
     /// While a site is fake, too: σ̄ then keeps moving until training ends.
@@ -163,6 +177,7 @@ impl Default for NormSettings {
         NormSettings {
             init: "measure".into(),
             momentum: 0.9,
+            average: StdAverage::Mean,
             recompute_on_real: true,
             recompute_on_fake: false,
             special_std: false,

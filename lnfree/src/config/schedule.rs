@@ -4,12 +4,12 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::norm::RemovalKind;
+use crate::config::norm::{LnSite, RemovalKind};
 
 /// First step and gap in steps per layer of every kind of removal: the `[schedule]` table of a config.
 ///
-/// With a gap, layer `l` goes at `start + l · gap`; gap 0 takes all layers at once. A kind without a start
-/// never goes.
+/// With a gap, the layer that is `i`-th in `order` goes at `start + i · gap`; gap 0 takes all layers at once. A
+/// kind without a start never goes.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[allow(missing_docs)]
@@ -31,6 +31,12 @@ pub struct ScheduleConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub start_bos: Option<usize>,
     pub gap_bos: usize,
+    /// Steps over which the gate of an LN closes, from real to fake, before it goes; 0 removes it in one
+    /// piece.
+    pub taper_steps: usize,
+    /// The blocks in the order in which they lose an LN; unset, from the first on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub order: Option<Vec<usize>>,
 }
 
 /// One removal: before optimizer step `step` (0-based), `kind` of block `layer` goes.
@@ -42,6 +48,19 @@ pub struct Removal {
     pub kind: RemovalKind,
     /// 0-based block; `None` for ln_f.
     pub layer: Option<usize>,
+}
+
+impl Removal {
+    /// The LN site that goes; `None` where only a special standard deviation does.
+    pub fn site(&self) -> Option<LnSite> {
+        match (self.kind, self.layer) {
+            (RemovalKind::Ln2, Some(layer)) => Some(LnSite::Ln2(layer)),
+            (RemovalKind::Ln1Qk, Some(layer)) => Some(LnSite::Ln1Qk(layer)),
+            (RemovalKind::Ln1V, Some(layer)) => Some(LnSite::Ln1V(layer)),
+            (RemovalKind::LnF, _) => Some(LnSite::LnF),
+            _ => None,
+        }
+    }
 }
 
 impl fmt::Display for Removal {
@@ -93,6 +112,8 @@ impl ScheduleConfig {
             gap_eot: gap(self.gap_eot),
             start_bos: start(self.start_bos),
             gap_bos: gap(self.gap_bos),
+            taper_steps: gap(self.taper_steps),
+            order: self.order.clone().filter(|_| gaps == 1.0),
         }
     }
 }
@@ -101,6 +122,7 @@ impl ScheduleConfig {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Schedule {
     removals: Vec<Removal>,
+    taper_steps: usize,
 }
 
 impl Schedule {
@@ -112,12 +134,14 @@ impl Schedule {
             if kind == RemovalKind::LnF {
                 removals.push(Removal { step: start, kind, layer: None });
             } else {
-                let step = |layer: usize| start.saturating_add(layer.saturating_mul(gap));
-                removals.extend((0..n_layer).map(|l| Removal { step: step(l), kind, layer: Some(l) }));
+                let step = |place: usize| start.saturating_add(place.saturating_mul(gap));
+                let layer = |place: usize| config.order.as_ref().map_or(place, |order| order[place]);
+                let removal = |place| Removal { step: step(place), kind, layer: Some(layer(place)) };
+                removals.extend((0..n_layer).map(removal));
             }
         }
         removals.sort_by_key(|r| (r.step, r.kind, r.layer));
-        Schedule { removals }
+        Schedule { removals, taper_steps: config.taper_steps }
     }
 
     /// The same without one kind.
@@ -128,12 +152,21 @@ impl Schedule {
 
     /// A schedule that removes nothing: the vanilla control.
     pub fn empty() -> Schedule {
-        Schedule { removals: Vec::new() }
+        Schedule { removals: Vec::new(), taper_steps: 0 }
     }
 
     /// Every removal, in order.
     pub fn removals(&self) -> &[Removal] {
         &self.removals
+    }
+
+    /// The gates of the LNs that are on their way out when `step` runs: a removal at step r over n steps has
+    /// gate (i + 1)/(n + 1) at step r − n + i.
+    pub fn gates_at(&self, step: usize) -> Vec<(LnSite, f64)> {
+        let taper = self.taper_steps;
+        let on_the_way = self.removals.iter().filter(|r| r.step > step && r.step <= step + taper);
+        let gate = |r: &Removal| (taper - (r.step - step) + 1) as f64 / (taper + 1) as f64;
+        on_the_way.filter_map(|r| Some((r.site()?, gate(r)))).collect()
     }
 
     /// Removals due before `step` runs, those of earlier steps included, in order: the state at a step is

@@ -28,7 +28,8 @@ pub struct ModelConfig {
     /// The same of the two embeddings, `initializer_range` if unset; only for `pretrain`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub embedding_range: Option<f64>,
-    /// Amplitude of sinusoids that the position embedding begins as, random if unset; only for `pretrain`.
+    /// Amplitude of sinusoids that the position embedding of a new model is, and that are added, less their
+    /// mean, to that of a model that is there; unset, the one is random and the other stays.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sinusoidal_positions: Option<f64>,
     /// The end-of-text token, where the model's `config.json` does not say it.

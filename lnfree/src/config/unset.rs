@@ -1,14 +1,14 @@
 //! Keys that may be left out, and what they then mean.
 
 /// Key, and what it means that it is unset.
-pub const MAY_BE_UNSET: [(&str, &str); 21] = [
+pub const MAY_BE_UNSET: [(&str, &str); 22] = [
     ("model.n_head", "the model's own; pretrain needs it"),
     ("model.n_embd", "the model's own; pretrain needs it"),
     ("model.block_size", "the model's own; pretrain needs it"),
     ("model.vocab_size", "the model's own; pretrain needs it"),
     ("model.initializer_range", "0.02, GPT-2's; only for pretrain"),
     ("model.embedding_range", "model.initializer_range; only for pretrain"),
-    ("model.sinusoidal_positions", "a random position embedding; only for pretrain"),
+    ("model.sinusoidal_positions", "the model's own position embedding; pretrain: a random one"),
     ("model.eot_token_id", "that of the model's config.json"),
     ("train.micro_batch_size", "as many sequences at a time as memory has room for"),
     ("train.dropout", "that of the model's config.json"),
@@ -20,6 +20,7 @@ pub const MAY_BE_UNSET: [(&str, &str); 21] = [
     ("schedule.start_lnf", "ln_f stays"),
     ("schedule.start_eot", "the special σ̄ of end-of-text stays"),
     ("schedule.start_bos", "the special σ̄ of position 0 stays"),
+    ("schedule.order", "block 0 first"),
     ("distill.teacher", "no teacher: the loss is the cross-entropy"),
     ("lora.rank", "everything trains"),
     ("data.eval", "no evaluations during training"),

@@ -191,9 +191,26 @@ impl Config {
 
     /// Everything that is scheduled must have happened before the last step.
     fn validate_schedule(&self) -> Check {
+        let (taper, n_layer) = (self.schedule.taper_steps, self.model.n_layer);
+        require(taper <= self.train.max_steps, "schedule.taper_steps", "must be at most train.max_steps")?;
+        if let Some(order) = &self.schedule.order {
+            let mut sorted = order.clone();
+            sorted.sort_unstable();
+            require(
+                sorted.iter().copied().eq(0..n_layer),
+                "schedule.order",
+                format!("must name each block from 0 to {} once", n_layer.saturating_sub(1)),
+            )?;
+        }
         for kind in RemovalKind::ALL {
             let (Some(start), gap) = self.schedule.of(kind) else { continue };
             let layers = if kind == RemovalKind::LnF { 1 } else { self.model.n_layer };
+            let tapers = !matches!(kind, RemovalKind::Eot | RemovalKind::Bos);
+            require(
+                !tapers || start >= taper,
+                &format!("schedule.start_{kind}"),
+                format!("must be at least schedule.taper_steps = {taper}: the gate closes before"),
+            )?;
             let last = gap.checked_mul(layers - 1).and_then(|span| start.checked_add(span));
             let max_steps = self.train.max_steps;
             require(

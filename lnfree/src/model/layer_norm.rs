@@ -104,14 +104,22 @@ impl LayerNorm {
         }
         let is_fake = pass.ln.mode(site).is_fake();
         if hook.wants(Activation::Scale(site)) {
-            let scale = match is_fake {
-                true => divisor(input, site, pass, observed),
-                false => sigma_of(&input.stream.x, self.eps).unsqueeze(-1),
+            let sigma = || sigma_of(&input.stream.x, self.eps).unsqueeze(-1);
+            let scale = match (is_fake, pass.ln.gate(site)) {
+                (true, _) => divisor(input, site, pass, observed),
+                (false, 0.0) => sigma(),
+                (false, gate) => {
+                    let fake = divisor(input, site, pass, None).reciprocal() * gate;
+                    (sigma().reciprocal() * (1.0 - gate) + fake).reciprocal()
+                }
             };
             return self.face_seen(&input.stream.x, scale, site, pass, hook);
         }
         let out = if !is_fake {
-            self.real(input).0
+            match pass.ln.gate(site) {
+                0.0 => self.real(input).0,
+                gate => self.tapered(input, gate, site, pass),
+            }
         } else if let Some(normed) = input.stream.read.as_ref().filter(|_| input.stream.normed) {
             normed.shallow_clone()
         } else {
@@ -121,6 +129,13 @@ impl LayerNorm {
             ops::fake_norm(&input.stream.x, &self.weight, &self.bias, &std, kind)
         };
         pass.seen(Activation::Normalized(site), out, hook)
+    }
+
+    /// A real LN of which `gate` is fake already, with what it will divide by once it is gone.
+    fn tapered(&self, input: &mut Input, gate: f64, site: LnSite, pass: &ForwardPass) -> Tensor {
+        let std = divisor(input, site, pass, None);
+        let fake = ops::fake_norm(&input.stream.x, &self.weight, &self.bias, &std, Kind::Float);
+        self.real(input).0 * (1.0 - gate) + fake * gate
     }
 
     /// A face whose scale `hook` sees, with a graph through that.

@@ -5,7 +5,8 @@ use tch::{Device, Kind, Tensor};
 use super::ln_statistics::{Divisor, LnStatistics, columns_from};
 use crate::base::device::{pin, send};
 use crate::config::norm::{
-    LnMode, LnSite, NormSettings, RemovalKind, SpecialAxis, UpdateCount, ln1_row, ln2_row, lnf_row,
+    LnMode, LnSite, NormSettings, RemovalKind, SpecialAxis, StdAverage, UpdateCount, ln1_row, ln2_row,
+    lnf_row,
 };
 
 /// What one forward does to the statistics of one LN.
@@ -72,6 +73,8 @@ pub struct LnState {
     pub statistics: LnStatistics,
     /// How they are followed.
     pub settings: NormSettings,
+    /// Real sites on their way out, each with its gate, see [`LnState::set_gates`].
+    gates: Vec<(LnSite, f64)>,
     /// Kept between forwards, see [`LnState::observe`].
     masks: Option<Masks>,
 }
@@ -88,6 +91,7 @@ impl LnState {
             lnf: LnMode::Real,
             statistics: LnStatistics::new(initial, special, device),
             settings,
+            gates: Vec::new(),
             masks: None,
         }
     }
@@ -104,6 +108,7 @@ impl LnState {
             lnf: self.lnf,
             statistics: self.statistics.copy(),
             settings: self.settings.clone(),
+            gates: self.gates.clone(),
             masks: None,
         }
     }
@@ -127,6 +132,19 @@ impl LnState {
             LnSite::Ln2(l) => self.blocks[l].ln2,
             LnSite::LnF => self.lnf,
         }
+    }
+
+    /// Lets real sites be partly fake: with gate t, 0 to 1, a site is (1 − t) LN + t FakeLN (TaperNorm's
+    /// interpolation, arXiv 2602.10408), which divides by the harmonic mean of σ and σ̄. Sites that are not
+    /// among `gates` are what their mode says; fake ones stay so. Gates are no part of a checkpoint: a
+    /// schedule gives them anew.
+    pub fn set_gates(&mut self, gates: Vec<(LnSite, f64)>) {
+        self.gates = gates;
+    }
+
+    /// How much of a real site is fake already, 0 to 1.
+    pub fn gate(&self, site: LnSite) -> f64 {
+        self.gates.iter().find(|(of, _)| *of == site).map_or(0.0, |(_, gate)| *gate)
     }
 
     /// The row of a site in per-LN tensors.
@@ -215,7 +233,8 @@ impl LnState {
     /// Whether queries, keys and values of block `layer` read the very same normalisation.
     pub fn faces_agree(&self, layer: usize, observing: bool) -> bool {
         let block = &self.blocks[layer];
-        block.ln1_qk == block.ln1_v && !self.eot_apart(layer, observing)
+        let gates = [LnSite::Ln1Qk(layer), LnSite::Ln1V(layer)].map(|site| self.gate(site));
+        block.ln1_qk == block.ln1_v && gates[0] == gates[1] && !self.eot_apart(layer, observing)
     }
 
     /// The modes of the calls made to an LN in one forward, in order.
@@ -300,21 +319,26 @@ impl LnState {
         running * momentum + observed * (1.0 - momentum)
     }
 
-    /// What a forward reports about one LN: float32 `[2]`, the mean of σ over the averaged positions and at
-    /// position 0. `sigma` is `[batch, pos]`. Both are the mean over everything when position 0 is not
-    /// treated apart.
+    /// What a forward reports about one LN: float32 `[2]`, σ over the averaged positions and at position 0,
+    /// each in the average of [`NormSettings::average`]. `sigma` is `[batch, pos]`. Both are that over
+    /// everything when position 0 is not treated apart.
     pub fn observation(&self, site: LnSite, sigma: &Tensor) -> Tensor {
         let sigma = sigma.detach();
-        if !self.is_special(self.row(site)) {
-            return sigma.mean(Kind::Float).expand([2], false);
-        }
-        let per_position = sigma.mean_dim(0i64, false, Kind::Float);
-        let averaged = if self.settings.exclude_position_0 && per_position.size()[0] > 1 {
-            per_position.narrow(0, 1, per_position.size()[0] - 1)
-        } else {
-            per_position.shallow_clone()
+        let apart = self.is_special(self.row(site));
+        let averaged = match (sigma.size()[1], apart && self.settings.exclude_position_0) {
+            (pos, true) if pos > 1 => sigma.narrow(1, 1, pos - 1),
+            _ => sigma.shallow_clone(),
         };
-        Tensor::stack(&[averaged.mean(Kind::Float), per_position.get(0)], 0)
+        let average = |of: &Tensor| match (self.settings.average, apart) {
+            // First over the batch: the order in which the paper's code sums.
+            (StdAverage::Mean, true) => of.mean_dim(0i64, false, Kind::Float).mean(Kind::Float),
+            (StdAverage::Mean, false) => of.mean(Kind::Float),
+            (StdAverage::LeastSquares, _) => of.square().mean(Kind::Float) / of.mean(Kind::Float),
+        };
+        match apart {
+            true => Tensor::stack(&[average(&averaged), average(&sigma.narrow(1, 0, 1))], 0),
+            false => average(&sigma).expand([2], false),
+        }
     }
 
     /// Applies what one training forward observed, float32 `[n_ln, 2]`: moves the running values, and lets

@@ -116,6 +116,20 @@ impl Gpt2 {
     /// with a shorter longest wave). A step by one position is then the same rotation everywhere, all
     /// that a head that looks at the token before has to learn.
     pub fn set_sinusoidal_positions(&mut self, amplitude: f64) {
+        let waves = self.sinusoids(amplitude);
+        tch::no_grad(|| self.wpe.copy_(&waves));
+    }
+
+    /// Adds these sinusoids, less their mean over the positions, to the position embedding: a trained model
+    /// without a head that looks one position back then learns one sooner.
+    pub fn add_sinusoidal_positions(&mut self, amplitude: f64) {
+        let waves = self.sinusoids(amplitude);
+        let centred = &waves - waves.mean_dim(0i64, true, Kind::Float);
+        let _ = tch::no_grad(|| self.wpe.g_add_(&centred));
+    }
+
+    /// See [`Gpt2::set_sinusoidal_positions`]; `[block_size, n_embd]`, float32.
+    fn sinusoids(&self, amplitude: f64) -> Tensor {
         let (n_positions, width) = (self.config.block_size, self.config.n_embd);
         let longest = (4 * n_positions) as f64;
         let wave = |position: i64, i: i64| {
@@ -124,8 +138,7 @@ impl Gpt2 {
         };
         let values: Vec<f32> =
             (0..n_positions).flat_map(|position| (0..width).map(move |i| wave(position, i))).collect();
-        let values = Tensor::from_slice(&values).view([n_positions, width]);
-        tch::no_grad(|| self.wpe.copy_(&values));
+        Tensor::from_slice(&values).view([n_positions, width]).to_device(self.device())
     }
 
     /// Every parameter with its Hugging Face name, in Hugging Face's order; the tensors share the model's

@@ -48,11 +48,9 @@ fn check_shape(config: &ModelConfig, model: &Gpt2, dir: &Path) -> Result<()> {
             return Err(Error::file(dir, format!("has {key} = {found}, model.{key} is {wanted}")));
         }
     }
-    for (key, value) in [
-        ("initializer_range", config.initializer_range),
-        ("embedding_range", config.embedding_range),
-        ("sinusoidal_positions", config.sinusoidal_positions),
-    ] {
+    for (key, value) in
+        [("initializer_range", config.initializer_range), ("embedding_range", config.embedding_range)]
+    {
         if value.is_some() {
             let message = "is about new weights, which only pretrain makes; leave it out".into();
             return Err(Error::Config { origin: "config".into(), key: format!("model.{key}"), message });

@@ -96,13 +96,15 @@ impl Trainer {
         self.schedule.next_after(step)
     }
 
-    /// Carries out the removals of the next step and returns them. Earlier ones are part of the state
+    /// Carries out the removals of the next step, closes the gates of those to come as far as they are due,
+    /// and returns the former. Earlier ones are part of the state
     /// already: a checkpoint is written after a step, with everything that was due until then.
     pub fn apply_removals(&mut self) -> Vec<Removal> {
         let due = self.schedule.at(self.step).to_vec();
         for removal in &due {
             self.ln.remove(removal.kind, removal.layer);
         }
+        self.ln.set_gates(self.schedule.gates_at(self.step));
         due
     }
 

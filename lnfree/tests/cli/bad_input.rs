@@ -20,7 +20,7 @@ fn a_shape_that_is_not_the_models_and_new_weights_where_there_are_none() {
             &[&format!("has {key} = "), &format!("model.{key} is 77")],
         );
     }
-    for key in ["initializer_range", "embedding_range", "sinusoidal_positions"] {
+    for key in ["initializer_range", "embedding_range"] {
         refused(&place, &format!("model.{key}=0.1"), &[&format!("model.{key}"), "only pretrain"]);
     }
     place.ok(&strs(&place.train("run", &["--set", "model.n_head=4"])));
@@ -251,4 +251,14 @@ fn memory_that_is_not_there() {
     assert_eq!(ended.code, Some(101), "{ended:?}");
     one_line(&ended, &["can't allocate memory", "needs less memory"]);
     assert!(!ended.stderr.contains("frame #"), "{ended:?}");
+}
+
+#[test]
+fn schedules_that_cannot_be_are_refused() {
+    let place = Place::new();
+    refused(&place, "schedule.order=[0, 1]", &["schedule.order", "from 0 to 2 once"]);
+    refused(&place, "schedule.order=[0, 1, 1]", &["schedule.order", "from 0 to 2 once"]);
+    refused(&place, "schedule.taper_steps=2", &["schedule.start_ln2", "schedule.taper_steps = 2"]);
+    refused(&place, "schedule.taper_steps=1000000", &["schedule.taper_steps", "train.max_steps"]);
+    refused(&place, "norm.average=\"median\"", &["norm.average", "least_squares"]);
 }

@@ -266,3 +266,23 @@ fn what_ends_the_process_in_an_evaluation_costs_nothing() {
     assert!(latest.ends_with("step-6"), "{latest:?}");
     lnfree::atomic::verify_checksums(&latest).unwrap();
 }
+
+#[test]
+fn stopping_while_gates_close_changes_nothing() {
+    let place = Place::new();
+    let more = [
+        "--set",
+        "schedule.taper_steps=1",
+        "--set",
+        "schedule.order=[2, 0, 1]",
+        "--set",
+        "norm.average=least_squares",
+        "--set",
+        "eval.every=1",
+        "--set",
+        "data.eval=tokens.arrow",
+    ];
+    place.ok(&strs(&place.train("calm", &more)));
+    stopped_and_resumed(&place, "stopped", &more, &STOPS);
+    same(&place, "calm", "stopped");
+}

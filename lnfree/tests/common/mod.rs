@@ -12,7 +12,7 @@ use lnfree::data::{Layout, TokenFile, write_tokens};
 use lnfree::device::{KERNELS_VARIABLE, Kernels};
 use lnfree::model::weights::{Weights, read_weights};
 use lnfree::model::{Gpt2, Gpt2Config};
-use lnfree::norm::{LnState, NormSettings, SpecialAxis, UpdateCount};
+use lnfree::norm::{LnState, NormSettings, SpecialAxis, StdAverage, UpdateCount};
 use lnfree::tch::{Device, Kind, Tensor};
 use lnfree::train::{Mode, StartOptions, Trainer};
 use serde_json::Value;
@@ -41,6 +41,7 @@ pub fn settings(env: &Value) -> NormSettings {
     NormSettings {
         init: vector("tiny-a_std_dict.json").display().to_string(),
         momentum: 0.9,
+        average: StdAverage::Mean,
         recompute_on_real: on("RECOMPUTE_STD_ON_REAL"),
         recompute_on_fake: on("RECOMPUTE_STD_ON_FAKE"),
         special_std: on("BOS_SPECIAL_TREATMENT"),

@@ -46,8 +46,9 @@ impl Trainer {
                 (model, ln)
             }
             _ => {
-                let loaded = LoadedModel::load(&start.model_dir, None, kind, device)?;
+                let mut loaded = LoadedModel::load(&start.model_dir, None, kind, device)?;
                 check_fit(&config, &loaded.model, &start)?;
+                add_sinusoids(&config, &mut loaded.model);
                 let ln = initial_state(&config, &loaded, start.mode, &start.tokens)?;
                 (loaded.model, ln)
             }
@@ -59,8 +60,9 @@ impl Trainer {
     ///
     /// # Errors
     /// Data or a config that does not fit the model.
-    pub fn of_model(config: Config, start: StartOptions, model: Gpt2, ln: LnState) -> Result<Trainer> {
+    pub fn of_model(config: Config, start: StartOptions, mut model: Gpt2, ln: LnState) -> Result<Trainer> {
         check_fit(&config, &model, &start)?;
+        add_sinusoids(&config, &mut model);
         Trainer::assemble(config, start, model, ln)
     }
 
@@ -86,6 +88,10 @@ impl Trainer {
         }
         trainer.optimizer.load(saved, state.optimizer_steps).map_err(damaged)?;
         trainer.step = state.step;
+        // Those of the step that the checkpoint was written after, which may still have to be evaluated.
+        trainer.ln.set_gates(
+            state.step.checked_sub(1).map(|last| trainer.schedule.gates_at(last)).unwrap_or_default(),
+        );
         trainer.tokens = state.tokens;
         trainer.model_dir = state.base_model;
         trainer.batches.seek(state.data_position);
@@ -147,6 +153,13 @@ impl Trainer {
             started: Instant::now(),
             _sharing: share_cores(start.device),
         })
+    }
+}
+
+/// Changes the position embedding of a model that is there as its config says.
+fn add_sinusoids(config: &Config, model: &mut Gpt2) {
+    if let Some(amplitude) = config.model.sinusoidal_positions {
+        model.add_sinusoidal_positions(amplitude);
     }
 }
 

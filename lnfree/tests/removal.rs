@@ -3,6 +3,7 @@
 mod common;
 
 use common::{max_abs, relative_rms, tensors, vector};
+use lnfree::config::Config;
 use lnfree::hook::NoHook;
 use lnfree::loss::{cross_entropy, predicting, targets};
 use lnfree::model::{Compute, Gpt2, LoadedModel, StepModel};
@@ -157,4 +158,29 @@ fn the_least_squares_constant_is_the_nearest() {
     assert!(least < error(found * 1.01) && least < error(found * 0.99), "{found}");
     let mean = sigma.mean(Kind::Double).double_value(&[]);
     assert!(least < 0.95 * error(mean), "the mean {mean} is as good as {found}");
+}
+
+/// Methods are compared at equal tokens: model, data, steps and batch of all configs are those of the paper's
+/// way, which is the shipped config of the embedded model, and no two configs are the same.
+#[test]
+fn the_studys_configs_differ_in_their_method_alone() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../studies/removal");
+    let mut configs: Vec<(String, Config)> = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+        configs.push((name, Config::load(path.to_str().unwrap(), &[]).unwrap()));
+    }
+    let paper = &configs.iter().find(|(name, _)| name == "paper").unwrap().1;
+    assert_eq!(*paper, Config::load("nano", &[]).unwrap());
+    for (i, (name, config)) in configs.iter().enumerate() {
+        let shared = |config: &Config| {
+            (config.model.clone(), config.data.clone(), config.train.max_steps, config.tokens_per_step())
+        };
+        assert_eq!(shared(config), shared(paper), "{name}");
+        for (other, same) in &configs[..i] {
+            assert_ne!(same, config, "{name} and {other}");
+        }
+    }
+    assert!(configs.len() > 10);
 }

@@ -292,6 +292,40 @@ fn one_folder_holds_one_studys_settings() {
     place.refuses(&other, &["suite.json", "--fresh"]);
 }
 
+/// Every model but the original is compared with it, one's own by its shape, chosen or not.
+#[test]
+fn with_distances_models_are_compared_with_their_original() {
+    let place = Place::new();
+    let own = place.dir.path().join("own");
+    std::fs::create_dir(&own).unwrap();
+    for entry in std::fs::read_dir(lnfree::hub::locate_model("nano_vanilla200").unwrap()).unwrap().flatten() {
+        std::fs::copy(entry.path(), own.join(entry.file_name())).unwrap();
+    }
+    let mine = format!("mine={}", own.display());
+    let chosen =
+        ["--suite", "nano", "--limit", "4", "--models", "original,vanilla", "--datasets", "nano-addresses"];
+    let args = [&chosen[..], &["--add", &mine, "--distances"]].concat();
+    let said = place.ok(&args).stdout;
+    let results = place.results();
+    let distance = |label: &str| {
+        let rows = results["evaluations"].as_array().unwrap();
+        rows.iter().find(|row| row["label"] == label).unwrap()["faithfulness"].clone()
+    };
+    assert!(distance("original").is_null());
+    let [vanilla, mine] = ["vanilla", "mine"].map(distance);
+    assert_eq!((&vanilla["reference"], &vanilla["kl"]), (&"nano".into(), &mine["kl"]));
+    assert!(vanilla["kl"].as_f64().is_some_and(|kl| kl > 0.0), "{vanilla}");
+    assert!(said.contains("vanilla from nano on nano-addresses: KL 0."), "{said}");
+    assert!(place.run(&args).stdout.contains("evaluations: 0 to do, 3 finished"));
+    let page = std::fs::read_to_string(place.out().join("results.md")).unwrap();
+    assert!(page.contains("Distance to another model"));
+    // Without, it is another study; with the original left out it is compared with all the same.
+    place.refuses(&[&chosen[..], &["--dry-run"]].concat(), &["--distances"]);
+    let alone = ["--suite", "nano", "--limit", "4", "--models", "vanilla", "--datasets", "nano-addresses"];
+    place.ok(&[&alone[..], &["--distances", "--fresh"]].concat());
+    assert_eq!(place.results()["evaluations"][0]["faithfulness"]["kl"], vanilla["kl"]);
+}
+
 #[test]
 fn a_result_older_than_its_model_or_damaged_is_made_again() {
     let place = Place::new();

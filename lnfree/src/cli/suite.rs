@@ -42,6 +42,10 @@ pub(super) struct EvalAllArgs {
     /// Folder of the results; by default runs/eval-SUITE, with unusual settings in its name.
     #[arg(long)]
     out: Option<PathBuf>,
+    /// Also say how far every model's predictions lie from those of the original that it was made of: KL,
+    /// Jensen-Shannon divergence, agreement. Takes three forwards a model instead of one.
+    #[arg(long)]
+    distances: bool,
     /// Only say what would be done and what it needs.
     #[arg(long)]
     dry_run: bool,
@@ -81,6 +85,19 @@ pub(super) fn eval_all(args: EvalAllArgs) -> anyhow::Result<()> {
     let kept = keep_folder(&options.out, |folder| write_results(&study, folder));
     if !study.evaluations.is_empty() {
         outln!("\n{}", results_table(&study.evaluations).to_text());
+        for row in &study.evaluations {
+            if let Some(found) = &row.details.faithfulness {
+                let name = row.label.as_deref().unwrap_or(&row.model);
+                outln!(
+                    "{name} from {} on {}: KL {:.4}, JSD {:.4}, same top token {:.1}%",
+                    found.reference,
+                    row.dataset,
+                    found.kl,
+                    found.jsd,
+                    100.0 * found.agreement
+                );
+            }
+        }
     }
     let count = |verdict| study.comparisons.iter().filter(|c| c.verdict == verdict).count();
     let verdicts = [Verdict::Reproduced, Verdict::Differs, Verdict::NotComparable, Verdict::OtherStep]
@@ -121,7 +138,7 @@ fn options(args: EvalAllArgs) -> anyhow::Result<StudyOptions> {
     let device = args.device.device()?;
     let usual = if device == Device::Cpu { "float32" } else { "tf32" };
     let dtype = args.dtype.map_or(usual, |dtype| dtype.name()).to_string();
-    let settings = Settings { suite: args.suite, limit, batch_size, dtype };
+    let settings = Settings { suite: args.suite, limit, batch_size, dtype, distances: args.distances };
     let out = args.out.unwrap_or_else(|| settings.default_folder(&suite, usual));
     let program = std::env::current_exe().map_err(Error::io("lnfree"))?;
     Ok(StudyOptions { suite, settings, device, threads, out, program, tolerance: args.tolerance })

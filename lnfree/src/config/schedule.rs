@@ -8,8 +8,8 @@ use crate::config::norm::{LnSite, RemovalKind};
 
 /// First step and gap in steps per layer of every kind of removal: the `[schedule]` table of a config.
 ///
-/// With a gap, the layer that is `i`-th in `order` goes at `start + i · gap`; gap 0 takes all layers at once. A
-/// kind without a start never goes.
+/// With a gap, the layer that is `i`-th in `order` goes at `start + i · gap`; gap 0 takes all layers at once.
+/// A kind without a start never goes.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[allow(missing_docs)]

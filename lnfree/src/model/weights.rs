@@ -48,8 +48,9 @@ const CANDIDATES: [&str; 4] = [
 ///
 /// Tensors are on the CPU, in the dtype they are stored in. What wrappers add to the names goes, in any
 /// nesting (`transformer.`, `model.`, `module.`, `_orig_mod.`, …), and causal masks (`attn.bias`,
-/// `attn.masked_bias`) are left out; adapters as the paper's LoRA code stores them (`weight_frozen`, `lora_A`,
-/// `lora_B`) are merged; everything else is kept, such as `lm_head.weight` and the LN buffers of a checkpoint. Tensors that share memory in a `.bin` (a tied `lm_head.weight`) share it here too: copy
+/// `attn.masked_bias`) are left out; adapters as the paper's LoRA code stores them (`weight_frozen`,
+/// `lora_A`, `lora_B`) are merged; everything else is kept, such as `lm_head.weight` and the LN buffers of a
+/// checkpoint. Tensors that share memory in a `.bin` (a tied `lm_head.weight`) share it here too: copy
 /// before changing one in place.
 ///
 /// # Errors

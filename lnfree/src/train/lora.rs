@@ -122,8 +122,8 @@ impl Lora {
         Ok(())
     }
 
-    /// What a checkpoint keeps beside the model: `NAME.adapter_A`, `NAME.adapter_B` and the frozen matrix, which
-    /// the merged one less their product is but for rounding, `NAME.frozen`.
+    /// What a checkpoint keeps beside the model: `NAME.adapter_A`, `NAME.adapter_B` and the frozen matrix,
+    /// which the merged one less their product is but for rounding, `NAME.frozen`.
     pub fn state(&self) -> BTreeMap<String, Tensor> {
         let frozen = self.adapters.iter().map(|a| (format!("{}.frozen", a.name), a.frozen.shallow_clone()));
         self.named_parameters().into_iter().map(|(name, leaf)| (name, leaf.detach())).chain(frozen).collect()

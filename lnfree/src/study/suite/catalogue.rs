@@ -91,6 +91,19 @@ impl Suite {
         Ok(())
     }
 
+    /// The original of the suite that `model` was made of, chosen or not: that of its family, of one's own
+    /// model that of its shape. `None` for an original, and for a model that fits none.
+    pub fn original_of(&self, model: &SuiteModel) -> Option<SuiteModel> {
+        let whole = Suite::find(self.name).ok()?;
+        let size = |shape: Shape| (shape.n_layer, shape.n_embd);
+        let fits = |original: &SuiteModel| match model.own {
+            true => model.shape.map(size) == original.shape.map(size),
+            false => model.family == original.family,
+        };
+        let mut originals = whole.models.into_iter().filter(|other| other.steps == Some(0));
+        originals.find(|original| fits(original) && original.model != model.model)
+    }
+
     /// The figure published for a model on a data set.
     pub fn published(&self, label: &str, dataset: &str) -> Option<&Published> {
         self.published.iter().find(|p| p.label == label && p.dataset == dataset)

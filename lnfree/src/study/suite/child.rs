@@ -90,6 +90,9 @@ fn command(job: &Job, options: &StudyOptions) -> Command {
     for dataset in &job.pending {
         command.arg("--data").arg(dataset.name);
     }
+    if let Some(original) = options.original_of(&job.model) {
+        command.arg("--against").arg(original.model);
+    }
     command.arg("--n-sequences").arg(settings.limit.to_string());
     command.arg("--batch-size").arg(settings.batch_size.to_string());
     command.arg("--dtype").arg(&settings.dtype).arg("--device").arg(device(options.device));

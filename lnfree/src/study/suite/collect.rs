@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::plan::finished;
+use super::plan::finished_in;
 use super::{StudyOptions, SuiteModel, step_notes};
 use crate::Result;
 use crate::base::atomic::write_text;
@@ -16,7 +16,7 @@ pub fn collect(options: &StudyOptions, failures: Vec<Failure>) -> Study {
     let (mut evaluations, mut comparisons): (Vec<EvalRow>, Vec<Comparison>) = (Vec::new(), Vec::new());
     for model in &suite.models {
         for dataset in &suite.datasets {
-            let Some(row) = finished(model, dataset, &options.out, options.settings.limit, None) else {
+            let Some(row) = finished_in(options, model, dataset, None) else {
                 continue;
             };
             let published = suite.published(&model.label, dataset.name);

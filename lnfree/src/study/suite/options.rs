@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use tch::Device;
 
-use super::Suite;
+use super::{Suite, SuiteModel};
 use crate::base::atomic::write_text;
 use crate::{Error, Result};
 
@@ -23,6 +23,9 @@ pub struct Settings {
     pub batch_size: usize,
     /// `float32`, `tf32` or `bfloat16`.
     pub dtype: String,
+    /// Whether every model is compared with the original that it was made of.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub distances: bool,
 }
 
 /// One study: what, how and where.
@@ -44,6 +47,14 @@ pub struct StudyOptions {
     pub tolerance: f64,
 }
 
+impl StudyOptions {
+    /// The original that a model's predictions are compared with; `None` where nothing is compared, and for
+    /// an original itself.
+    pub fn original_of(&self, model: &SuiteModel) -> Option<SuiteModel> {
+        self.settings.distances.then(|| self.suite.original_of(model)).flatten()
+    }
+}
+
 impl Settings {
     /// The folder for a study with these settings: `runs/eval-SUITE`, with what is unusual in its name.
     pub fn default_folder(&self, suite: &Suite, usual_dtype: &str) -> PathBuf {
@@ -56,6 +67,9 @@ impl Settings {
         }
         if self.dtype != usual_dtype {
             name += &format!("-{}", self.dtype);
+        }
+        if self.distances {
+            name += "-distances";
         }
         Path::new("runs").join(name)
     }
@@ -103,8 +117,9 @@ impl Settings {
 
 impl std::fmt::Display for Settings {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Settings { suite, limit, batch_size, dtype } = self;
-        write!(f, "--suite {suite} --limit {limit} --batch-size {batch_size} --dtype {dtype}")
+        let Settings { suite, limit, batch_size, dtype, distances } = self;
+        let distances = if *distances { " --distances" } else { "" };
+        write!(f, "--suite {suite} --limit {limit} --batch-size {batch_size} --dtype {dtype}{distances}")
     }
 }
 

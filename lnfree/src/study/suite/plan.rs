@@ -74,10 +74,12 @@ impl Plan {
     }
 
     /// Tokens of one evaluation, about, and the operations they take; 0 where the model's size is not known.
+    /// Comparing takes a forward of either model more.
     pub fn work(&self, model: &SuiteModel, dataset: &SuiteDataset) -> (u64, f64) {
         let shape = model.shape.as_ref();
+        let forwards = if self.options.original_of(model).is_some() { 3.0 } else { 1.0 };
         let tokens = self.sequences(dataset) as u64 * shape.map_or(0, |shape| shape.block_size);
-        (tokens, tokens as f64 * shape.map_or(0.0, |shape| shape.flop_per_token(shape.block_size)))
+        (tokens, forwards * tokens as f64 * shape.map_or(0.0, |shape| shape.flop_per_token(shape.block_size)))
     }
 
     /// Tokens and operations that are still to do.
@@ -98,7 +100,11 @@ impl Plan {
     /// Memory that the largest model takes at least, and its label; batches are fitted to what is left.
     fn largest(&self) -> Option<(u64, &str)> {
         let dtype = self.options.settings.dtype.parse().unwrap_or_default();
-        let needs = |job: &'_ Job| Some(evaluation_bytes(&job.model.shape?, dtype));
+        let needs = |job: &'_ Job| {
+            let original = self.options.original_of(&job.model).and_then(|original| original.shape);
+            let original = original.map_or(0, |shape| evaluation_bytes(&shape, dtype));
+            Some(evaluation_bytes(&job.model.shape?, dtype) + original)
+        };
         self.to_do().filter_map(|job| Some((needs(job)?, job.model.label.as_str()))).max()
     }
 
@@ -212,11 +218,23 @@ fn job(model: &SuiteModel, options: &StudyOptions, offline: &Hub) -> Job {
         false => embedded_model(&model.model).or_else(|_| offline.model(&model.model)).ok(),
     };
     let changed = here.as_deref().and_then(newest);
-    let (finished, pending) = options.suite.datasets.iter().cloned().partition(|dataset| {
-        finished(model, dataset, &options.out, options.settings.limit, changed).is_some()
-    });
+    let datasets = options.suite.datasets.iter().cloned();
+    let (finished, pending) =
+        datasets.partition(|dataset| finished_in(options, model, dataset, changed).is_some());
     let at_most = model.shape.map(|shape| shape.parameters() * BYTES_PER_PARAMETER);
     Job { model: model.clone(), pending, finished, download: if here.is_some() { Some(0) } else { at_most } }
+}
+
+/// [`finished`] in a study's folder, with its settings.
+pub(super) fn finished_in(
+    options: &StudyOptions,
+    model: &SuiteModel,
+    dataset: &SuiteDataset,
+    changed: Option<SystemTime>,
+) -> Option<EvalRow> {
+    let row = finished(model, dataset, &options.out, options.settings.limit, changed)?;
+    let compared = options.original_of(model).is_none() || row.details.faithfulness.is_some();
+    compared.then_some(row)
 }
 
 /// The result of an evaluation in `out`, if it is there, whole, and of this model with at most `limit`

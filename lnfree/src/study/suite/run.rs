@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::child::{Evaluating, failed_dataset, reason};
-use super::plan::{finished, result_path};
+use super::plan::{finished_in, result_path};
 use super::progress::Progress;
 use super::{Job, Plan, StudyOptions, SuiteDataset};
 use crate::base::atomic::remove_leftovers;
@@ -101,8 +101,7 @@ impl OfModel<'_> {
     fn take_results(&mut self, progress: &mut Progress) {
         let (model, suite) = (&self.job.model, &self.options.suite);
         for dataset in self.open.clone() {
-            let Some(row) = finished(model, &dataset, &self.options.out, self.options.settings.limit, None)
-            else {
+            let Some(row) = finished_in(self.options, model, &dataset, None) else {
                 continue;
             };
             let published = suite.published(&model.label, dataset.name);

@@ -60,6 +60,8 @@ pub struct Step {
     pub ce_loss: f64,
     /// The auxiliary loss as it enters `loss`.
     pub aux_loss: f64,
+    /// KL(teacher ‖ model) of a run that learns from a teacher, nats per token.
+    pub kl_loss: f64,
     /// Learning rate used for this step.
     pub lr: f64,
     /// Global gradient norm before clipping.

@@ -8,7 +8,8 @@
 //! ```
 //! use lnfree::plot::{self, RunMetrics, Step};
 //!
-//! let step = |step| Step { step, loss: 3.2, ce_loss: 3.1, aux_loss: 0.1, lr: 6e-4, grad_norm: 0.5, tokens_per_s: 1e4 };
+//! let (kl_loss, lr, grad_norm, tokens_per_s) = (f64::NAN, 6e-4, 0.5, 1e4);
+//! let step = |step| Step { step, loss: 3.2, ce_loss: 3.1, aux_loss: 0.1, kl_loss, lr, grad_norm, tokens_per_s };
 //! let run = RunMetrics { name: "vanilla".into(), steps: (0..100).map(step).collect(), ..RunMetrics::default() };
 //! let figure = plot::loss_curve(&[run]);
 //! assert!(figure.to_json().contains("cross-entropy, nats per token"));

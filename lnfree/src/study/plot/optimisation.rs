@@ -1,4 +1,4 @@
-//! What the optimizer did: gradient norm, learning rate, auxiliary loss.
+//! What the optimizer did: gradient norm, learning rate, auxiliary loss, distance to a teacher.
 
 use plotly::common::{ExponentFormat, Line, Marker, Mode};
 use plotly::layout::Axis;
@@ -17,14 +17,15 @@ struct Panel {
     value: fn(&Step) -> f64,
 }
 
-const PANELS: [Panel; 3] = [
+const PANELS: [Panel; 4] = [
     Panel { title: "gradient norm", value: |s| s.grad_norm },
     Panel { title: "learning rate", value: |s| s.lr },
     Panel { title: "auxiliary loss", value: |s| s.aux_loss },
+    Panel { title: "KL to the teacher, nats", value: |s| s.kl_loss },
 ];
 
-/// Gradient norm before clipping, learning rate, and the auxiliary loss where a run has one, against step,
-/// one panel each for all runs.
+/// Gradient norm before clipping, learning rate, and where a run has them the auxiliary loss and the KL to its
+/// teacher, against step, one panel each for all runs.
 pub fn optimisation(runs: &[RunMetrics]) -> Figure {
     let has_values = |panel: &&Panel| {
         let mut values = runs.iter().flat_map(|run| &run.steps).map(panel.value);
@@ -44,7 +45,8 @@ pub fn optimisation(runs: &[RunMetrics]) -> Figure {
         layout = match at {
             0 => layout.y_axis(axis),
             1 => layout.y_axis2(axis),
-            _ => layout.y_axis3(axis),
+            2 => layout.y_axis3(axis),
+            _ => layout.y_axis4(axis),
         };
     }
     plot.set_layout(layout);

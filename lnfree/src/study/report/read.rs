@@ -135,6 +135,7 @@ impl Lines {
             loss: get("loss")?,
             ce_loss: get("ce_loss")?,
             aux_loss: get("aux_loss")?,
+            kl_loss: get("kl_loss")?,
             lr: get("lr")?,
             grad_norm: get("grad_norm")?,
             tokens_per_s: get("tokens_per_s")?,

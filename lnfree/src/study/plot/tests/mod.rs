@@ -22,7 +22,16 @@ fn legend(plot: &Value) -> Vec<&str> {
 }
 
 fn step(step: usize, loss: f64) -> Step {
-    Step { step, loss, ce_loss: loss, aux_loss: 0.0, lr: 1e-4, grad_norm: 1.0, tokens_per_s: 1e4 }
+    Step {
+        step,
+        loss,
+        ce_loss: loss,
+        aux_loss: 0.0,
+        kl_loss: f64::NAN,
+        lr: 1e-4,
+        grad_norm: 1.0,
+        tokens_per_s: 1e4,
+    }
 }
 
 fn run(name: &str, mode: &str, losses: impl IntoIterator<Item = f64>) -> RunMetrics {
@@ -91,6 +100,17 @@ fn nothing_finite_and_nothing_at_all_still_draw() {
     assert_eq!(traces(&json(&results_bars(&[]))).len(), 0);
     let plot = json(&loss_curve(&[run("one", "with_ln", [3.0])]));
     assert_eq!(traces(&plot)[0]["mode"], "markers");
+}
+
+#[test]
+fn a_distilled_run_has_a_panel_of_its_distance() {
+    let plain = run("plain", "without_ln", [3.0, 3.0]);
+    let mut taught = run("taught", "without_ln", [3.0, 3.0]);
+    taught.steps.iter_mut().for_each(|step| (step.kl_loss, step.aux_loss) = (0.1, 0.2));
+    let panels = |runs: &[RunMetrics]| json(&optimisation(runs)).to_string();
+    assert!(!panels(&[plain.clone()]).contains("KL to the teacher"));
+    let both = panels(&[plain, taught]);
+    assert!(both.contains("KL to the teacher, nats") && both.contains("yaxis4"), "{both}");
 }
 
 #[test]

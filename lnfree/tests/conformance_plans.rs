@@ -43,6 +43,7 @@ fn schedule_config(fields: &Value) -> ScheduleConfig {
         gap_eot: get("gap_eot").unwrap_or(0),
         start_bos: get("start_bos"),
         gap_bos: get("gap_bos").unwrap_or(0),
+        ..ScheduleConfig::default()
     }
 }
 

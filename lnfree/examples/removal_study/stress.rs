@@ -22,15 +22,17 @@ pub fn write(out: &Path) -> Result<()> {
     let mut by_count: Vec<usize> = (0..vocab_size).filter(|id| *id as u32 != tokenizer.eot_id()).collect();
     by_count.sort_by_key(|&id| (counts[id], id));
     let mut random = Random(1);
-    let mut draw = |from: &[usize]| from[random.below(from.len())] as u32;
-    let rows = |mut row: Box<dyn FnMut(usize) -> Vec<u32> + '_>| (0..SEQUENCES).map(|i| row(i)).collect();
-    let random_rows: Vec<Vec<u32>> = rows(Box::new(|_| (0..LENGTH).map(|_| draw(&by_count)).collect()));
+    let mut drawn = |from: &[usize]| -> Vec<Vec<u32>> {
+        let mut row = || (0..LENGTH).map(|_| from[random.below(from.len())] as u32).collect();
+        (0..SEQUENCES).map(|_| row()).collect()
+    };
+    let random_rows = drawn(&by_count);
     // The first half said twice.
-    let twice = random_rows.iter().map(|row| [&row[..LENGTH / 2], &row[..LENGTH / 2]].concat()).collect();
-    let rare: Vec<Vec<u32>> =
-        rows(Box::new(|_| (0..LENGTH).map(|_| draw(&by_count[..vocab_size / 16])).collect()));
+    let twice = random_rows.iter().map(|row| row[..LENGTH / 2].repeat(2)).collect();
+    let rare = drawn(&by_count[..vocab_size / 16]);
     // From the rarest token to the most frequent one.
-    let one = rows(Box::new(|i| vec![by_count[i * (by_count.len() - 1) / (SEQUENCES - 1)] as u32; LENGTH]));
+    let place = |i: usize| i * (by_count.len() - 1) / (SEQUENCES - 1);
+    let one = (0..SEQUENCES).map(|i| vec![by_count[place(i)] as u32; LENGTH]).collect();
     let code = tokenizer.encode(CODE)?;
     let code: Vec<Vec<u32>> = code.chunks_exact(LENGTH).map(<[u32]>::to_vec).take(SEQUENCES).collect();
     for (name, rows) in

@@ -33,6 +33,7 @@ if [ -n "$methods" ]; then
 else
     for file in studies/removal/*.toml; do names+=("$(basename "$file" .toml)"); done
 fi
+[ ${#names[@]} -gt 0 ] || die "--methods names none"
 for name in "${names[@]}"; do
     [ -f "studies/removal/$name.toml" ] || die "--methods $name: there is no studies/removal/$name.toml"
 done

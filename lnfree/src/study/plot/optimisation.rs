@@ -24,8 +24,8 @@ const PANELS: [Panel; 4] = [
     Panel { title: "KL to the teacher, nats", value: |s| s.kl_loss },
 ];
 
-/// Gradient norm before clipping, learning rate, and where a run has them the auxiliary loss and the KL to its
-/// teacher, against step, one panel each for all runs.
+/// Gradient norm before clipping, learning rate, and where a run has them the auxiliary loss and the KL to
+/// its teacher, against step, one panel each for all runs.
 pub fn optimisation(runs: &[RunMetrics]) -> Figure {
     let has_values = |panel: &&Panel| {
         let mut values = runs.iter().flat_map(|run| &run.steps).map(panel.value);

@@ -50,7 +50,7 @@ struct FoldedNorm<'a> {
 
 impl<'a> StepModel<'a> {
     /// Runs `micro_batches` with a model that is prepared for a step of `parameters`, leaves that require
-    /// gradients, which must not change meanwhile; then what has gathered becomes gradients of the
+    /// gradients (embeddings need not), which must not change meanwhile; then what has gathered becomes gradients of the
     /// parameters. `tokens`: how many will go through; for few of them it would take longer to fold LNs than
     /// to compute them.
     ///
@@ -73,7 +73,7 @@ impl<'a> StepModel<'a> {
     fn new(parameters: &'a Gpt2, ln: &LnState, compute: Compute, tokens: usize) -> Result<StepModel<'a>> {
         let _guard = tch::no_grad_guard();
         for (_, parameter) in parameters.named_parameters() {
-            if !parameter.grad().defined() {
+            if parameter.requires_grad() && !parameter.grad().defined() {
                 start_gathering(&parameter)?;
             }
         }

@@ -7,7 +7,7 @@ use crate::model::hook::NoHook;
 use crate::model::ln_state::LnState;
 use crate::model::{Compute, ForwardPass, StepModel};
 use crate::ops::loss::{
-    Teaching, aux_loss, aux_loss_around, linear_cross_entropy, linear_distillation, predicting,
+    HeadGradient, Teaching, aux_loss, aux_loss_around, linear_cross_entropy, linear_distillation, predicting,
 };
 use crate::ops::{ResidualStream, backward_from};
 use crate::train::teacher::Teacher;
@@ -114,15 +114,19 @@ fn head(
     let BackwardRecipe { aux_weight, scale, aux_scale, aux_target, .. } = recipe;
     let last = predicting(&step.model.final_norm(residual, pass, &mut NoHook));
     let parameters = step.parameters();
-    let mut head_grad = parameters.unembedding().grad();
+    let mut gathered = parameters.unembedding().grad();
+    let head_grad = match parameters.unembedding().requires_grad() {
+        true => HeadGradient::Into(&mut gathered),
+        false => HeadGradient::Unmade(parameters.config.vocab_size),
+    };
     let n_embd = parameters.config.n_embd;
     let unembedded = pass.cast(&last.detach()).reshape([-1, n_embd]);
     let targets = targets.reshape([-1]);
     let out = match teaching {
         Some(teaching) => {
-            linear_distillation(&unembedded, &step.head, &targets, teaching, scale, &mut head_grad)?
+            linear_distillation(&unembedded, &step.head, &targets, teaching, scale, head_grad)?
         }
-        None => linear_cross_entropy(&unembedded, &step.head, &targets, scale, &mut head_grad)?.into(),
+        None => linear_cross_entropy(&unembedded, &step.head, &targets, scale, head_grad)?.into(),
     };
     // Autograd goes on from the gradient that was found.
     let grad = out.grad.view_as(&last).to_kind(last.kind());
@@ -141,11 +145,14 @@ fn head(
     Ok(Losses { total, cross_entropy: out.cross_entropy, aux, kl: out.kl, observed: None })
 }
 
-/// Adds what arrived at the embeddings, `[batch, pos, n_embd]`: autograd would make a tensor of the
+/// Adds what arrived at the embeddings, `[batch, pos, n_embd]`, if they train: autograd would make a tensor of the
 /// vocabulary's size of it.
 fn embedding_gradients(step: &StepModel, input_ids: &Tensor, grad: &Tensor) {
     let _guard = tch::no_grad_guard();
     let parameters = step.parameters();
+    if !parameters.wte.requires_grad() {
+        return;
+    }
     let (mut wte, wpe) = (parameters.wte.grad(), parameters.wpe.grad());
     let rows = grad.view([-1, parameters.config.n_embd]).to_kind(wte.kind());
     let _ = wte.index_add_(0, &input_ids.reshape([-1]), &rows);

@@ -40,7 +40,8 @@ pub struct Lora {
 }
 
 impl Lora {
-    /// Adapters for the four matrices of each block of `model`, float32 leaves: A drawn from
+    /// Adapters for the four matrices of each block of `model`, whose embeddings then gather no gradients
+    /// any more; float32 leaves: A drawn from
     /// U(−1/√rank, 1/√rank), as the paper's code draws it, B zero, so that the model is what it was. The same
     /// `seed` draws the same numbers.
     ///
@@ -70,6 +71,10 @@ impl Lora {
             })
         });
         let adapters = adapters.collect::<Result<_>>()?;
+        // Of what is frozen, these alone cost time.
+        for embedding in [Some(&model.wte), Some(&model.wpe), model.lm_head.as_ref()].into_iter().flatten() {
+            let _ = embedding.set_requires_grad(false);
+        }
         Ok(Lora { adapters, parameters: named.into_iter().map(|(_, parameter)| parameter).collect() })
     }
 

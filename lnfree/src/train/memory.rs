@@ -82,7 +82,7 @@ pub struct TrainingMemory {
     pub program: u64,
     /// Parameters in float32.
     pub weights: u64,
-    /// Their gradients.
+    /// Their gradients, but for embeddings that do not train.
     pub gradients: u64,
     /// Adam's two moments of everything that trains.
     pub moments: u64,
@@ -138,14 +138,16 @@ impl TrainingMemory {
         let matrices = FLOAT * 12 * layers * d * d;
         // [d, 3 d], [d, d], [d, 4 d] and [4 d, d], each with its rows and columns once a rank.
         let adapters = FLOAT * 16 * layers * d * lora_rank;
-        let (moments, adapters) = match lora_rank {
-            0 => (2 * parameters, 0),
-            _ => (2 * adapters, 2 * adapters + matrices),
+        let heads = if shape.untied { 2 } else { 1 };
+        let embeddings = FLOAT * (heads * shape.vocab_size + shape.block_size) * d;
+        let (frozen, moments, adapters) = match lora_rank {
+            0 => (0, 2 * parameters, 0),
+            _ => (embeddings, 2 * adapters, 2 * adapters + matrices),
         };
         TrainingMemory {
             program: if device == Device::Cpu { PROGRAM } else { 0 },
             weights: parameters,
-            gradients: parameters,
+            gradients: parameters - frozen,
             moments,
             adapters,
             copies,
@@ -271,7 +273,8 @@ mod tests {
         let trained = 48 * 64 * 16 * 1600;
         assert_eq!(some.moments, 2 * 4 * trained);
         assert_eq!(some.adapters, 2 * 4 * trained + 48 * 12 * 4 * 1600 * 1600);
-        assert_eq!(all.total() - all.moments, some.total() - some.moments - some.adapters);
+        assert_eq!(all.gradients - some.gradients, 4 * (50257 + 1024) * 1600);
+        assert_eq!(all.activations, some.activations);
     }
 
     #[test]

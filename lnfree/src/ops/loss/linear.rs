@@ -20,22 +20,45 @@ pub struct LinearCrossEntropy {
     pub grad: Tensor,
 }
 
+/// Where the gradient of an unembedding goes.
+#[derive(Debug)]
+pub enum HeadGradient<'a> {
+    /// Added to this, `[vocab_size, n_embd]`.
+    Into(&'a mut Tensor),
+    /// Not made: the unembedding, with so many tokens, does not train.
+    Unmade(i64),
+}
+
+impl<'a> From<&'a mut Tensor> for HeadGradient<'a> {
+    fn from(gradient: &'a mut Tensor) -> Self {
+        HeadGradient::Into(gradient)
+    }
+}
+
+impl HeadGradient<'_> {
+    fn vocab_size(&self) -> i64 {
+        match self {
+            HeadGradient::Into(gradient) => gradient.size()[0],
+            HeadGradient::Unmade(vocab_size) => *vocab_size,
+        }
+    }
+}
+
 /// Mean cross-entropy of `last` `[n, n_embd]` unembedded by `head` `[vocab_size, n_embd]`, both float32 or
 /// bfloat16, against `targets` int64 `[n]` ([`IGNORE`] counts for nothing), with the gradient of `scale`
-/// times that. The gradient of `head` is added to `head_grad` `[vocab_size, n_embd]`; nothing is recorded for
-/// autograd. `head` may have further rows of zeros, which are no tokens.
+/// times that. The gradient of `head` goes where `head_grad` says; nothing is recorded for autograd. `head` may have further rows of zeros, which are no tokens.
 ///
 /// # Errors
 /// A target outside the vocabulary (on a CPU), and what libtorch says.
-pub fn linear_cross_entropy(
+pub fn linear_cross_entropy<'a>(
     last: &Tensor,
     head: &Tensor,
     targets: &Tensor,
     scale: f64,
-    head_grad: &mut Tensor,
+    head_grad: impl Into<HeadGradient<'a>>,
 ) -> Result<LinearCrossEntropy> {
     let mut sum = Tensor::zeros([], (Kind::Double, last.device()));
-    let (n_counted, grad) = by_rows(last, head, targets, scale, head_grad, |logits, rows| {
+    let (n_counted, grad) = by_rows(last, head, targets, scale, head_grad.into(), |logits, rows| {
         let losses = logits_to_gradient(logits, rows.vocab_size, rows.targets, rows.coefficient)?;
         sum += losses.sum(Kind::Double);
         Ok(())
@@ -60,11 +83,11 @@ fn by_rows(
     head: &Tensor,
     targets: &Tensor,
     scale: f64,
-    head_grad: &mut Tensor,
+    mut head_grad: HeadGradient,
     mut to_gradient: impl FnMut(&mut Tensor, Rows) -> Result<()>,
 ) -> Result<(Tensor, Tensor)> {
     let _guard = tch::no_grad_guard();
-    let (n, vocab_size) = (last.size()[0], head_grad.size()[0]);
+    let (n, vocab_size) = (last.size()[0], head_grad.vocab_size());
     let n_counted = targets.not_equal(IGNORE).sum(Kind::Double);
     let coefficient = scale / n_counted.clamp_min(1.0);
     let on_cpu = for_cpu_kernels(last);
@@ -83,7 +106,9 @@ fn by_rows(
             Rows { start, len, vocab_size, targets: &targets, coefficient: &coefficient },
         )?;
         grad.narrow(0, start, len).copy_(&product(&logits, head)?);
-        add_product(head_grad, &logits.tr(), &x)?;
+        if let HeadGradient::Into(gradient) = &mut head_grad {
+            add_product(gradient, &logits.tr(), &x)?;
+        }
     }
     Ok((n_counted, grad.narrow(0, 0, n)))
 }
@@ -124,18 +149,18 @@ impl From<LinearCrossEntropy> for LinearDistillation {
 ///
 /// # Errors
 /// As [`linear_cross_entropy`].
-pub fn linear_distillation(
+pub fn linear_distillation<'a>(
     last: &Tensor,
     head: &Tensor,
     targets: &Tensor,
     teaching: Teaching,
     scale: f64,
-    head_grad: &mut Tensor,
+    head_grad: impl Into<HeadGradient<'a>>,
 ) -> Result<LinearDistillation> {
     let Teaching { last: taught, head: taught_head, mixture } = teaching;
     let taught = tch::no_grad(|| if for_cpu_kernels(taught) { padded(taught, 0.0) } else { taught.detach() });
     let mut sums = Tensor::zeros([2], (Kind::Double, last.device()));
-    let (n_counted, grad) = by_rows(last, head, targets, scale, head_grad, |logits, rows| {
+    let (n_counted, grad) = by_rows(last, head, targets, scale, head_grad.into(), |logits, rows| {
         let teacher = product(&taught.narrow(0, rows.start, rows.len), &taught_head.tr())?;
         let Rows { vocab_size, targets, coefficient, .. } = rows;
         let losses = distilled_gradient(logits, &teacher, vocab_size, targets, coefficient, mixture)?;

@@ -7,7 +7,7 @@ use tch::{Kind, Reduction, Tensor};
 pub use super::types::{IGNORE, Mixture};
 pub(crate) use linear::rows_at_a_time;
 pub use linear::{
-    LinearCrossEntropy, LinearDistillation, Teaching, linear_cross_entropy, linear_distillation,
+    HeadGradient, LinearCrossEntropy, LinearDistillation, Teaching, linear_cross_entropy, linear_distillation,
 };
 
 use crate::ops::sigma_of;

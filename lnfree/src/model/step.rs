@@ -50,9 +50,9 @@ struct FoldedNorm<'a> {
 
 impl<'a> StepModel<'a> {
     /// Runs `micro_batches` with a model that is prepared for a step of `parameters`, leaves that require
-    /// gradients (embeddings need not), which must not change meanwhile; then what has gathered becomes gradients of the
-    /// parameters. `tokens`: how many will go through; for few of them it would take longer to fold LNs than
-    /// to compute them.
+    /// gradients (embeddings need not), which must not change meanwhile; then what has gathered becomes
+    /// gradients of the parameters. `tokens`: how many will go through; for few of them it would take longer
+    /// to fold LNs than to compute them.
     ///
     /// # Errors
     /// Those of `micro_batches`, after which gradients are good for nothing, and when libtorch fails.

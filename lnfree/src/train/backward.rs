@@ -123,9 +123,7 @@ fn head(
     let unembedded = pass.cast(&last.detach()).reshape([-1, n_embd]);
     let targets = targets.reshape([-1]);
     let out = match teaching {
-        Some(teaching) => {
-            linear_distillation(&unembedded, &step.head, &targets, teaching, scale, head_grad)?
-        }
+        Some(teaching) => linear_distillation(&unembedded, &step.head, &targets, teaching, scale, head_grad)?,
         None => linear_cross_entropy(&unembedded, &step.head, &targets, scale, head_grad)?.into(),
     };
     // Autograd goes on from the gradient that was found.
@@ -145,8 +143,8 @@ fn head(
     Ok(Losses { total, cross_entropy: out.cross_entropy, aux, kl: out.kl, observed: None })
 }
 
-/// Adds what arrived at the embeddings, `[batch, pos, n_embd]`, if they train: autograd would make a tensor of the
-/// vocabulary's size of it.
+/// Adds what arrived at the embeddings, `[batch, pos, n_embd]`, if they train: autograd would make a tensor
+/// of the vocabulary's size of it.
 fn embedding_gradients(step: &StepModel, input_ids: &Tensor, grad: &Tensor) {
     let _guard = tch::no_grad_guard();
     let parameters = step.parameters();

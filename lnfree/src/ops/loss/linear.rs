@@ -46,7 +46,8 @@ impl HeadGradient<'_> {
 
 /// Mean cross-entropy of `last` `[n, n_embd]` unembedded by `head` `[vocab_size, n_embd]`, both float32 or
 /// bfloat16, against `targets` int64 `[n]` ([`IGNORE`] counts for nothing), with the gradient of `scale`
-/// times that. The gradient of `head` goes where `head_grad` says; nothing is recorded for autograd. `head` may have further rows of zeros, which are no tokens.
+/// times that. The gradient of `head` goes where `head_grad` says; nothing is recorded for autograd. `head`
+/// may have further rows of zeros, which are no tokens.
 ///
 /// # Errors
 /// A target outside the vocabulary (on a CPU), and what libtorch says.

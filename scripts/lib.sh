@@ -41,6 +41,9 @@ build() {
     export LNFREE=$ROOT/target/debug/lnfree
 }
 
+# Is there a checkpoint in run $1? Killed right after its first one, a run has that and no link to it yet.
+has_checkpoint() { [ -n "$(find "$1/checkpoints" -maxdepth 1 -name 'step-*' 2>/dev/null)" ]; }
+
 have() { command -v "$1" >/dev/null 2>&1; }
 
 # Is version $1 at least version $2?

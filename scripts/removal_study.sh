@@ -6,7 +6,7 @@
 #     --seeds N                                  seeds 0 to N - 1 (default 3)
 #     --methods paper,kl,kl_taper                only these configs
 #     --out DIR                                  instead of runs/removal
-#     -- ARGUMENTS                               for `lnfree train`, such as --threads 8
+#     -- ARGUMENTS                               for `lnfree train` when a run begins, such as --threads 8
 #
 # The configs are written before their runs: what is chosen is chosen by the validation text (nano-addresses).
 set -euo pipefail
@@ -55,23 +55,38 @@ evaluate() {
     touch "$out/eval/$label.done"
 }
 
+# Trains method $1 with seed $2, or goes on with what is there, and evaluates it.
+study() {
+    local run=$out/runs/$1-$2 mode=without_ln
+    [ "$1" != control ] || mode=with_ln
+    if has_checkpoint "$run"; then
+        "$LNFREE" train --resume "$run"
+    else
+        rm -rf "$run"
+        "$LNFREE" train --mode "$mode" --config "studies/removal/$1.toml" --set "train.seed=$2" --out "$run" \
+            ${extra[@]+"${extra[@]}"}
+    fi
+    evaluate "$1-$2" "$run" "$run/checkpoints/latest/SHA256SUMS" --against nano
+}
+
 step original
 evaluate original nano studies/removal/paper.toml
+failed=()
 for ((seed = 0; seed < seeds; seed++)); do
     for name in "${names[@]}"; do
-        run=$out/runs/$name-$seed mode=without_ln
-        [ "$name" != control ] || mode=with_ln
         step "$name, seed $seed"
-        # Killed right after its first checkpoint, a run has that and no link to it yet.
-        if [ -n "$(find "$run/checkpoints" -maxdepth 1 -name 'step-*' 2>/dev/null)" ]; then
-            "$LNFREE" train --resume "$run"
-        else
-            rm -rf "$run"
-            "$LNFREE" train --mode "$mode" --config "studies/removal/$name.toml" --set "train.seed=$seed" --out "$run" \
-                ${extra[@]+"${extra[@]}"}
-        fi
-        evaluate "$name-$seed" "$run" "$run/checkpoints/latest/SHA256SUMS" --against nano
+        # As a condition it would lose its -e: what comes after a failure must not run.
+        set +e
+        (set -e && study "$name" "$seed")
+        code=$?
+        set -e
+        case $code in
+        0) ;;
+        130 | 143) say "stopped; the same command goes on from there" && exit "$code" ;;
+        *) failed+=("$name-$seed") && say "$name, seed $seed: failed with exit code $code, see above" ;;
+        esac
     done
 done
 step results
 table table "$out/eval" "$out"
+[ ${#failed[@]} -eq 0 ] || die "failed, and not in the tables: ${failed[*]}; the same command tries them again"

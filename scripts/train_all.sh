@@ -62,8 +62,7 @@ describe() {
 train() {
     local run=$1
     shift
-    # Killed right after its first checkpoint, a run has that and no link to it yet.
-    if [ -n "$(find "$run/checkpoints" -maxdepth 1 -name 'step-*' 2>/dev/null)" ]; then
+    if has_checkpoint "$run"; then
         "$LNFREE" train --resume "$run" ${machine[@]+"${machine[@]}"}
     else
         rm -rf "$run"

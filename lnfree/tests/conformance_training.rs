@@ -190,16 +190,22 @@ fn recorded_adapters(file: &str) -> BTreeMap<String, Tensor> {
     read.into_iter().map(|(name, tensor)| (name.trim_start_matches("transformer.").into(), tensor)).collect()
 }
 
-#[test]
-fn f_adapters() {
-    let run = json("train_f_lora.json");
-    let dir = tempfile::tempdir().unwrap();
-    let mut trainer = trainer(&run, Mode::WithoutLn, false, dir.path());
+/// A run with adapters that are as the recorded one's were at its start.
+fn adapted_trainer(run: &Value, dir: &Path) -> Trainer {
+    let trainer = trainer(run, Mode::WithoutLn, false, dir);
     let mut state = trainer.lora().unwrap().state();
     for (name, tensor) in recorded_adapters("train_f_lora_init.safetensors") {
         assert!(state.insert(name.replace("lora_", "adapter_"), tensor).is_some(), "{name}");
     }
     trainer.lora().unwrap().load(&state).unwrap();
+    trainer
+}
+
+#[test]
+fn f_adapters() {
+    let run = json("train_f_lora.json");
+    let dir = tempfile::tempdir().unwrap();
+    let mut trainer = adapted_trainer(&run, dir.path());
     let before: Vec<Tensor> =
         trainer.model.named_parameters().iter().map(|(_, tensor)| tensor.detach().copy()).collect();
     check_steps(&mut trainer, "train_f_lora.json", &run);
@@ -223,12 +229,7 @@ fn f_adapters() {
 fn gradients_of_single_adapters() {
     let run = json("train_f_lora.json");
     let dir = tempfile::tempdir().unwrap();
-    let mut trainer = trainer(&run, Mode::WithoutLn, false, dir.path());
-    let mut state = trainer.lora().unwrap().state();
-    for (name, tensor) in recorded_adapters("train_f_lora_init.safetensors") {
-        state.insert(name.replace("lora_", "adapter_"), tensor);
-    }
-    trainer.lora().unwrap().load(&state).unwrap();
+    let mut trainer = adapted_trainer(&run, dir.path());
     for step in 0..=50 {
         trainer.apply_removals();
         trainer.accumulate_gradients().unwrap();

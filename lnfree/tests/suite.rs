@@ -253,6 +253,16 @@ fn a_plan_needs_no_network_and_writes_nothing() {
     ]);
     assert!(few.stdout.contains("4 models × 1 data sets; evaluations: 4 to do"), "{}", few.stdout);
     assert!(few.stdout.contains("about 100 sequences"), "{}", few.stdout);
+    // The original of XL is fetched to compare with, although it is not chosen; once, for both models.
+    let xl = ["--dry-run", "--models", "gpt2-xl_LNFree800,gpt2-xl_vanilla800", "-n", "100"];
+    let disk = |args: &[&str]| {
+        let plan = place.ok(args).stdout;
+        let line = plan.lines().find(|line| line.contains("disk: up to")).unwrap().to_string();
+        line.split(" GiB").next().unwrap().rsplit(' ').next().unwrap().parse::<f64>().unwrap()
+    };
+    let (alone, compared) = (disk(&xl), disk(&[&xl[..], &["--distances"]].concat()));
+    // 1.56G parameters of four bytes.
+    assert!((compared - alone - 5.80).abs() < 0.02, "{alone} {compared}");
     let entries: Vec<_> = std::fs::read_dir(place.dir.path()).unwrap().collect();
     assert!(entries.is_empty(), "{entries:?}");
 }

@@ -1,9 +1,8 @@
 //! Means over few seeds, with what they can be trusted to.
 
-/// Two-sided 95% quantiles of Student's t for 1 to 9 degrees of freedom (any table of it), and the normal
-/// distribution's beyond.
+/// Two-sided 95% quantiles of Student's t for 1 to 9 degrees of freedom (any table of it); with more the last
+/// is a little too wide.
 const T: [f64; 9] = [12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262];
-const NORMAL: f64 = 1.960;
 
 /// A mean over seeds and half the width of its 95% interval; none of one seed.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -22,7 +21,7 @@ impl Spread {
         let mean = values.iter().sum::<f64>() / n as f64;
         let half_width = (n > 1).then(|| {
             let variance = values.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / (n - 1) as f64;
-            T.get(n - 2).copied().unwrap_or(NORMAL) * (variance / n as f64).sqrt()
+            T[(n - 2).min(T.len() - 1)] * (variance / n as f64).sqrt()
         });
         Some(Spread { mean, half_width })
     }

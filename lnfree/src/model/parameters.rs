@@ -141,6 +141,17 @@ impl Gpt2 {
         Tensor::from_slice(&values).view([n_positions, width]).to_device(self.device())
     }
 
+    /// Forgets the gradients that parameters have gathered.
+    pub fn clear_gradients(&self) {
+        let _guard = tch::no_grad_guard();
+        for (_, parameter) in self.named_parameters() {
+            let mut grad = parameter.grad();
+            if grad.defined() {
+                let _ = grad.zero_();
+            }
+        }
+    }
+
     /// Every parameter with its Hugging Face name, in Hugging Face's order; the tensors share the model's
     /// storage.
     pub fn named_parameters(&self) -> Vec<(String, Tensor)> {

@@ -49,9 +49,13 @@ impl Shape {
     /// Numbers to be stored, LN included: in each block 12 d² + 13 d of them, the MLP being four times as
     /// wide as d.
     pub fn parameters(&self) -> u64 {
-        let (d, embedded) = (self.n_embd, self.vocab_size * self.n_embd);
-        let blocks = self.n_layer * (12 * d * d + 13 * d);
-        embedded * (1 + u64::from(self.untied)) + self.block_size * d + blocks + 2 * d
+        let d = self.n_embd;
+        self.embeddings() + self.n_layer * (12 * d * d + 13 * d) + 2 * d
+    }
+
+    /// Those of them that are in the embeddings, an untied unembedding included.
+    pub fn embeddings(&self) -> u64 {
+        (self.vocab_size * (1 + u64::from(self.untied)) + self.block_size) * self.n_embd
     }
 
     /// Multiplications and additions of a forward over sequences of `seq` tokens, per token: two for each

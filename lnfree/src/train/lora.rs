@@ -32,18 +32,16 @@ struct Adapter {
     b: Tensor,
 }
 
-/// The adapters of a model, and what of it they leave alone.
+/// The adapters of a model.
 #[derive(Debug)]
 pub struct Lora {
     adapters: Vec<Adapter>,
-    parameters: Vec<Tensor>,
 }
 
 impl Lora {
-    /// Adapters for the four matrices of each block of `model`, whose embeddings then gather no gradients
-    /// any more; float32 leaves: A drawn from
-    /// U(−1/√rank, 1/√rank), as the paper's code draws it, B zero, so that the model is what it was. The same
-    /// `seed` draws the same numbers.
+    /// Adapters for the four matrices of each block of `model`, whose embeddings then gather no gradients any
+    /// more. Float32 leaves: A drawn from U(−1/√rank, 1/√rank), as the paper's code draws it, B zero, so that
+    /// the model is what it was. The same `seed` draws the same numbers.
     ///
     /// # Errors
     /// When libtorch fails.
@@ -75,7 +73,7 @@ impl Lora {
         for embedding in [Some(&model.wte), Some(&model.wpe), model.lm_head.as_ref()].into_iter().flatten() {
             let _ = embedding.set_requires_grad(false);
         }
-        Ok(Lora { adapters, parameters: named.into_iter().map(|(_, parameter)| parameter).collect() })
+        Ok(Lora { adapters })
     }
 
     /// What trains, by name: `h.0.attn.c_attn.adapter_A`, …
@@ -92,27 +90,19 @@ impl Lora {
         self.adapters.iter().map(|adapter| adapter.a.numel() + adapter.b.numel()).sum()
     }
 
-    /// Turns the gradients that the model has gathered into those of the adapters, and clears them.
+    /// Turns the gradients that `model`, whose adapters these are, has gathered into theirs, and clears them.
     ///
     /// # Errors
     /// When libtorch fails.
-    pub fn take_gradients(&self) -> Result<()> {
+    pub fn take_gradients(&self, model: &Gpt2) -> Result<()> {
         let _guard = tch::no_grad_guard();
         for Adapter { merged, a, b, .. } in &self.adapters {
             let grad = merged.grad();
             a.grad().f_copy_(&grad.f_matmul(&b.tr())?)?;
             b.grad().f_copy_(&a.tr().f_matmul(&grad)?)?;
         }
-        self.clear_gradients();
+        model.clear_gradients();
         Ok(())
-    }
-
-    /// Clears what the model has gathered.
-    pub fn clear_gradients(&self) {
-        let _guard = tch::no_grad_guard();
-        for mut grad in self.parameters.iter().map(Tensor::grad).filter(Tensor::defined) {
-            let _ = grad.zero_();
-        }
     }
 
     /// Puts the adapters as they are into the model's matrices.

@@ -138,11 +138,9 @@ impl TrainingMemory {
         let matrices = FLOAT * 12 * layers * d * d;
         // [d, 3 d], [d, d], [d, 4 d] and [4 d, d], each with its rows and columns once a rank.
         let adapters = FLOAT * 16 * layers * d * lora_rank;
-        let heads = if shape.untied { 2 } else { 1 };
-        let embeddings = FLOAT * (heads * shape.vocab_size + shape.block_size) * d;
         let (frozen, moments, adapters) = match lora_rank {
             0 => (0, 2 * parameters, 0),
-            _ => (embeddings, 2 * adapters, 2 * adapters + matrices),
+            _ => (FLOAT * shape.embeddings(), 2 * adapters, 2 * adapters + matrices),
         };
         TrainingMemory {
             program: if device == Device::Cpu { PROGRAM } else { 0 },
@@ -210,12 +208,13 @@ pub fn usable(free: u64, device: Device) -> u64 {
     }
 }
 
-/// Bytes that evaluating a model takes at least: its weights as loaded (a quarter more while they are read),
-/// the copy that bfloat16 computes with, and half a GiB for libtorch, activations and a piece of the logits.
-/// Batches are fitted to what is left.
-pub fn evaluation_bytes(shape: &Shape, dtype: FloatType) -> u64 {
+/// Bytes that evaluating a model takes at least, or two that are compared: weights as loaded (a quarter more
+/// while they are read), the copy that bfloat16 computes with, and half a GiB for libtorch, activations and a
+/// piece of the logits. Batches are fitted to what is left.
+pub fn evaluation_bytes(shapes: &[Shape], dtype: FloatType) -> u64 {
     let copy = if dtype == FloatType::Bfloat16 { BFLOAT16 } else { 0 };
-    shape.parameters() * (FLOAT * 5 / 4 + copy) + (512 << 20)
+    let parameters: u64 = shapes.iter().map(Shape::parameters).sum();
+    parameters * (FLOAT * 5 / 4 + copy) + (512 << 20)
 }
 
 /// The largest micro-batch of which `fits` says so: `batch_size`, or a part of it that divides it evenly, so

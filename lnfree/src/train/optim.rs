@@ -85,14 +85,6 @@ impl AdamW {
         Ok(())
     }
 
-    /// Forgets what has gathered.
-    pub fn clear_gradients(&mut self) {
-        let _guard = tch::no_grad_guard();
-        for mut grad in self.slots.iter().map(|slot| slot.param.grad()).filter(Tensor::defined) {
-            let _ = grad.zero_();
-        }
-    }
-
     /// L2 norm over all gradients, 0-dim float32, on the device.
     pub fn grad_norm(&self) -> Tensor {
         let _guard = tch::no_grad_guard();

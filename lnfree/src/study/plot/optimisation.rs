@@ -21,7 +21,7 @@ const PANELS: [Panel; 4] = [
     Panel { title: "gradient norm", value: |s| s.grad_norm },
     Panel { title: "learning rate", value: |s| s.lr },
     Panel { title: "auxiliary loss", value: |s| s.aux_loss },
-    Panel { title: "KL to teacher", value: |s| s.kl_loss },
+    Panel { title: "KL, nats", value: |s| s.kl_loss },
 ];
 
 /// Gradient norm before clipping, learning rate, and where a run has them the auxiliary loss and the KL to

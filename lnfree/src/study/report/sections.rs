@@ -201,7 +201,8 @@ pub fn optimisation(runs: &[RunMetrics]) -> Markup {
         .then(|| figure("optimisation", "Gradient norm and learning rate", &plot::optimisation(runs)));
     section(
         "Optimisation",
-        "Gradient norm before clipping, learning rate, and where there are any the auxiliary loss and the KL to the teacher in nats per token.",
+        "Gradient norm before clipping, learning rate, and where there are any the auxiliary loss and the KL to the \
+         teacher.",
         content,
     )
 }

@@ -19,11 +19,15 @@ impl Suite {
     /// # Errors
     /// When there is none.
     pub fn find(name: &str) -> Result<Suite> {
-        match name {
-            "paper" => Ok(paper::suite()),
-            "nano" => Ok(nano::suite()),
-            _ => Err(Error::invalid(format!("suite {name}: there are {}", Self::NAMES.join(" and ")))),
-        }
+        let mut suite = match name {
+            "paper" => paper::suite(),
+            "nano" => nano::suite(),
+            _ => {
+                return Err(Error::invalid(format!("suite {name}: there are {}", Self::NAMES.join(" and "))));
+            }
+        };
+        suite.originals = suite.models.iter().filter(|model| model.steps == Some(0)).cloned().collect();
+        Ok(suite)
     }
 
     /// Keeps the models that `models` names (by label, model or family, in any case) and the data sets that
@@ -93,15 +97,13 @@ impl Suite {
 
     /// The original of the suite that `model` was made of, chosen or not: that of its family, of one's own
     /// model that of its shape. `None` for an original, and for a model that fits none.
-    pub fn original_of(&self, model: &SuiteModel) -> Option<SuiteModel> {
-        let whole = Suite::find(self.name).ok()?;
+    pub fn original_of(&self, model: &SuiteModel) -> Option<&SuiteModel> {
         let size = |shape: Shape| (shape.n_layer, shape.n_embd);
         let fits = |original: &SuiteModel| match model.own {
             true => model.shape.map(size) == original.shape.map(size),
             false => model.family == original.family,
         };
-        let mut originals = whole.models.into_iter().filter(|other| other.steps == Some(0));
-        originals.find(|original| fits(original) && original.model != model.model)
+        self.originals.iter().find(|original| fits(original) && original.model != model.model)
     }
 
     /// The figure published for a model on a data set.

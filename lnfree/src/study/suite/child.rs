@@ -91,7 +91,7 @@ fn command(job: &Job, options: &StudyOptions) -> Command {
         command.arg("--data").arg(dataset.name);
     }
     if let Some(original) = options.original_of(&job.model) {
-        command.arg("--against").arg(original.model);
+        command.arg("--against").arg(&original.model);
     }
     command.arg("--n-sequences").arg(settings.limit.to_string());
     command.arg("--batch-size").arg(settings.batch_size.to_string());

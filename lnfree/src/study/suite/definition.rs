@@ -14,6 +14,8 @@ pub struct Suite {
     pub source: &'static str,
     /// In the order of the table.
     pub models: Vec<SuiteModel>,
+    /// The models that others were made of, whichever are chosen.
+    pub originals: Vec<SuiteModel>,
     /// In the order of the table.
     pub datasets: Vec<SuiteDataset>,
     /// Figures to compare with.

@@ -83,6 +83,7 @@ pub(super) fn suite() -> Suite {
         title: "The nano study",
         source: "lnfree's README",
         models: MODELS.map(model).into(),
+        originals: Vec::new(),
         datasets: DATASETS.map(dataset).into(),
         published: figures.collect(),
         limit: LIMIT,

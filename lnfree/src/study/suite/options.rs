@@ -50,7 +50,7 @@ pub struct StudyOptions {
 impl StudyOptions {
     /// The original that a model's predictions are compared with; `None` where nothing is compared, and for
     /// an original itself.
-    pub fn original_of(&self, model: &SuiteModel) -> Option<SuiteModel> {
+    pub fn original_of(&self, model: &SuiteModel) -> Option<&SuiteModel> {
         self.settings.distances.then(|| self.suite.original_of(model)).flatten()
     }
 }

@@ -126,6 +126,7 @@ pub(super) fn suite() -> Suite {
             .zip(LABELS.chunks(3))
             .flat_map(|(family, labels)| models(family, labels))
             .collect(),
+        originals: Vec::new(),
         datasets: DATASETS.map(dataset).into(),
         published: FAMILIES
             .iter()

@@ -38,6 +38,8 @@ pub struct Plan {
     /// One entry a model, in the order of the suite.
     pub jobs: Vec<Job>,
     options: StudyOptions,
+    /// Bytes to download at most of originals that others are only compared with.
+    originals: u64,
     /// Where downloads go, and what is free there.
     cache: (PathBuf, Option<u64>),
 }
@@ -53,9 +55,15 @@ impl Plan {
         let hub = Settings::from_env()?;
         let cache = hub.cache.clone();
         let offline = Hub::new(Settings { offline: true, ..hub });
-        let jobs = options.suite.models.iter().map(|model| job(model, options, &offline)).collect();
+        let jobs: Vec<Job> = options.suite.models.iter().map(|model| job(model, options, &offline)).collect();
+        let chosen = |original: &SuiteModel| options.suite.models.iter().any(|m| m.model == original.model);
+        let to_do = jobs.iter().filter(|job| !job.pending.is_empty());
+        let mut others: Vec<&SuiteModel> = to_do.filter_map(|job| options.original_of(&job.model)).collect();
+        others.retain(|original| !chosen(original));
+        others.dedup_by_key(|original| &original.model);
+        let originals = others.into_iter().filter_map(|original| download(original, &offline)).sum();
         let free = free_at(&cache);
-        Ok(Plan { jobs, options: options.clone(), cache: (cache, free) })
+        Ok(Plan { jobs, options: options.clone(), originals, cache: (cache, free) })
     }
 
     /// Evaluations still to do.
@@ -94,7 +102,7 @@ impl Plan {
 
     /// Bytes to download at most, as far as known.
     fn download(&self) -> u64 {
-        self.to_do().filter_map(|job| job.download).sum()
+        self.originals + self.to_do().filter_map(|job| job.download).sum::<u64>()
     }
 
     /// Memory that the largest model takes at least, and its label; batches are fitted to what is left.
@@ -102,8 +110,8 @@ impl Plan {
         let dtype = self.options.settings.dtype.parse().unwrap_or_default();
         let needs = |job: &'_ Job| {
             let original = self.options.original_of(&job.model).and_then(|original| original.shape);
-            let original = original.map_or(0, |shape| evaluation_bytes(&shape, dtype));
-            Some(evaluation_bytes(&job.model.shape?, dtype) + original)
+            let shapes: Vec<_> = [Some(job.model.shape?), original].into_iter().flatten().collect();
+            Some(evaluation_bytes(&shapes, dtype))
         };
         self.to_do().filter_map(|job| Some((needs(job)?, job.model.label.as_str()))).max()
     }
@@ -212,17 +220,28 @@ impl fmt::Display for Plan {
     }
 }
 
-fn job(model: &SuiteModel, options: &StudyOptions, offline: &Hub) -> Job {
-    let here = match Path::new(&model.model).exists() {
+/// The folder of a model that is here.
+fn here(model: &SuiteModel, offline: &Hub) -> Option<PathBuf> {
+    match Path::new(&model.model).exists() {
         true => Some(model.model.clone().into()),
         false => embedded_model(&model.model).or_else(|_| offline.model(&model.model)).ok(),
-    };
-    let changed = here.as_deref().and_then(newest);
+    }
+}
+
+/// Bytes of a model to download at most; `None` where that is not known before it is there.
+fn download(model: &SuiteModel, offline: &Hub) -> Option<u64> {
+    match here(model, offline) {
+        Some(_) => Some(0),
+        None => model.shape.map(|shape| shape.parameters() * BYTES_PER_PARAMETER),
+    }
+}
+
+fn job(model: &SuiteModel, options: &StudyOptions, offline: &Hub) -> Job {
+    let changed = here(model, offline).as_deref().and_then(newest);
     let datasets = options.suite.datasets.iter().cloned();
     let (finished, pending) =
         datasets.partition(|dataset| finished_in(options, model, dataset, changed).is_some());
-    let at_most = model.shape.map(|shape| shape.parameters() * BYTES_PER_PARAMETER);
-    Job { model: model.clone(), pending, finished, download: if here.is_some() { Some(0) } else { at_most } }
+    Job { model: model.clone(), pending, finished, download: download(model, offline) }
 }
 
 /// [`finished`] in a study's folder, with its settings.

@@ -13,7 +13,7 @@ use crate::model::{Compute, Gpt2, StepModel};
 use crate::ops::loss::targets;
 use crate::train::split::{Part, aux_target, catching_lack_of_memory, parts, smaller};
 use crate::train::teacher::Teacher;
-use crate::train::{BackwardRecipe, Lora, Mode, backward};
+use crate::train::{BackwardRecipe, Mode, backward};
 use crate::{Error, Result};
 
 impl Trainer {
@@ -35,10 +35,7 @@ impl Trainer {
                 false => smaller(batch_size, self.micro_batch),
             };
             let Err(error) = catching_lack_of_memory(|| self.accumulate()) else { return Ok(()) };
-            self.optimizer.clear_gradients();
-            if let Some(lora) = &self.lora {
-                lora.clear_gradients();
-            }
+            self.model.clear_gradients();
             self.batches.seek(position);
             self.ln = ln.copy();
             let (Error::OutOfMemory, Some(smaller)) = (&error, smaller) else { return Err(error) };
@@ -83,7 +80,7 @@ impl Trainer {
             }
             Ok(())
         })?;
-        self.lora.as_ref().map_or(Ok(()), Lora::take_gradients)
+        self.lora.as_ref().map_or(Ok(()), |lora| lora.take_gradients(&self.model))
     }
 
     /// Whether dropout is on: it draws other numbers where a batch is parted otherwise.

@@ -108,9 +108,9 @@ fn a_distilled_run_has_a_panel_of_its_distance() {
     let mut taught = run("taught", "without_ln", [3.0, 3.0]);
     taught.steps.iter_mut().for_each(|step| (step.kl_loss, step.aux_loss) = (0.1, 0.2));
     let panels = |runs: &[RunMetrics]| json(&optimisation(runs)).to_string();
-    assert!(!panels(std::slice::from_ref(&plain)).contains("KL to teacher"));
+    assert!(!panels(std::slice::from_ref(&plain)).contains("KL, nats"));
     let both = panels(&[plain, taught]);
-    assert!(both.contains("KL to teacher") && both.contains("yaxis4"), "{both}");
+    assert!(both.contains("KL, nats") && both.contains("yaxis4"), "{both}");
 }
 
 #[test]

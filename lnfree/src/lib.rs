@@ -15,7 +15,7 @@
 //! | [`data`] | texts, tokenizers, token files, the order in which training sees them |
 //! | [`model`] | the forward with its LN sites, their state, folding, hooks, loading |
 //! | [`eval`] | losses on token data, standard deviations, generated text |
-//! | [`interp`] | what attention heads do |
+//! | [`interp`] | what heads and neurons do, and the size of the residual stream |
 //! | [`train`] | optimizer steps, checkpoints, runs |
 //! | [`export`] | models without LN for other programs |
 //! | `study` | figures, reports, whole studies, benchmarks, what a user is told of a machine |

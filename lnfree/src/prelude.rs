@@ -40,7 +40,9 @@ pub use crate::export::{CardFacts, ExportFormat, Proof, compare, export};
 pub use crate::hub::locate_tokenizer;
 #[cfg(feature = "hub")]
 pub use crate::hub::{PushOptions, push};
-pub use crate::interp::{HeadScores, RepeatedTokens};
+pub use crate::interp::{
+    AttentionSinks, EntropyNeurons, HeadScores, MeanAblation, RepeatedTokens, ResidualNorms,
+};
 pub use crate::model::hook::{Activation, Capture, Hook, NoHook, only, without_patterns};
 pub use crate::model::ln_state::LnState;
 pub use crate::model::{Compute, Gpt2, LoadOptions, LoadedModel, ModelFormat, Shape};

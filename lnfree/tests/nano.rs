@@ -72,3 +72,26 @@ fn what_heads_of_the_embedded_models_do_is_as_recorded() {
         }
     }
 }
+
+#[test]
+fn what_the_embedded_models_are_like_inside_is_as_recorded() {
+    let study = lnfree::data::data_dir().unwrap().join("study.json");
+    let record: tables::Record = serde_json::from_slice(&std::fs::read(study).unwrap()).unwrap();
+    let computed = scores::interiors().unwrap();
+    assert_eq!(computed.len(), record.interiors.len());
+    for (now, then) in computed.iter().zip(&record.interiors) {
+        assert_eq!((&now.label, now.neuron), (&then.label, then.neuron));
+        for (now, then) in [
+            (now.sink_rate, then.sink_rate),
+            (now.first_norm, then.first_norm),
+            (now.other_norm, then.other_norm),
+            (now.neuron_ratio, then.neuron_ratio),
+            (now.neuron_in_smallest, then.neuron_in_smallest),
+            (now.loss_change, then.loss_change),
+            (now.entropy_change, then.entropy_change),
+        ] {
+            let limit = f64::max(1e-4, 1e-3 * then.abs());
+            assert!((now - then).abs() < limit, "{computed:?} {:?}", record.interiors);
+        }
+    }
+}

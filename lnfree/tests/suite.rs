@@ -325,7 +325,7 @@ fn with_distances_models_are_compared_with_their_original() {
     let [vanilla, mine] = ["vanilla", "mine"].map(distance);
     assert_eq!((&vanilla["reference"], &vanilla["kl"]), (&"nano".into(), &mine["kl"]));
     assert!(vanilla["kl"].as_f64().is_some_and(|kl| kl > 0.0), "{vanilla}");
-    assert!(said.contains("vanilla from nano on nano-addresses: KL 0."), "{said}");
+    assert!(said.contains("vanilla on nano-addresses, from nano: KL 0."), "{said}");
     assert!(place.run(&args).stdout.contains("evaluations: 0 to do, 3 finished"));
     let page = std::fs::read_to_string(place.out().join("results.md")).unwrap();
     assert!(page.contains("Distance to another model"));

@@ -26,6 +26,7 @@ fn main() -> Result<()> {
     let mut record: Record =
         serde_json::from_str(&read(Path::new(results))?).map_err(|error| Error::file(results, error))?;
     record.heads = scores::of_embedded_models()?;
+    record.interiors = scores::interiors()?;
     let study = root.join("data/study.json");
     let text = serde_json::to_string_pretty(&record).map_err(|error| Error::file(&study, error))?;
     write_text(&study, &(text + "\n"))?;

@@ -11,6 +11,9 @@ pub struct Record {
     /// Of each model; `results.json` has none.
     #[serde(default)]
     pub heads: Vec<Heads>,
+    /// Likewise.
+    #[serde(default)]
+    pub interiors: Vec<Interior>,
 }
 
 /// What a model makes of random tokens that are said twice.
@@ -25,6 +28,30 @@ pub struct Heads {
     pub previous_token: f64,
     pub duplicate_token: f64,
     pub induction: f64,
+}
+
+/// What a model is like inside, on text.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+pub struct Interior {
+    pub label: String,
+    /// Share of queries, over all heads, that give position 0 more than 0.3.
+    pub sink_rate: f64,
+    /// The block after which position 0 stands out most.
+    pub after_block: usize,
+    /// Mean norm of the centred residual stream there, at position 0.
+    pub first_norm: f64,
+    /// The same at later positions.
+    pub other_norm: f64,
+    /// The likeliest entropy neuron of the last MLP.
+    pub neuron: usize,
+    /// Its norm over variance, over that of the median neuron.
+    pub neuron_ratio: f64,
+    /// The part of its output in the eighth of all directions that the unembedding reads least.
+    pub neuron_in_smallest: f64,
+    /// What replacing it with its mean does to the mean loss, nats.
+    pub loss_change: f64,
+    /// And to the mean entropy of the predictions, nats.
+    pub entropy_change: f64,
 }
 
 /// Loss of a model on a data set, or the difference of two models: nats per token.
@@ -51,7 +78,7 @@ pub fn with_table(page: &str, text: &str, record: &Record) -> Option<String> {
     let (_, after) = rest.split_once(MARKS[1])?;
     let table = match page {
         "README.md" => record.means(),
-        "data/README.md" => record.heads(),
+        "data/README.md" => [record.heads(), record.interiors()].join("\n"),
         _ => record.intervals(),
     };
     Some([before, MARKS[0], &table, MARKS[1], after].concat())
@@ -90,6 +117,36 @@ impl Record {
             std::iter::once(label.clone()).chain(numbers.map(|x| format!("{x:.3}"))).collect()
         };
         table(&heads, self.heads.iter().map(line))
+    }
+
+    /// Sinks, norms and entropy neurons.
+    fn interiors(&self) -> String {
+        let heads = [
+            "sink rate",
+            "norm at position 0",
+            "at others",
+            "after block",
+            "neuron",
+            "ratio over median",
+            "in least-read eighth",
+            "loss",
+            "entropy",
+        ];
+        let line = |row: &Interior| {
+            vec![
+                row.label.clone(),
+                format!("{:.1}%", 100.0 * row.sink_rate),
+                format!("{:.1}", row.first_norm),
+                format!("{:.1}", row.other_norm),
+                row.after_block.to_string(),
+                row.neuron.to_string(),
+                format!("{:.1}", row.neuron_ratio),
+                format!("{:.2}", row.neuron_in_smallest),
+                signed(row.loss_change),
+                signed(row.entropy_change),
+            ]
+        };
+        table(&heads, self.interiors.iter().map(line))
     }
 }
 

@@ -298,9 +298,7 @@ fn print(record: &EvalRecord) {
         record.calibration_error
     );
     if let Some(found) = &record.faithfulness {
-        let ([kl_low, kl_high], [jsd_low, jsd_high]) = (found.kl_interval, found.jsd_interval);
-        outln!("  from {}: KL {:.4} [{kl_low:.4}, {kl_high:.4}]", found.reference, found.kl);
-        outln!("  JSD {:.4} [{jsd_low:.4}, {jsd_high:.4}]  same top token {:.4}", found.jsd, found.agreement);
+        outln!("  {found}");
     }
     for worst in record.worst.iter().take(1) {
         outln!("  worst sequence: {} with {:.4}", worst.sequence, worst.mean);

@@ -88,14 +88,7 @@ pub(super) fn eval_all(args: EvalAllArgs) -> anyhow::Result<()> {
         for row in &study.evaluations {
             if let Some(found) = &row.details.faithfulness {
                 let name = row.label.as_deref().unwrap_or(&row.model);
-                outln!(
-                    "{name} from {} on {}: KL {:.4}, JSD {:.4}, same top token {:.1}%",
-                    found.reference,
-                    row.dataset,
-                    found.kl,
-                    found.jsd,
-                    100.0 * found.agreement
-                );
+                outln!("{name} on {}, {found}", row.dataset);
             }
         }
     }

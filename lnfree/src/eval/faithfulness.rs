@@ -1,5 +1,7 @@
 //! How far a model's predictions lie from those of another one, most often the original that it was made of.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
@@ -42,6 +44,15 @@ pub struct Faithfulness {
     pub agreement: f64,
     /// By ranges of positions that double in length.
     pub by_position: Vec<PositionDistance>,
+}
+
+impl fmt::Display for Faithfulness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ([kl_low, kl_high], [jsd_low, jsd_high]) = (self.kl_interval, self.jsd_interval);
+        write!(f, "from {}: KL {:.4} [{kl_low:.4}, {kl_high:.4}]", self.reference, self.kl)?;
+        write!(f, "  JSD {:.4} [{jsd_low:.4}, {jsd_high:.4}]", self.jsd)?;
+        write!(f, "  same top token {:.4}", self.agreement)
+    }
 }
 
 /// Mean distances at some positions.

@@ -12,9 +12,9 @@ use crate::{Error, Result};
 ///
 /// An entropy (or confidence) neuron writes much where the unembedding hardly reads: with an LN it then makes
 /// everything else smaller, and so the model less sure (Stolfo et al., "Confidence Regulation Neurons in
-/// Language Models", arXiv 2406.16254). The measures are those of the paper's code. Its unembedding is what the
-/// logits read behind the LN: γ of ln_f folded in, centred over n_embd and over the vocabulary. Output weights
-/// are centred over n_embd. Both hold for a model of any format, with LN or without.
+/// Language Models", arXiv 2406.16254). The measures are those of the paper's code. Its unembedding is what
+/// the logits read behind the LN: γ of ln_f folded in, centred over n_embd and over the vocabulary. Output
+/// weights are centred over n_embd. Both hold for a model of any format, with LN or without.
 #[derive(Debug)]
 pub struct EntropyNeurons {
     /// L2 norm of the output weights, `[n_inner]`.
@@ -23,8 +23,8 @@ pub struct EntropyNeurons {
     pub logit_variances: Vec<f64>,
     /// Singular values of the unembedding, largest first, divided by the largest, `[n_embd]`.
     pub singular_values: Vec<f64>,
-    /// Squared cosine of each neuron's output weights with each left singular vector of the unembedding, in the
-    /// order of the singular values: float64 `[n_inner, n_embd]`; each row sums to 1.
+    /// Squared cosine of each neuron's output weights with each left singular vector of the unembedding, in
+    /// the order of the singular values: float64 `[n_inner, n_embd]`; each row sums to 1.
     pub alignment: Tensor,
 }
 

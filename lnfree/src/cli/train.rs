@@ -1,6 +1,7 @@
 //! `train` and `pretrain`.
 
 use std::io::Write;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -43,6 +44,10 @@ pub(super) struct TrainArgs {
     /// Start nothing and download nothing: say what the run will need on this device, and whether it fits.
     #[arg(long, conflicts_with = "resume")]
     plan: bool,
+    /// Stop after this optimizer step, with a checkpoint that --resume goes on from: the learning rate and the
+    /// schedule are those of the whole run.
+    #[arg(long, value_name = "STEP", conflicts_with = "plan")]
+    stop_after: Option<NonZeroUsize>,
     #[command(flatten)]
     device: DeviceArgs,
     #[command(flatten)]
@@ -68,6 +73,10 @@ pub(super) struct PretrainArgs {
     /// --set as for `train`.
     #[arg(long, value_name = "DIR|latest", conflicts_with_all = ["config", "out", "tokenizer"])]
     resume: Option<String>,
+    /// Stop after this optimizer step, with a checkpoint that --resume goes on from: the learning rate and the
+    /// schedule are those of the whole run.
+    #[arg(long, value_name = "STEP")]
+    stop_after: Option<NonZeroUsize>,
     #[command(flatten)]
     device: DeviceArgs,
     #[command(flatten)]
@@ -80,7 +89,7 @@ const RUNS: &str = "runs";
 pub(super) fn train(args: TrainArgs) -> anyhow::Result<()> {
     let sources = Sources { data: args.data, eval_data: args.eval_data };
     if let Some(resume) = &args.resume {
-        return continue_run(resume, sources, &args.set.items, &args.device);
+        return continue_run(resume, sources, &args.set.items, &args.device, args.stop_after);
     }
     let (Some(mode), Some(name)) = (args.mode, args.config.as_deref()) else {
         anyhow::bail!("--mode and --config are needed");
@@ -95,25 +104,40 @@ pub(super) fn train(args: TrainArgs) -> anyhow::Result<()> {
         outln!("{plan}");
         return Ok(plan.check()?);
     }
+    check_stop(args.stop_after, &config)?;
     let mode_name = if mode == Mode::WithLn { "with_ln" } else { "without_ln" };
     let out = args.out.unwrap_or_else(|| default_out(name, Some(mode_name)));
     check_folder("--out", &out)?;
     let model_dir = checkpoint::locate_model(&config.model.name)?;
-    finish(ReadyRun::begin(config, mode, &model_dir, &out, args.device.device()?)?)
+    let run = ReadyRun::begin(config, mode, &model_dir, &out, args.device.device()?)?;
+    finish(run, args.stop_after)
 }
 
 pub(super) fn pretrain(args: PretrainArgs) -> anyhow::Result<()> {
     let sources = Sources { data: args.data, eval_data: None };
     if let Some(resume) = &args.resume {
-        return continue_run(resume, sources, &args.set.items, &args.device);
+        return continue_run(resume, sources, &args.set.items, &args.device, args.stop_after);
     }
     let name = args.config.as_deref().context("--config is needed")?;
     let mut config = Config::load(name, &args.set.items)?;
     override_data(&mut config, sources);
+    check_stop(args.stop_after, &config)?;
     let out = args.out.unwrap_or_else(|| default_out(name, None));
     check_folder("--out", &out)?;
     let tokenizer = locate_tokenizer(args.tokenizer.as_deref().unwrap_or(&config.model.name))?;
-    finish(ReadyRun::begin(config, Mode::Pretrain, &tokenizer, &out, args.device.device()?)?)
+    let run = ReadyRun::begin(config, Mode::Pretrain, &tokenizer, &out, args.device.device()?)?;
+    finish(run, args.stop_after)
+}
+
+/// Before a folder is made for the run.
+fn check_stop(stop_after: Option<NonZeroUsize>, config: &Config) -> anyhow::Result<()> {
+    let max_steps = config.train.max_steps;
+    match stop_after {
+        Some(step) if step.get() > max_steps => {
+            anyhow::bail!("--stop-after {step}: the run has no such step, train.max_steps is {max_steps}")
+        }
+        _ => Ok(()),
+    }
 }
 
 fn default_out(config: &str, mode: Option<&str>) -> PathBuf {
@@ -126,18 +150,24 @@ fn continue_run(
     sources: Sources,
     changes: &[String],
     device: &DeviceArgs,
+    stop_after: Option<NonZeroUsize>,
 ) -> anyhow::Result<()> {
     let path = if resume == "latest" { newest_run()? } else { PathBuf::from(resume) };
     let run = ReadyRun::resume_with(&path, sources, changes, device.device()?)?;
     let _ = writeln!(std::io::stderr(), "resuming {} after step {}", run.dir.display(), run.trainer.step());
-    finish(run)
+    finish(run, stop_after)
 }
 
-fn finish(run: ReadyRun) -> anyhow::Result<()> {
+fn finish(run: ReadyRun, stop_after: Option<NonZeroUsize>) -> anyhow::Result<()> {
     interrupt::install()?;
-    let outcome = run.run()?;
+    let (dir, max_steps) = (run.dir.clone(), run.trainer.config.train.max_steps);
+    let outcome = run.run_to(stop_after.map_or(max_steps, NonZeroUsize::get))?;
     let (steps, path) = (outcome.steps, outcome.checkpoint.display());
-    outln!("{steps} steps done; the model is in {path}");
+    if steps < max_steps {
+        outln!("stopped after step {steps} of {max_steps}, as asked; --resume {} goes on", dir.display());
+    } else {
+        outln!("{steps} steps done; the model is in {path}");
+    }
     Ok(())
 }
 

@@ -61,12 +61,26 @@ pub struct Outcome {
 /// [`Error::Interrupted`] when a signal asked to stop, [`Error::OutOfMemory`] and data that cannot be read
 /// (all but the first after saving what was done), and whatever keeps files from being written.
 pub fn run(trainer: &mut Trainer, dir: &Path) -> Result<Outcome> {
+    run_to(trainer, dir, trainer.config.train.max_steps)
+}
+
+/// [`run`], no further than optimizer step `end`, after which there is a checkpoint to go on from. Learning
+/// rate and schedule are those of the whole run.
+///
+/// # Errors
+/// As [`run`], and when `end` lies beyond the last step, or behind the run.
+pub fn run_to(trainer: &mut Trainer, dir: &Path, end: usize) -> Result<Outcome> {
+    let (step, max_steps) = (trainer.step(), trainer.config.train.max_steps);
+    if end > max_steps || end < step {
+        return Err(Error::invalid(format!(
+            "the run cannot stop after step {end}: {step} of its {max_steps} steps are done"
+        )));
+    }
     let _listening = interrupt::listen();
     checkpoint::clean(dir)?;
     let mut run = Run::open(trainer, dir)?;
     run.evaluate_again(trainer)?;
-    let max_steps = trainer.config.train.max_steps;
-    while trainer.step() < max_steps {
+    while trainer.step() < end {
         let step = trainer.step();
         for removal in trainer.apply_removals() {
             run.log.event(&Event::Remove { step, kind: removal.kind, layer: removal.layer })?;
@@ -83,7 +97,7 @@ pub fn run(trainer: &mut Trainer, dir: &Path) -> Result<Outcome> {
         run.log.step(&record)?;
         run.progress.step(&record, trainer);
         let last = trainer.step() == max_steps;
-        if save_is_due(trainer) || interrupt::requested() {
+        if save_is_due(trainer) || trainer.step() == end || interrupt::requested() {
             run.save(trainer)?;
         }
         // What a signal keeps from being evaluated is evaluated when the run goes on.
@@ -95,7 +109,7 @@ pub fn run(trainer: &mut Trainer, dir: &Path) -> Result<Outcome> {
             return Err(Error::Interrupted { step, run: dir.to_path_buf() });
         }
     }
-    run.finish(max_steps)
+    run.finish(trainer.step())
 }
 
 /// What a run writes while it trains.

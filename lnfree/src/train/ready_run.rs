@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use tch::Device;
 
-use super::{Mode, Outcome, RunLock, StartOptions, Trainer, lock_run, metrics, run};
+use super::{Mode, Outcome, RunLock, StartOptions, Trainer, lock_run, metrics, run, run_to};
 use crate::base::atomic::{verify_checksums, write_text};
 use crate::base::console::say;
 use crate::config::Config;
@@ -189,6 +189,14 @@ impl ReadyRun {
     /// As [`run`].
     pub fn run(mut self) -> Result<Outcome> {
         run(&mut self.trainer, &self.dir)
+    }
+
+    /// Trains to optimizer step `end`.
+    ///
+    /// # Errors
+    /// As [`run_to`].
+    pub fn run_to(mut self, end: usize) -> Result<Outcome> {
+        run_to(&mut self.trainer, &self.dir, end)
     }
 }
 

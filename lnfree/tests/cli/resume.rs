@@ -286,3 +286,23 @@ fn stopping_while_gates_close_changes_nothing() {
     stopped_and_resumed(&place, "stopped", &more, &STOPS);
     same(&place, "calm", "stopped");
 }
+
+#[test]
+fn stopping_after_a_step_changes_nothing() {
+    let place = Place::new();
+    place.ok(&strs(&place.train("calm", &[])));
+    let stopped = place.ok(&strs(&place.train("stopped", &["--stop-after", "7"])));
+    assert_eq!(stopped, "stopped after step 7 of 24, as asked; --resume stopped goes on\n");
+    let latest = lnfree::checkpoint::latest(&place.path("stopped")).unwrap();
+    assert!(latest.ends_with("step-7"), "{latest:?}");
+    let resume = ["train", "--device", "cpu", "--resume", "stopped"];
+    let until = |step| [&resume[..], &["--stop-after", step]].concat();
+    place.fails(&until("6"), &["cannot stop after step 6: 7 of its 24 steps are done"]);
+    place.ok(&until("7"));
+    place.ok(&until("15"));
+    place.ok(&resume);
+    same(&place, "calm", "stopped");
+    place.fails(&strs(&place.train("none", &["--stop-after", "25"])), &["25", "train.max_steps is 24"]);
+    assert_eq!(place.lnfree(&strs(&place.train("none", &["--stop-after", "0"]))).code, Some(2));
+    assert!(!place.path("none").exists());
+}

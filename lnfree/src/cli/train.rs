@@ -44,7 +44,7 @@ pub(super) struct TrainArgs {
     /// Start nothing and download nothing: say what the run will need on this device, and whether it fits.
     #[arg(long, conflicts_with = "resume")]
     plan: bool,
-    /// Stop after this optimizer step, with a checkpoint that --resume goes on from: the learning rate and the
+    /// Stop after this optimizer step, with a checkpoint that --resume goes on from: learning rate and
     /// schedule are those of the whole run.
     #[arg(long, value_name = "STEP", conflicts_with = "plan")]
     stop_after: Option<NonZeroUsize>,
@@ -73,7 +73,7 @@ pub(super) struct PretrainArgs {
     /// --set as for `train`.
     #[arg(long, value_name = "DIR|latest", conflicts_with_all = ["config", "out", "tokenizer"])]
     resume: Option<String>,
-    /// Stop after this optimizer step, with a checkpoint that --resume goes on from: the learning rate and the
+    /// Stop after this optimizer step, with a checkpoint that --resume goes on from: learning rate and
     /// schedule are those of the whole run.
     #[arg(long, value_name = "STEP")]
     stop_after: Option<NonZeroUsize>,

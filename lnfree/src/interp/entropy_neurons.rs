@@ -41,7 +41,7 @@ impl EntropyNeurons {
         let norms = out.f_square()?.f_sum_dim_intlist(-1i64, true, Kind::Double)?.f_sqrt()?;
         let directions = out / &norms;
         let unembedding = read_unembedding(model)?;
-        // Var cos = (E[(û·w)²] − E[û·w]²) V/(V − 1), from the second moments of the vocabulary alone.
+        // Var cos = (E[(û·w)²] − E[û·w]²) V/(V − 1), from second moments of the vocabulary alone.
         let size = unembedding.size()[0] as f64;
         let tokens = unembedding.f_square()?.f_sum_dim_intlist(-1i64, true, Kind::Double)?.f_sqrt()?;
         let tokens = unembedding.f_div(&tokens)?;
@@ -75,7 +75,7 @@ impl EntropyNeurons {
         neurons
     }
 
-    /// The part of a neuron's output that lies in the `n` directions that the unembedding reads least, 0 to 1.
+    /// The part of a neuron's output in the `n` directions that the unembedding reads least, 0 to 1.
     pub fn in_smallest(&self, neuron: usize, n: i64) -> f64 {
         let row = self.alignment.get(neuron as i64);
         let n = n.clamp(0, row.size()[0]);

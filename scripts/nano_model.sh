@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes the embedded model again, from the packages that carry its texts: three runs, one after the other.
+# Makes an embedded model from the packages that carry its texts: four runs, one after the other.
 #
 #   ./scripts/nano_model.sh                 into runs/nano, the model into runs/nano/nano: hours; stopped or killed, it goes on
 #     --out DIR                             instead of runs/nano
@@ -31,7 +31,7 @@ build
 # The last of the texts to be written.
 [ -s "$out/texts/moby-dick.parquet" ] || "$ROOT/scripts/nano_texts.sh" "$out/texts"
 step 'tokens'
-for name in sotu-train copying settling; do
+for name in sotu-train copying settling annealing; do
     [ -s "$out/$name.arrow" ] || "$LNFREE" data prepare "$out/texts/$name.parquet" --tokenizer "$ROOT/data/nano" \
         --block-size 128 --out "$out/$name.arrow"
 done
@@ -52,10 +52,11 @@ train() {
 tokens() { printf 'data.train="%s/%s.arrow"' "$out" "$1"; }
 train addresses 4000 pretrain --config nano_pretrain --set "$(tokens sotu-train)"
 train copying 1500 train --mode with_ln --config studies/nano/copying.toml -m "$out/addresses" --set "$(tokens copying)"
-train settling 5400 train --mode with_ln --config studies/nano/settling.toml -m "$out/copying" --set "$(tokens settling)"
+train settling 1500 train --mode with_ln --config studies/nano/settling.toml -m "$out/copying" --set "$(tokens settling)"
+train annealing 4000 train --mode with_ln --config studies/nano/annealing.toml -m "$out/settling" --set "$(tokens annealing)"
 
 step 'the model, in float16'
-cargo run --locked --quiet --example nano_half -- "$out/settling/checkpoints/latest" "$out/nano"
+cargo run --locked --quiet --example nano_half -- "$out/annealing/checkpoints/latest" "$out/nano"
 for file in merges.txt special_tokens_map.json tokenizer.json tokenizer_config.json vocab.json; do
     cp "$ROOT/data/nano/$file" "$out/nano/"
 done

@@ -31,8 +31,9 @@ const GROUP: usize = 22;
 const VALIDATION: usize = 3;
 const TEST: usize = 14;
 
-/// What nano was trained on after the addresses: the training text, and so many times the addresses more.
-const MIXTURES: [(&str, usize); 2] = [("copying.parquet", 1), ("settling.parquet", 4)];
+/// What nano is trained on after the addresses: the training text, and so many times the addresses more.
+const MIXTURES: [(&str, usize); 3] =
+    [("copying.parquet", 1), ("settling.parquet", 4), ("annealing.parquet", 16)];
 
 /// zstd's levels: for what the repository carries, and for what is only trained on.
 const SMALL: i32 = 19;

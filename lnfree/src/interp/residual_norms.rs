@@ -62,7 +62,7 @@ pub struct Growth {
 
 impl ResidualNorms {
     /// Of a model on `ids`, int64 `[batch, pos]`, two positions or more, without padding. Keeps
-    /// `2 · n_layer + 3` tensors of `[batch, pos, n_embd]` float32.
+    /// `4 · n_layer + 5` tensors of `[batch, pos, n_embd]` float32, and makes no logits.
     ///
     /// # Errors
     /// If the model cannot take the ids, or they are single tokens.
@@ -73,7 +73,9 @@ impl ResidualNorms {
         let ids = ids.to_device(model.device());
         let places: Vec<Activation> = places(model.h.len()).collect();
         let mut cache = Capture::of(places.iter().copied())?;
-        let _logits = no_grad(|| model.forward(&ids, ln, Compute::default(), &mut cache))?;
+        let mut pass = model.pass(&ids, ln, Compute::default())?;
+        let _kept_in_cache = no_grad(|| model.residual(&ids, &mut pass, &mut cache));
+        pass.check()?;
         let streams = places.iter().map(|&at| Ok((at, centred(cache.get(at)?))));
         let mut streams = streams.collect::<Result<Vec<_>>>()?;
         if let Some((_, last)) = streams.last() {

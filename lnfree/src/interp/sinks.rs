@@ -18,14 +18,16 @@ pub struct AttentionSinks {
 }
 
 impl AttentionSinks {
-    /// Of a model on `ids`, int64 `[batch, pos]`, without padding.
+    /// Of a model on `ids`, int64 `[batch, pos]`, without padding. Makes no logits.
     ///
     /// # Errors
     /// If the model cannot take the ids.
     pub fn of(model: &Gpt2, ln: &LnState, ids: &Tensor) -> Result<Self> {
         let ids = ids.to_device(model.device());
         let mut columns = FirstColumns(Vec::new());
-        let _logits = no_grad(|| model.forward(&ids, ln, Compute::default(), &mut columns))?;
+        let mut pass = model.pass(&ids, ln, Compute::default())?;
+        let _kept_in_columns = no_grad(|| model.residual(&ids, &mut pass, &mut columns));
+        pass.check()?;
         Ok(Self { to_first: Tensor::f_stack(&columns.0, 0)? })
     }
 

@@ -5,8 +5,9 @@
 #   ./scripts/train_all.sh nano            into runs/train/nano: minutes on two CPU cores
 #   ./scripts/train_all.sh gpt2            or gpt2-medium, gpt2-large, gpt2-xl: on a GPU
 #   ./scripts/train_all.sh all             nano and the four sizes; one that fails does not stop the others
+#     --method distilled                   learn from the original instead of the data's next tokens; into runs/train/SIZE-distilled
 #     --fresh                              throw earlier results away first
-#     --out DIR                            instead of runs/train/SIZE, for one size
+#     --out DIR                            instead of that folder, for one size
 #     -- ARGUMENTS                         for `lnfree train`, such as --set train.batch_size=8 --device cuda:1
 #
 # What is exported and evaluated is the last step and those that the config keeps (train.keep_steps). Held against
@@ -20,6 +21,7 @@ cd "$ROOT"
 
 SIZES=(nano gpt2 gpt2-medium gpt2-large gpt2-xl)
 chosen=()
+method=paper
 fresh=
 out=
 extra=()   # for lnfree train
@@ -28,18 +30,20 @@ machine=() # what of it every command takes
 read_arguments() {
     while [ $# -gt 0 ]; do
         case $1 in
-        -h | --help) sed -n '2,15s/^# \{0,1\}//p' "$0" && exit ;;
+        -h | --help) sed -n '2,16s/^# \{0,1\}//p' "$0" && exit ;;
+        --method) method=${2:?--method needs paper or distilled} && shift ;;
         --fresh) fresh=yes ;;
         --out) out=${2:?--out needs a folder} && shift ;;
         --) shift && extra=("$@") && break ;;
         all) chosen=("${SIZES[@]}") ;;
         nano | gpt2 | gpt2-medium | gpt2-large | gpt2-xl) chosen+=("$1") ;;
-        *) die "unknown argument $1; there are ${SIZES[*]}, all, --fresh, --out DIR, and -- before arguments for lnfree train" ;;
+        *) die "unknown argument $1; there are ${SIZES[*]}, all, --method, --fresh, --out DIR, and -- before arguments for lnfree train" ;;
         esac
         shift
     done
     [ ${#chosen[@]} -gt 0 ] || die "which size? There are ${SIZES[*]}, and all"
     [ -z "$out" ] || [ ${#chosen[@]} -eq 1 ] || die "--out is for one size alone"
+    case $method in paper | distilled) ;; *) die "--method $method: there are paper and distilled" ;; esac
     local i
     for ((i = 0; i < ${#extra[@]}; i++)); do
         case ${extra[i]} in --device | --threads) machine+=("${extra[i]}" "${extra[i + 1]:?needs a value}") ;; esac
@@ -101,8 +105,13 @@ export_model() {
 
 # All of size $1 into folder $2.
 study() {
-    local size=$1 folder=$2 config data suite family published format without_ln n name label
-    local added=()
+    local size=$1 folder=$2 config data suite family published format without_ln n name label ln_free=LN-free
+    local added=() taught=()
+    if [ "$method" = distilled ]; then
+        taught=(--set "distill.teacher=\"$size\"") added=(--distances)
+        # Another label than that of the published figures, which are of the paper's way.
+        ln_free='LN-free distilled'
+    fi
     describe "$size"
     mkdir -p "$folder"
     step "$size: standard deviations of the residual stream"
@@ -111,7 +120,7 @@ study() {
     step "$size: vanilla, the same fine-tuning with LayerNorm kept"
     train "$folder/vanilla" --mode with_ln
     step "$size: LN-free, every LayerNorm removed, one after the other"
-    train "$folder/ln_free" --mode without_ln
+    train "$folder/ln_free" --mode without_ln ${taught[@]+"${taught[@]}"}
     step "$size: export"
     without_ln=$(steps_without_ln "$folder/ln_free")
     for n in $without_ln; do
@@ -126,10 +135,10 @@ study() {
         added+=(--add "$label=$folder/vanilla/checkpoints/step-$n")
     done
     for n in $without_ln; do
-        label=$(label_of LN-free "$n") name=$(export_name "$size" "$n")
+        label=$(label_of "$ln_free" "$n") name=$(export_name "$size" "$n")
         added+=(--add "$label=$folder/$name-folded")
     done
-    [ -d "$folder/ln_free/checkpoints/step-$published" ] ||
+    [ "$method" != paper ] || [ -d "$folder/ln_free/checkpoints/step-$published" ] ||
         say "$size: no checkpoint of step $published, which was published: nothing is held against the published figures"
     "$LNFREE" eval-all --suite "$suite" --models "$size" --out "$folder/eval" ${machine[@]+"${machine[@]}"} ${added[@]+"${added[@]}"}
     step "$size: report"
@@ -149,6 +158,7 @@ build
 failed=()
 for size in "${chosen[@]}"; do
     folder=${out:-runs/train/$size}
+    [ -n "$out" ] || [ "$method" = paper ] || folder=$folder-$method
     [ -z "$fresh" ] || rm -rf "$folder"
     # As a condition it would lose its -e: what comes after a failure must not run.
     set +e

@@ -58,6 +58,7 @@ fn plans_agree_with_the_memory_that_training_takes() {
             checkpointing,
             removes_ln,
             teacher: false,
+            hidden: false,
             lora_rank: 0,
         }
         .on(Device::Cpu);

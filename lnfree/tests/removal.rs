@@ -3,14 +3,15 @@
 mod common;
 
 use common::{max_abs, relative_rms, tensors, vector};
-use lnfree::config::Config;
-use lnfree::hook::NoHook;
+use lnfree::config::{Config, DistillConfig};
+use lnfree::data::TokenFile;
+use lnfree::hook::{Activation, Capture, NoHook, without_patterns};
 use lnfree::loss::{cross_entropy, predicting, targets};
-use lnfree::model::{Compute, Gpt2, LoadedModel, StepModel};
+use lnfree::model::{Compute, Gpt2, Gpt2Config, LoadedModel, StepModel};
 use lnfree::norm::{LnSite, LnState, NormSettings, RemovalKind, StdAverage};
 use lnfree::schedule::{Schedule, ScheduleConfig};
 use lnfree::tch::{self, Device, Kind, Tensor};
-use lnfree::train::{BackwardRecipe, backward};
+use lnfree::train::{BackwardRecipe, Mode, StartOptions, Teacher, Trainer, backward};
 
 const SITES: [LnSite; 4] = [LnSite::Ln1Qk(1), LnSite::Ln1V(1), LnSite::Ln2(2), LnSite::LnF];
 
@@ -86,33 +87,92 @@ fn gradients_go_through_the_gate() {
     let logits = model.forward(&ids, &ln, Compute::default(), &mut hook).unwrap();
     let (logits, targets) = (predicting(&logits), targets(&ids, None));
     cross_entropy(&logits, &targets).backward();
-    let take = |model: &Gpt2| -> Vec<(String, Tensor)> {
-        let named = model.named_parameters().into_iter();
-        named
-            .map(|(name, parameter)| {
-                let grad = parameter.grad().copy();
-                let _ = parameter.grad().zero_();
-                (name, grad)
-            })
-            .collect()
-    };
-    let expected = take(&model);
+    let expected = taken(&model);
     for checkpointing in [false, true] {
-        let recipe = BackwardRecipe {
-            teacher: None,
-            compute: Compute::default(),
-            aux_weight: 0.0,
-            scale: 1.0,
-            aux_scale: 1.0,
-            aux_target: None,
-            checkpointing,
-        };
+        let recipe = BackwardRecipe { checkpointing, ..recipe() };
         StepModel::run(&model, &ln, recipe.compute, 0, |step| backward(step, &ln, &ids, &targets, recipe))
             .unwrap();
-        for ((name, found), (_, expected)) in take(&model).iter().zip(&expected) {
-            let worst = max_abs(found, expected);
-            assert!(worst < 1e-5 + 1e-3 * expected.abs().max().double_value(&[]), "{name}: {worst:e}");
-        }
+        same_gradients(&taken(&model), &expected);
+    }
+}
+
+/// Against autograd through a plain forward of model and teacher.
+#[test]
+fn the_streams_of_a_teacher_pull_on_every_parameter() {
+    let model = tiny();
+    model.set_requires_grad(true);
+    let (ln, ids) = (fake(), ids());
+    let config = DistillConfig { teacher: None, weight: 1.0, temperature: 1.0, hidden_weight: 3.0 };
+    let teacher = Teacher::load(&config, &vector("tiny-a"), &model, 64, Kind::Float).unwrap();
+    let streams = |ln: &LnState| {
+        let mut kept = Vec::new();
+        let mut hook = without_patterns(|at: Activation, value: Tensor| {
+            if matches!(at, Activation::ResidPost(0 | 1)) {
+                kept.push(value.shallow_clone());
+            }
+            value
+        });
+        let logits = model.forward(&ids, ln, Compute::default(), &mut hook).unwrap();
+        (predicting(&logits).log_softmax(-1, Kind::Float), kept)
+    };
+    let (ours, ours_kept) = streams(&ln);
+    let (theirs, theirs_kept) = tch::no_grad(|| streams(&LnState::plain(3, Device::Cpu)));
+    let sum = |x: Tensor| x.sum_dim_intlist(-1i64, false, Kind::Float);
+    let kl = sum(theirs.exp() * (&theirs - &ours)).mean(Kind::Float);
+    let centred = |x: &Tensor| x - x.mean_dim(-1i64, true, Kind::Float);
+    let apart = |(x, t): (&Tensor, &Tensor)| {
+        let (apart, t) = (centred(x) - centred(t), centred(t));
+        (sum(&apart * &apart) / sum(&t * &t)).mean(Kind::Float)
+    };
+    let hidden = ours_kept.iter().zip(&theirs_kept).map(apart).reduce(|a, b| (a + b) / 2.0).unwrap();
+    (&kl + &hidden * 3.0).backward();
+    let expected = taken(&model);
+    // With fake LNs outside the matrices, and in them.
+    for (checkpointing, tokens) in [(false, 0), (true, 0), (false, 1 << 20)] {
+        let recipe = BackwardRecipe { teacher: Some(&teacher), checkpointing, ..recipe() };
+        let targets = targets(&ids, None);
+        let losses = StepModel::run(&model, &ln, recipe.compute, tokens, |step| {
+            backward(step, &ln, &ids, &targets, recipe)
+        })
+        .unwrap();
+        assert!(max_abs(&losses.hidden, &hidden) < 1e-6 && max_abs(&losses.kl, &kl) < 1e-6);
+        assert!(max_abs(&losses.total, &(&kl + &hidden * 3.0)) < 1e-5);
+        same_gradients(&taken(&model), &expected);
+    }
+    let deep = Gpt2::init(Gpt2Config::new(2, 4, 64, 64, 256).unwrap(), 0, Device::Cpu).unwrap();
+    let refused = Teacher::load(&config, &vector("tiny-a"), &deep, 64, Kind::Float).unwrap_err().to_string();
+    assert!(refused.contains("has 3 blocks of n_embd 64") && refused.contains("2 of 64"), "{refused}");
+}
+
+fn recipe() -> BackwardRecipe<'static> {
+    BackwardRecipe {
+        teacher: None,
+        compute: Compute::default(),
+        aux_weight: 0.0,
+        scale: 1.0,
+        aux_scale: 1.0,
+        aux_target: None,
+        checkpointing: false,
+    }
+}
+
+/// The gradients of a model, which then are zero.
+fn taken(model: &Gpt2) -> Vec<(String, Tensor)> {
+    let named = model.named_parameters().into_iter();
+    named
+        .map(|(name, parameter)| {
+            let grad = parameter.grad().copy();
+            let _ = parameter.grad().zero_();
+            (name, grad)
+        })
+        .collect()
+}
+
+#[track_caller]
+fn same_gradients(found: &[(String, Tensor)], expected: &[(String, Tensor)]) {
+    for ((name, found), (_, expected)) in found.iter().zip(expected) {
+        let worst = max_abs(found, expected);
+        assert!(worst < 1e-5 + 1e-3 * expected.abs().max().double_value(&[]), "{name}: {worst:e}");
     }
 }
 
@@ -158,6 +218,63 @@ fn the_least_squares_constant_is_the_nearest() {
     assert!(least < error(found * 1.01) && least < error(found * 0.99), "{found}");
     let mean = sigma.mean(Kind::Double).double_value(&[]);
     assert!(least < 0.95 * error(mean), "the mean {mean} is as good as {found}");
+}
+
+/// No other γ brings a channel nearer to the real LN.
+#[test]
+fn fitted_channels_are_the_nearest() {
+    let place = tempfile::tempdir().unwrap();
+    let rows = tensors("eval_tokens.safetensors")["tokens"].narrow(0, 0, 8);
+    common::token_file(&place.path().join("tokens.arrow"), &rows);
+    let text = format!(
+        "[model]\nname = {:?}\nn_layer = 3\n[train]\nbatch_size = 4\nmax_steps = 2\nlearning_rate = 1e-3\n\
+         min_lr = 1e-3\nwarmup_steps = 0\n[schedule]\nstart_ln1qk = 0\nstart_ln2 = 0\nstart_lnf = 0\n\
+         [norm]\nper_channel = true\n[data]\ntrain = {:?}\nblock_size = 64\nshuffle = false\n",
+        vector("tiny-a"),
+        place.path().join("tokens.arrow")
+    );
+    let config = Config::parse(&text, "test", &[]).unwrap();
+    let start = StartOptions {
+        mode: Mode::WithoutLn,
+        model_dir: vector("tiny-a"),
+        tokens: TokenFile::open(&place.path().join("tokens.arrow")).unwrap(),
+        eval_tokens: None,
+        device: Device::Cpu,
+    };
+    let mut trainer = Trainer::new(config, start).unwrap();
+    let before = tiny();
+    let removed = trainer.apply_removals();
+    let mut inputs = Capture::of(["blocks.1.hook_resid_mid", "blocks.2.hook_resid_post"]).unwrap();
+    // With the LNs before it as they are when it is fitted.
+    let _ = tch::no_grad(|| {
+        trainer.model.forward(&rows.narrow(0, 0, 4), &trainer.ln, Compute::default(), &mut inputs).unwrap()
+    });
+    trainer.fit_channels(&removed).unwrap();
+    let after = &trainer.model;
+    let same = |a: &Tensor, b: &Tensor| max_abs(a, b) == 0.0;
+    let gamma = |model: &Gpt2, of: fn(&Gpt2) -> &Tensor| of(model).detach().copy();
+    // Values still read the real ln_1.
+    let ln_1: fn(&Gpt2) -> &Tensor = |model| &model.h[1].ln_1.as_ref().unwrap().weight;
+    assert!(same(&gamma(&before, ln_1), &gamma(after, ln_1)));
+    let ln_2: fn(&Gpt2) -> &Tensor = |model| &model.h[1].ln_2.as_ref().unwrap().weight;
+    let ln_f: fn(&Gpt2) -> &Tensor = |model| &model.ln_f.as_ref().unwrap().weight;
+    for (of, name, row) in [(ln_2, "blocks.1.hook_resid_mid", 3), (ln_f, "blocks.2.hook_resid_post", 6)] {
+        let x = inputs.get(name).unwrap();
+        let z = x - x.mean_dim(-1i64, true, Kind::Float);
+        let sigma = (z.square().mean_dim(-1i64, true, Kind::Float) + 1e-5).sqrt();
+        let std = trainer.ln.statistics.frozen.get(row).get(0);
+        let (old, new) = (gamma(&before, of), gamma(after, of));
+        let error = |gamma: &Tensor| {
+            let apart = &z / &sigma * &old - &z / &std * gamma;
+            apart.square().sum_dim_intlist([0i64, 1].as_slice(), false, Kind::Double)
+        };
+        let least = error(&new);
+        for other in [&new * 1.01, &new * 0.99, old.shallow_clone()] {
+            let found = error(&other);
+            assert!(bool::try_from(found.ge_tensor(&(&least * (1.0 - 1e-6))).all()).unwrap(), "{name}");
+        }
+        assert!(error(&old).sum(Kind::Double).double_value(&[]) > least.sum(Kind::Double).double_value(&[]));
+    }
 }
 
 /// Methods are compared at equal tokens: model, data, steps and batch of all configs are those of the paper's

@@ -70,5 +70,10 @@ pub(super) fn schedule(args: ScheduleArgs) -> anyhow::Result<()> {
         outln!("{:>6}  {:<6} {layer:>5}  {:>12}", removal.step, removal.kind.name(), removal.step * tokens);
     }
     outln!("{:>6}  end           {:>12}", config.train.max_steps, config.train.max_steps * tokens);
+    if config.adaptive.tolerance.is_some() {
+        outln!(
+            "adaptive: the first goes at its step, the others in this order, the last at its step at the latest"
+        );
+    }
     Ok(())
 }

@@ -4,13 +4,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::Args;
-use lnfree::checkpoint;
+use lnfree::eval::EvalRecord;
 use lnfree::export::ExportFormat;
 use lnfree::export::{CardFacts, export as export_model};
 use lnfree::hub::{Hub, PushOptions, Settings};
 use lnfree::model::LoadedModel;
 use lnfree::output::check_whole_folder;
 use lnfree::tch::Kind;
+use lnfree::{Error, checkpoint};
 
 use super::DeviceArgs;
 use super::out::outln;
@@ -28,6 +29,9 @@ pub(super) struct ExportArgs {
     /// Use the standard deviation of other positions where position 0 still has its own.
     #[arg(long)]
     ignore_special: bool,
+    /// Evaluations of this checkpoint for the model card, JSON files of `lnfree eval`.
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    eval: Vec<PathBuf>,
     /// Then upload it to this model repository of the Hugging Face hub, which is made if there is none.
     #[arg(long, value_name = "ORG/NAME")]
     push: Option<String>,
@@ -76,6 +80,7 @@ pub(super) fn export(args: ExportArgs) -> anyhow::Result<()> {
 /// What the card says of a checkpoint.
 fn facts(dir: &Path, args: &ExportArgs) -> anyhow::Result<CardFacts> {
     let repo = args.push.clone();
+    let evaluations = args.eval.iter().map(|path| evaluation(path, dir)).collect::<anyhow::Result<_>>()?;
     Ok(match checkpoint::state(dir)? {
         Some(state) => CardFacts {
             name: args.out.file_name().map_or("model".into(), |n| n.to_string_lossy().into_owned()),
@@ -83,7 +88,21 @@ fn facts(dir: &Path, args: &ExportArgs) -> anyhow::Result<CardFacts> {
             data: state.config.data.train,
             steps: state.step,
             repo,
+            evaluations,
         },
-        None => CardFacts { name: dir.display().to_string(), repo, ..CardFacts::default() },
+        None => CardFacts { name: dir.display().to_string(), repo, evaluations, ..CardFacts::default() },
     })
+}
+
+/// An evaluation of the checkpoint `dir`.
+fn evaluation(path: &Path, dir: &Path) -> anyhow::Result<EvalRecord> {
+    let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
+    let record: EvalRecord = serde_json::from_str(&text)
+        .map_err(|e| Error::file(path, format!("is no evaluation of `lnfree eval --json`: {e}")))?;
+    let evaluated = checkpoint::locate_model(&record.model).ok().and_then(|of| of.canonicalize().ok());
+    if evaluated.is_none() || evaluated != dir.canonicalize().ok() {
+        let (model, dir) = (&record.model, dir.display());
+        anyhow::bail!("--eval {}: is an evaluation of {model}, not of {dir}", path.display());
+    }
+    Ok(record)
 }

@@ -1,5 +1,6 @@
 //! Configs: one TOML file a run, of which the shipped ones are embedded in the program.
 
+mod adaptive;
 mod beside;
 pub mod hf_config;
 mod learning_rate;
@@ -18,6 +19,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+pub use adaptive::{AdaptiveConfig, AdaptiveState};
 pub use hf_config::Gpt2Config;
 pub use learning_rate::LrSchedule;
 pub use mode::Mode;
@@ -46,6 +48,9 @@ pub struct Config {
     /// When which LN goes.
     #[serde(default)]
     pub schedule: ScheduleConfig,
+    /// Whether removals wait for the model to recover.
+    #[serde(default)]
+    pub adaptive: AdaptiveConfig,
     /// How standard deviations are followed.
     #[serde(default)]
     pub norm: NormSettings,

@@ -158,6 +158,8 @@ pub struct NormSettings {
     pub momentum: f64,
     /// What an observation is.
     pub average: StdAverage,
+    /// When an LN is fake altogether, γ is changed so that each channel is nearest to the real one's.
+    pub per_channel: bool,
     /// While a site is real, the value that will replace it follows the running one. The paper's setting.
     pub recompute_on_real: bool,
     /// While a site is fake, too: σ̄ then keeps moving until training ends.
@@ -178,6 +180,7 @@ impl Default for NormSettings {
             init: "measure".into(),
             momentum: 0.9,
             average: StdAverage::Mean,
+            per_channel: false,
             recompute_on_real: true,
             recompute_on_fake: false,
             special_std: false,

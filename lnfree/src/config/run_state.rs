@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Config, Mode};
+use super::{AdaptiveState, Config, Mode};
 use crate::{Error, Result};
 
 pub(crate) const TRAINER_FILE: &str = "trainer.json";
@@ -36,6 +36,9 @@ pub struct TrainerState {
     pub tokens: u64,
     /// The model that the run started from.
     pub base_model: PathBuf,
+    /// What an adaptive schedule has come to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adaptive: Option<AdaptiveState>,
     /// The whole config.
     pub config: Config,
 }

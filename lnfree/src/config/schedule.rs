@@ -37,6 +37,25 @@ pub struct ScheduleConfig {
     /// The blocks in the order in which they lose an LN; unset, from the first on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub order: Option<Vec<usize>>,
+    /// Every removal by itself, instead of all of the above: what an adaptive schedule came to.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub removals: Vec<ListedRemoval>,
+}
+
+/// A removal by itself, over steps of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ListedRemoval {
+    /// 0-based optimizer step before which it is complete.
+    pub step: usize,
+    /// What goes.
+    pub kind: RemovalKind,
+    /// 0-based block; none for ln_f.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layer: Option<usize>,
+    /// Steps before it over which the gate closes.
+    #[serde(default)]
+    pub taper_steps: usize,
 }
 
 /// One removal: before optimizer step `step` (0-based), `kind` of block `layer` goes.
@@ -114,45 +133,81 @@ impl ScheduleConfig {
             gap_bos: gap(self.gap_bos),
             taper_steps: gap(self.taper_steps),
             order: self.order.clone().filter(|_| gaps == 1.0),
+            removals: self.removals.iter().filter(|_| gaps == 1.0).map(|r| r.stretched(steps)).collect(),
         }
     }
 }
 
+impl ListedRemoval {
+    /// Without its taper.
+    pub fn removal(self) -> Removal {
+        Removal { step: self.step, kind: self.kind, layer: self.layer }
+    }
+
+    /// As [`Removal::site`].
+    pub fn site(self) -> Option<LnSite> {
+        self.removal().site()
+    }
+
+    fn stretched(self, steps: f64) -> ListedRemoval {
+        let round = |x: usize| (x as f64 * steps).round() as usize;
+        ListedRemoval { step: round(self.step), taper_steps: round(self.taper_steps), ..self }
+    }
+}
+
 /// All removals of a model in the order in which they happen: by step, then kind, then layer.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Schedule {
     removals: Vec<Removal>,
-    taper_steps: usize,
+    /// Of each of them.
+    taper_steps: Vec<usize>,
 }
 
 impl Schedule {
     /// The schedule of a model with `n_layer` blocks.
     pub fn new(config: &ScheduleConfig, n_layer: usize) -> Schedule {
+        if !config.removals.is_empty() {
+            return Schedule::of(config.removals.clone());
+        }
+        let taper_steps = config.taper_steps;
         let mut removals = Vec::new();
         for kind in RemovalKind::ALL {
             let (Some(start), gap) = config.of(kind) else { continue };
             if kind == RemovalKind::LnF {
-                removals.push(Removal { step: start, kind, layer: None });
+                removals.push(ListedRemoval { step: start, kind, layer: None, taper_steps });
             } else {
                 let step = |place: usize| start.saturating_add(place.saturating_mul(gap));
                 let layer = |place: usize| config.order.as_ref().map_or(place, |order| order[place]);
-                let removal = |place| Removal { step: step(place), kind, layer: Some(layer(place)) };
+                let removal =
+                    |place| ListedRemoval { step: step(place), kind, layer: Some(layer(place)), taper_steps };
                 removals.extend((0..n_layer).map(removal));
             }
         }
-        removals.sort_by_key(|r| (r.step, r.kind, r.layer));
-        Schedule { removals, taper_steps: config.taper_steps }
+        Schedule::of(removals)
+    }
+
+    /// The schedule of these removals.
+    pub fn of(mut listed: Vec<ListedRemoval>) -> Schedule {
+        listed.sort_by_key(|r| (r.step, r.kind, r.layer));
+        let (removals, taper_steps) = listed.iter().map(|r| (r.removal(), r.taper_steps)).unzip();
+        Schedule { removals, taper_steps }
+    }
+
+    /// Every removal with its taper: [`Schedule::of`] them is the same schedule.
+    pub fn listed(&self) -> impl Iterator<Item = ListedRemoval> {
+        self.removals.iter().zip(&self.taper_steps).map(|(&Removal { step, kind, layer }, &taper_steps)| {
+            ListedRemoval { step, kind, layer, taper_steps }
+        })
     }
 
     /// The same without one kind.
-    pub fn without(mut self, kind: RemovalKind) -> Schedule {
-        self.removals.retain(|r| r.kind != kind);
-        self
+    pub fn without(self, kind: RemovalKind) -> Schedule {
+        Schedule::of(self.listed().filter(|r| r.kind != kind).collect())
     }
 
     /// A schedule that removes nothing: the vanilla control.
     pub fn empty() -> Schedule {
-        Schedule { removals: Vec::new(), taper_steps: 0 }
+        Schedule::default()
     }
 
     /// Every removal, in order.
@@ -163,10 +218,10 @@ impl Schedule {
     /// The gates of the LNs that are on their way out when `step` runs: a removal at step r over n steps has
     /// gate (i + 1)/(n + 1) at step r − n + i.
     pub fn gates_at(&self, step: usize) -> Vec<(LnSite, f64)> {
-        let taper = self.taper_steps;
-        let on_the_way = self.removals.iter().filter(|r| r.step > step && r.step <= step + taper);
-        let gate = |r: &Removal| (taper - (r.step - step) + 1) as f64 / (taper + 1) as f64;
-        on_the_way.filter_map(|r| Some((r.site()?, gate(r)))).collect()
+        let all = self.removals.iter().zip(self.taper_steps.iter().copied());
+        let on_the_way = all.filter(|(r, taper)| r.step > step && r.step <= step + taper);
+        let gate = |r: &Removal, taper: usize| (taper - (r.step - step) + 1) as f64 / (taper + 1) as f64;
+        on_the_way.filter_map(|(r, taper)| Some((r.site()?, gate(r, taper)))).collect()
     }
 
     /// Removals due before `step` runs, those of earlier steps included, in order: the state at a step is

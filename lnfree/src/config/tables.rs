@@ -222,11 +222,14 @@ pub struct DistillConfig {
     pub weight: f64,
     /// T, by which both models' logits are divided for the KL.
     pub temperature: f64,
+    /// Weight of the distance between both residual streams after every block but the last, which is added;
+    /// 0 leaves it out.
+    pub hidden_weight: f64,
 }
 
 impl Default for DistillConfig {
     fn default() -> Self {
-        DistillConfig { teacher: None, weight: 1.0, temperature: 1.0 }
+        DistillConfig { teacher: None, weight: 1.0, temperature: 1.0, hidden_weight: 0.0 }
     }
 }
 

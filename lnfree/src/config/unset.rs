@@ -1,7 +1,7 @@
 //! Keys that may be left out, and what they then mean.
 
 /// Key, and what it means that it is unset.
-pub const MAY_BE_UNSET: [(&str, &str); 22] = [
+pub const MAY_BE_UNSET: [(&str, &str); 24] = [
     ("model.n_head", "the model's own; pretrain needs it"),
     ("model.n_embd", "the model's own; pretrain needs it"),
     ("model.block_size", "the model's own; pretrain needs it"),
@@ -21,6 +21,8 @@ pub const MAY_BE_UNSET: [(&str, &str); 22] = [
     ("schedule.start_eot", "the special σ̄ of end-of-text stays"),
     ("schedule.start_bos", "the special σ̄ of position 0 stays"),
     ("schedule.order", "block 0 first"),
+    ("schedule.removals", "start, gap and order say when which LN goes"),
+    ("adaptive.tolerance", "every removal at the step of the schedule"),
     ("distill.teacher", "no teacher: the loss is the cross-entropy"),
     ("lora.rank", "everything trains"),
     ("data.eval", "no evaluations during training"),

@@ -1,7 +1,8 @@
 //! Values that cannot work are refused before anything is loaded, with the key named.
 
-use super::{Config, FloatType};
+use super::{AdaptiveConfig, Config, FloatType};
 use crate::config::norm::RemovalKind;
+use crate::config::schedule::{ListedRemoval, ScheduleConfig};
 
 /// The highest temperature of a teacher; the lowest is one over it.
 const HOTTEST: f64 = 100.0;
@@ -23,6 +24,8 @@ impl Config {
         self.validate_model()?;
         self.validate_train()?;
         self.validate_schedule()?;
+        self.validate_listed()?;
+        self.validate_adaptive()?;
         let norm = &self.norm;
         require((0.0..=1.0).contains(&norm.momentum), "norm.momentum", "must lie between 0 and 1")?;
         require(
@@ -31,6 +34,11 @@ impl Config {
             "needs norm.special_std = true: without it there is one average over all positions",
         )?;
         require(!norm.init.is_empty(), "norm.init", "must be \"measure\" or the path of a std file")?;
+        require(
+            !norm.per_channel || self.lora.rank.is_none(),
+            "norm.per_channel",
+            "changes LN weights, which stay as they are with lora.rank",
+        )?;
         self.validate_counts()?;
         require(self.data.block_size >= 2, "data.block_size", "must be at least 2")?;
         let (passages, random) = (self.data.repeated_passages, self.data.repeated_random);
@@ -56,7 +64,8 @@ impl Config {
 
     fn validate_distill(&self) -> Check {
         let distill = &self.distill;
-        let (weight, temperature) = (distill.weight, distill.temperature);
+        let (weight, temperature, hidden) = (distill.weight, distill.temperature, distill.hidden_weight);
+        require(hidden.is_finite() && hidden >= 0.0, "distill.hidden_weight", "must not be negative")?;
         require((0.0..=1.0).contains(&weight), "distill.weight", "must lie between 0 and 1")?;
         let range = HOTTEST.recip()..=HOTTEST;
         require(
@@ -72,6 +81,7 @@ impl Config {
             None => {
                 let unset = "has no meaning without distill.teacher";
                 require(weight == 1.0, "distill.weight", unset)?;
+                require(hidden == 0.0, "distill.hidden_weight", unset)?;
                 require(temperature == 1.0, "distill.temperature", unset)
             }
         }
@@ -187,6 +197,71 @@ impl Config {
         }
         let dropout = train.dropout.unwrap_or(0.0);
         require((0.0..1.0).contains(&dropout), "train.dropout", "must lie in [0, 1)")
+    }
+
+    fn validate_adaptive(&self) -> Check {
+        let adaptive = &self.adaptive;
+        let Some(tolerance) = adaptive.tolerance else {
+            let unset = "has no meaning without adaptive.tolerance";
+            let default = AdaptiveConfig::default();
+            require(adaptive.window == default.window, "adaptive.window", unset)?;
+            require(adaptive.explodes_at == default.explodes_at, "adaptive.explodes_at", unset)?;
+            return require(adaptive.retries == default.retries, "adaptive.retries", unset);
+        };
+        require(
+            self.distill.teacher.is_some(),
+            "adaptive.tolerance",
+            "needs distill.teacher, the model that it is measured from",
+        )?;
+        require(tolerance > 0.0 && tolerance.is_finite(), "adaptive.tolerance", "must be a positive number")?;
+        require(
+            adaptive.explodes_at > tolerance,
+            "adaptive.explodes_at",
+            format!("must be more than adaptive.tolerance = {tolerance}"),
+        )?;
+        require(
+            (1..=MOST).contains(&adaptive.window),
+            "adaptive.window",
+            format!("must lie between 1 and {MOST}"),
+        )?;
+        require(adaptive.retries <= 16, "adaptive.retries", "must be at most 16: each takes twice as long")
+    }
+
+    /// Removals that are listed one by one.
+    fn validate_listed(&self) -> Check {
+        let (listed, key) = (&self.schedule.removals, "schedule.removals");
+        if listed.is_empty() {
+            return Ok(());
+        }
+        let others = ScheduleConfig { removals: Vec::new(), ..self.schedule.clone() };
+        require(
+            others == ScheduleConfig::default(),
+            key,
+            "says when which LN goes: leave start, gap, order and taper_steps out",
+        )?;
+        for (i, removal) in listed.iter().enumerate() {
+            let of_block = removal.kind != RemovalKind::LnF;
+            require(
+                removal.layer.is_some() == of_block && removal.layer.is_none_or(|l| l < self.model.n_layer),
+                key,
+                format!("{}: layer must be a block, and for lnf be left out", removal.kind),
+            )?;
+            let (step, taper, max_steps) = (removal.step, removal.taper_steps, self.train.max_steps);
+            require(
+                (taper..max_steps).contains(&step),
+                key,
+                format!(
+                    "step {step}: must lie between its taper_steps = {taper} and train.max_steps = {max_steps}"
+                ),
+            )?;
+            let same = |other: &ListedRemoval| (other.kind, other.layer) == (removal.kind, removal.layer);
+            require(
+                !listed[..i].iter().any(same),
+                key,
+                format!("{} at step {step} has gone before: once is enough", removal.kind),
+            )?;
+        }
+        Ok(())
     }
 
     /// Everything that is scheduled must have happened before the last step.

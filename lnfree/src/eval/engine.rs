@@ -11,6 +11,7 @@ use crate::base::device::share_cores;
 use crate::base::interrupt;
 use crate::data::TokenFile;
 use crate::model::Gpt2;
+use crate::model::hook::NoHook;
 use crate::model::ln_state::LnState;
 use crate::ops::loss::targets;
 use crate::{Error, Result};
@@ -90,7 +91,7 @@ impl<P: FnMut(usize)> Engine<'_, P> {
     /// Numbers of each predicted token of int64 `[batch, pos]`.
     fn forward(&self, ids: &Tensor) -> Result<Stats> {
         let dtype = self.options.dtype.kind();
-        let last = self.model.unembedded(ids, self.ln, dtype)?;
+        let last = self.model.unembedded(ids, self.ln, dtype, &mut NoHook)?;
         let head = self.model.unembedding().to_kind(dtype);
         token_stats(&last, &head, &targets(ids, None).reshape([-1]), self.chunk)
     }

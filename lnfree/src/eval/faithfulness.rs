@@ -14,6 +14,7 @@ use super::sequences::SequenceLoss;
 use crate::base::device::share_cores;
 use crate::base::interrupt;
 use crate::data::TokenFile;
+use crate::model::hook::NoHook;
 use crate::model::ln_state::LnState;
 use crate::model::{Gpt2, LoadedModel};
 use crate::{Error, Result};
@@ -139,7 +140,7 @@ impl<'a> Reader<'a> {
 /// KL, Jensen–Shannon divergence and agreement at every position of int64 `[batch, pos]` that has a next
 /// token: float32 `[3, batch · (pos − 1)]`.
 fn distances(readers: &[Reader; 2], ids: &Tensor) -> Result<Tensor> {
-    let last = |reader: &Reader| reader.model.unembedded(ids, reader.ln, reader.dtype);
+    let last = |reader: &Reader| reader.model.unembedded(ids, reader.ln, reader.dtype, &mut NoHook);
     let lasts = [last(&readers[0])?, last(&readers[1])?];
     let heads = readers.each_ref().map(|reader| reader.model.unembedding().to_kind(reader.dtype));
     let (n, vocab_size) = (lasts[0].size()[0], heads[0].size()[0]);

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::{ExportFormat, Proof};
 use crate::config::norm::ln_names;
+use crate::eval::EvalRecord;
 use crate::hub::full_name;
 use crate::model::Gpt2;
 use crate::{Error, Result};
@@ -22,6 +23,8 @@ pub struct CardFacts {
     pub steps: usize,
     /// Where it will be on the Hugging Face hub, `ORG/NAME`, which the card's code then loads it from.
     pub repo: Option<String>,
+    /// What evaluations of the checkpoint came to.
+    pub evaluations: Vec<EvalRecord>,
 }
 
 /// Writes `README.md`, the model card.
@@ -63,8 +66,42 @@ pub(super) fn write_card(
     for (name, std) in ln_names(model.h.len()).iter().zip(stds) {
         let _ = writeln!(text, "| {name} | {std:.6} |");
     }
+    text += &evaluations(&facts.evaluations);
     let path = dir.join("README.md");
     std::fs::write(&path, text).map_err(Error::io(&path))
+}
+
+/// A table of losses, and one of distances where they were measured; empty without evaluations.
+fn evaluations(records: &[EvalRecord]) -> String {
+    let mut text = String::new();
+    if !records.is_empty() {
+        text += "\n## Evaluation\n\nCross-entropy in nats per token with its 95% interval over sequences, and expected calibration error.\n\n\
+                 | data | sequences | loss | 95% interval | calibration error |\n|---|---:|---:|---:|---:|\n";
+    }
+    for record in records {
+        let ([low, high], name) = (record.mean_interval, &record.dataset);
+        let (n, mean, error) = (record.n_sequences, record.summary.mean, record.calibration_error);
+        let _ = writeln!(text, "| {name} | {n} | {mean:.4} | {low:.4} to {high:.4} | {error:.4} |");
+    }
+    let mut distances =
+        records.iter().filter_map(|r| Some((&r.dataset, r.faithfulness.as_ref()?))).peekable();
+    if distances.peek().is_some() {
+        text += "\nHow far its predictions lie from another model's: KL(that ‖ this) and Jensen–Shannon divergence in nats per token, \
+                 with 95% intervals, and the share of tokens on which both find the same most likely.\n\n\
+                 | data | from | KL | JSD | same top token |\n|---|---|---:|---:|---:|\n";
+    }
+    for (name, found) in distances {
+        let ([kl_low, kl_high], [jsd_low, jsd_high]) = (found.kl_interval, found.jsd_interval);
+        let _ = writeln!(
+            text,
+            "| {name} | {} | {:.4} ({kl_low:.4} to {kl_high:.4}) | {:.4} ({jsd_low:.4} to {jsd_high:.4}) | {:.1}% |",
+            found.reference,
+            found.kl,
+            found.jsd,
+            100.0 * found.agreement
+        );
+    }
+    text
 }
 
 /// What the hub reads of a card.

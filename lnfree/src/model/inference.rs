@@ -4,7 +4,7 @@ use tch::{Kind, Tensor};
 
 use super::{Attention, Block, Compute, Conv1d, Folding, Gpt2, LayerNorm, Mlp};
 use crate::Result;
-use crate::model::hook::NoHook;
+use crate::model::hook::{Hook, NoHook};
 use crate::model::ln_state::LnState;
 use crate::ops::loss::predicting;
 
@@ -56,13 +56,20 @@ impl Gpt2 {
 
     /// What a model that is [`for_inference`](Gpt2::for_inference) in `dtype` unembeds at the positions of
     /// `input_ids`, int64 `[batch, pos]`, that have a next token: `[batch · (pos − 1), n_embd]` in `dtype`.
+    /// `hook` sees the blocks.
     ///
     /// # Errors
     /// When the input does not fit the model.
-    pub(crate) fn unembedded(&self, input_ids: &Tensor, ln: &LnState, dtype: Kind) -> Result<Tensor> {
+    pub(crate) fn unembedded(
+        &self,
+        input_ids: &Tensor,
+        ln: &LnState,
+        dtype: Kind,
+        hook: &mut dyn Hook,
+    ) -> Result<Tensor> {
         let _guard = tch::no_grad_guard();
         let mut pass = self.pass(input_ids, ln, Compute { dtype, ..Compute::default() })?;
-        let residual = self.residual(input_ids, &mut pass, &mut NoHook);
+        let residual = self.residual(input_ids, &mut pass, hook);
         let last = self.final_norm(&predicting(&residual), &mut pass, &mut NoHook);
         Ok(pass.cast(&last).reshape([-1, self.config.n_embd]))
     }

@@ -8,9 +8,10 @@ use crate::model::ln_state::LnState;
 use crate::model::{Compute, ForwardPass, StepModel};
 use crate::ops::loss::{
     HeadGradient, Teaching, aux_loss, aux_loss_around, linear_cross_entropy, linear_distillation, predicting,
+    stream_distance,
 };
 use crate::ops::{ResidualStream, backward_from};
-use crate::train::teacher::Teacher;
+use crate::train::teacher::{Streams, Teacher};
 
 /// The losses of one micro-batch, detached, 0-dim, on the device.
 #[derive(Debug)]
@@ -23,6 +24,8 @@ pub struct Losses {
     pub aux: Tensor,
     /// Mean KL(teacher ‖ model) at the teacher's temperature, nats; zero without a teacher.
     pub kl: Tensor,
+    /// Distance of the residual streams from the teacher's, before its weight; zero where it has none.
+    pub hidden: Tensor,
     /// What the LNs saw, float32 `[n_ln, 2]`, if the pass observed.
     pub observed: Option<Tensor>,
 }
@@ -59,15 +62,18 @@ pub fn backward(
     targets: &Tensor,
     recipe: BackwardRecipe,
 ) -> Result<Losses> {
-    let taught = recipe.teacher.map(|teacher| teacher.last(input_ids)).transpose()?;
-    let teaching = recipe.teacher.zip(taught.as_ref()).map(|(teacher, last)| teacher.teaching(last));
+    let taught = recipe.teacher.map(|teacher| teacher.forward(input_ids)).transpose()?;
+    let teaching = recipe.teacher.zip(taught.as_ref()).map(|(teacher, taught)| teacher.teaching(taught));
+    let theirs = taught.as_ref().map_or(&[][..], |taught| &taught.streams);
     let model = &step.model;
     let mut pass = model.pass(input_ids, ln, recipe.compute)?;
     let embedding = leaf(model.look_up(input_ids, &pass, &mut NoHook));
     if !recipe.checkpointing {
         let x = model.drop_embedding(embedding.shallow_clone(), &pass);
-        let residual = model.blocks(x, &mut pass, &mut NoHook);
-        let losses = head(step, &residual, targets, teaching, &mut pass, recipe)?;
+        let mut streams = Streams::of(theirs.len());
+        let residual = model.blocks(x, &mut pass, &mut streams);
+        let hidden = distance(&streams.kept, theirs);
+        let losses = head(step, &residual, targets, teaching, hidden, &mut pass, recipe)?;
         embedding_gradients(step, input_ids, &embedding.grad());
         return Ok(Losses { observed: pass.observations(), ..losses });
     }
@@ -81,21 +87,41 @@ pub fn backward(
             inputs.push(block.forward(layer, x, None, &mut pass, &mut NoHook).x);
         }
     }
+    // Its gradients come with those of the blocks below.
+    let hidden = distance(&inputs[1..=theirs.len()], theirs);
     let mut above = leaf(inputs.remove(model.h.len()));
-    let losses = head(step, &above, targets, teaching, &mut pass, recipe)?;
+    let losses = head(step, &above, targets, teaching, hidden, &mut pass, recipe)?;
     let observed = pass.observations();
     // Then backwards, each block computed again from its input; the same dropout falls, see `seed_dropout`.
     for (layer, block) in model.h.iter().enumerate().rev() {
         let below = leaf(inputs.remove(layer));
         let x = ResidualStream::of(below.shallow_clone());
         let out = block.forward(layer, x, None, &mut pass, &mut NoHook).x;
-        backward_from(&[(&out, Some(&above.grad()))])?;
+        match theirs.get(layer) {
+            Some(stream) => {
+                let part = hidden_factor(recipe) / theirs.len() as f64;
+                let hidden = stream_distance(&out, stream) * part;
+                backward_from(&[(&out, Some(&above.grad())), (&hidden, None)])?;
+            }
+            None => backward_from(&[(&out, Some(&above.grad()))])?,
+        }
         above = below;
     }
     let embedded = model.drop_embedding(embedding.shallow_clone(), &pass);
     backward_from(&[(&embedded, Some(&above.grad()))])?;
     embedding_gradients(step, input_ids, &embedding.grad());
     Ok(Losses { observed, ..losses })
+}
+
+/// Mean distance of streams from the teacher's, each after a block; none where there are none.
+fn distance(ours: &[Tensor], theirs: &[Tensor]) -> Option<Tensor> {
+    let each = ours.iter().zip(theirs).map(|(ours, theirs)| stream_distance(ours, theirs));
+    each.reduce(|a, b| a + b).map(|sum| sum / theirs.len() as f64)
+}
+
+/// What the gradients of that distance are multiplied by.
+fn hidden_factor(recipe: BackwardRecipe) -> f64 {
+    recipe.teacher.map_or(0.0, |teacher| teacher.hidden_weight) * recipe.aux_scale
 }
 
 fn leaf(x: Tensor) -> Tensor {
@@ -108,6 +134,7 @@ fn head(
     residual: &Tensor,
     targets: &Tensor,
     teaching: Option<Teaching>,
+    hidden: Option<Tensor>,
     pass: &mut ForwardPass,
     recipe: BackwardRecipe,
 ) -> Result<Losses> {
@@ -128,19 +155,22 @@ fn head(
     };
     // Autograd goes on from the gradient that was found.
     let grad = out.grad.view_as(&last).to_kind(last.kind());
-    let (total, aux) = if aux_weight == 0.0 {
-        backward_from(&[(&last, Some(&grad))])?;
-        (out.loss.shallow_clone(), out.loss.zeros_like())
-    } else {
-        let eps = parameters.config.layer_norm_epsilon;
-        let aux = match aux_target {
-            Some(target) => aux_loss_around(residual, target, eps),
-            None => aux_loss(residual, &pass.is_eot, eps),
-        } * aux_weight;
-        backward_from(&[(&last, Some(&grad)), (&(&aux * aux_scale), None)])?;
-        (&out.loss + aux.detach(), aux.detach())
-    };
-    Ok(Losses { total, cross_entropy: out.cross_entropy, aux, kl: out.kl, observed: None })
+    let eps = parameters.config.layer_norm_epsilon;
+    let aux = (aux_weight != 0.0).then(|| match aux_target {
+        Some(target) => aux_loss_around(residual, target, eps),
+        None => aux_loss(residual, &pass.is_eot, eps),
+    } * aux_weight);
+    let weighted = [
+        aux.as_ref().map(|aux| aux * aux_scale),
+        hidden.as_ref().filter(|hidden| hidden.requires_grad()).map(|hidden| hidden * hidden_factor(recipe)),
+    ];
+    let mut roots = vec![(&last, Some(&grad))];
+    roots.extend(weighted.iter().flatten().map(|loss| (loss, None)));
+    backward_from(&roots)?;
+    let value = |loss: Option<Tensor>| loss.map_or_else(|| out.loss.zeros_like(), |loss| loss.detach());
+    let (aux, hidden) = (value(aux), value(hidden));
+    let total = &out.loss + &aux + &hidden * recipe.teacher.map_or(0.0, |teacher| teacher.hidden_weight);
+    Ok(Losses { total, cross_entropy: out.cross_entropy, aux, kl: out.kl, hidden, observed: None })
 }
 
 /// Adds what arrived at the embeddings, `[batch, pos, n_embd]`, if they train: autograd would make a tensor

@@ -51,6 +51,8 @@ pub struct Passes {
     pub removes_ln: bool,
     /// Whether a teacher of the same shape goes along.
     pub teacher: bool,
+    /// Whether the residual streams are to stay close to the teacher's too.
+    pub hidden: bool,
     /// Rank of the adapters that train instead of everything; 0 without.
     pub lora_rank: u64,
 }
@@ -70,6 +72,7 @@ impl Passes {
             checkpointing: config.train.gradient_checkpointing,
             removes_ln: mode == Mode::WithoutLn,
             teacher: config.distill.teacher.is_some(),
+            hidden: config.distill.hidden_weight > 0.0,
             lora_rank: config.lora.rank.unwrap_or(0) as u64,
         }
     }
@@ -91,7 +94,8 @@ pub struct TrainingMemory {
     /// Matrices as the micro-batches of a step compute with them: in bfloat16, or in float32 with LNs in
     /// them.
     pub copies: u64,
-    /// A teacher's weights in the type of matrix products, and what it unembeds.
+    /// A teacher's weights in the type of matrix products, what it unembeds, and where they are asked for its
+    /// residual streams, with their differences from the model's.
     pub teacher: u64,
     /// What one micro-batch keeps between forward and backward.
     pub activations: u64,
@@ -106,7 +110,8 @@ pub struct TrainingMemory {
 impl TrainingMemory {
     /// The arithmetic for one shape.
     pub fn new(shape: &Shape, passes: Passes, device: Device) -> TrainingMemory {
-        let Passes { micro_batch, seq, dtype, checkpointing, removes_ln, teacher, lora_rank } = passes;
+        let Passes { micro_batch, seq, dtype, checkpointing, removes_ln, teacher, hidden, lora_rank } =
+            passes;
         let (layers, d) = (shape.n_layer, shape.n_embd);
         let tokens = micro_batch * seq;
         let parameters = FLOAT * shape.parameters();
@@ -142,6 +147,8 @@ impl TrainingMemory {
             0 => (0, 2 * parameters, 0),
             _ => (FLOAT * shape.embeddings(), 2 * adapters, 2 * adapters + matrices),
         };
+        let streams = if hidden { 2 * FLOAT * layers * d * tokens } else { 0 };
+        let taught = bytes * shape.parameters() + tokens * bytes * d + streams;
         TrainingMemory {
             program: if device == Device::Cpu { PROGRAM } else { 0 },
             weights: parameters,
@@ -149,7 +156,7 @@ impl TrainingMemory {
             moments,
             adapters,
             copies,
-            teacher: if teacher { bytes * shape.parameters() + tokens * bytes * d } else { 0 },
+            teacher: if teacher { taught } else { 0 },
             activations: tokens * (kept + last),
             working: head.max(through_a_block),
             gaps,
@@ -244,6 +251,7 @@ mod tests {
             checkpointing,
             removes_ln: true,
             teacher: false,
+            hidden: false,
             lora_rank: 0,
         }
     }

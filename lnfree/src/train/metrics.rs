@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 use super::tensorboard::EventWriter;
 use crate::base::atomic::write_text;
 use crate::config::norm::RemovalKind;
+use crate::config::schedule::ListedRemoval;
+use crate::train::adaptive::Reason;
 use crate::{Error, Result};
 
 /// One optimizer step.
@@ -18,7 +20,7 @@ pub struct StepRecord {
     /// 0-based optimizer step.
     pub step: usize,
     /// What is minimised, mean over micro-batches, nats per token: cross-entropy, with a teacher mixed with
-    /// T² times `kl_loss`, plus weighted auxiliary loss.
+    /// T² times `kl_loss` and with weighted `hidden_loss`, plus weighted auxiliary loss.
     pub loss: f64,
     /// Cross-entropy alone.
     pub ce_loss: f64,
@@ -27,6 +29,9 @@ pub struct StepRecord {
     /// KL(teacher ‖ model) at the teacher's temperature; only with a teacher.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kl_loss: Option<f64>,
+    /// Distance of the residual streams from the teacher's, before its weight; only where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hidden_loss: Option<f64>,
     /// The learning rate of this step.
     pub lr: f64,
     /// L2 norm of the gradients before clipping.
@@ -52,6 +57,27 @@ pub enum Event {
         kind: RemovalKind,
         /// 0-based block; `None` for ln_f.
         layer: Option<usize>,
+    },
+    /// An adaptive schedule begins with removals, before the step.
+    Begin {
+        /// 0-based optimizer step.
+        step: usize,
+        /// What goes, and the steps before which it is complete.
+        removals: Vec<ListedRemoval>,
+        /// Why now.
+        #[serde(flatten)]
+        reason: Reason,
+    },
+    /// The run has gone back to the checkpoint of this step: the removals that began there exploded.
+    GoBack {
+        /// 0-based optimizer step that is done again.
+        step: usize,
+        /// The one that showed it.
+        exploded: usize,
+        /// KL to the teacher there, nats per token; none where the loss was not finite.
+        kl: Option<f64>,
+        /// Steps that the removals are now made over.
+        taper_steps: usize,
     },
     /// An evaluation, after the step.
     Eval {
@@ -108,8 +134,10 @@ impl MetricsLog {
         ] {
             self.board.add_scalar(tag, record.step, value)?;
         }
-        if let Some(kl) = record.kl_loss {
-            self.board.add_scalar("train/kl_loss", record.step, kl)?;
+        for (tag, value) in [("train/kl_loss", record.kl_loss), ("train/hidden_loss", record.hidden_loss)] {
+            if let Some(value) = value {
+                self.board.add_scalar(tag, record.step, value)?;
+            }
         }
         for (name, std) in &record.stds {
             self.board.add_scalar(&format!("std/{name}"), record.step, *std)?;
@@ -128,7 +156,7 @@ impl MetricsLog {
                 self.evaluated = Some(*step);
                 Ok(())
             }
-            Event::Remove { .. } => Ok(()),
+            Event::Remove { .. } | Event::Begin { .. } | Event::GoBack { .. } => Ok(()),
         }
     }
 

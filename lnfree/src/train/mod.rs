@@ -2,6 +2,7 @@
 //!
 //! [`run`] is the whole loop; [`Trainer::train_step`] is one optimizer step.
 
+mod adaptive;
 mod backward;
 mod begin;
 pub mod checkpoint;
@@ -23,22 +24,29 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 pub use crate::config::Mode;
+pub use adaptive::{Adaptive, Reason};
 pub use backward::{BackwardRecipe, Losses, backward};
 pub use lock::{RunLock, lock_run};
 pub use lora::Lora;
 pub use metrics::{Event, StepRecord};
 pub use ready_run::{ReadyRun, Sources, override_data, start_or_resume};
 pub use start_options::StartOptions;
-pub use teacher::Teacher;
+pub use teacher::{Taught, Teacher};
 pub use trainer::Trainer;
 
+use crate::base::atomic::write_text;
 use crate::base::console::say;
 use crate::base::interrupt;
+use crate::config::AdaptiveConfig;
+use crate::config::schedule::ScheduleConfig;
 use crate::eval::{EvalOptions, Summary, evaluate};
 use crate::{Error, Result};
 use metrics::MetricsLog;
 use progress::Progress;
 use split::catching_lack_of_memory;
+
+/// The config in a run's folder that does again what its adaptive schedule found.
+pub const REPLAY_FILE: &str = "replay.toml";
 
 /// How a run ended.
 #[derive(Debug, Clone, PartialEq)]
@@ -82,13 +90,19 @@ pub fn run_to(trainer: &mut Trainer, dir: &Path, end: usize) -> Result<Outcome> 
     run.evaluate_again(trainer)?;
     while trainer.step() < end {
         let step = trainer.step();
-        for removal in trainer.apply_removals() {
+        run.begin_removals(trainer)?;
+        let removed = trainer.apply_removals();
+        for removal in &removed {
             run.log.event(&Event::Remove { step, kind: removal.kind, layer: removal.layer })?;
         }
+        trainer.fit_channels(&removed)?;
         if let Err(error) = trainer.accumulate_gradients() {
             return Err(run.saved_despite(trainer, error));
         }
         let record = trainer.update_parameters()?;
+        if trainer.has_exploded(&record) && run.go_back(trainer, &record)? {
+            continue;
+        }
         if !record.loss.is_finite() || !record.grad_norm.is_finite() {
             let loss = if record.loss.is_finite() { record.grad_norm } else { record.loss };
             return Err(run.diverged(step, loss));
@@ -109,6 +123,7 @@ pub fn run_to(trainer: &mut Trainer, dir: &Path, end: usize) -> Result<Outcome> 
             return Err(Error::Interrupted { step, run: dir.to_path_buf() });
         }
     }
+    run.end_of_adaptive(trainer)?;
     run.finish(trainer.step())
 }
 
@@ -146,6 +161,66 @@ impl<'a> Run<'a> {
             self.saved = Some(trainer.step());
         }
         Ok(())
+    }
+
+    /// Lets an adaptive schedule begin with removals. They may explode: the checkpoint from before them is
+    /// written first.
+    fn begin_removals(&mut self, trainer: &mut Trainer) -> Result<()> {
+        if trainer.removals_begin() {
+            self.save(trainer)?;
+        }
+        let step = trainer.step();
+        match trainer.begin_removals() {
+            Some((removals, reason)) => self.log.event(&Event::Begin { step, removals, reason }),
+            None => Ok(()),
+        }
+    }
+
+    /// Goes back to before the removals that exploded, to make them over more steps. Where they have been
+    /// tried often enough, a loss that is not finite is left to whoever looks at it next (false).
+    fn go_back(&mut self, trainer: &mut Trainer, record: &StepRecord) -> Result<bool> {
+        let began = trainer.adaptive().and_then(|adaptive| adaptive.state().began_last());
+        let (Some(began), Some(taper_steps)) = (began, trainer.slow_down()) else {
+            return match record.kl_loss.filter(|_| record.loss.is_finite()) {
+                Some(kl) => Err(Error::invalid(format!(
+                    "step {}: the KL to the teacher is {kl:.3}, above adaptive.explodes_at, however slowly the \
+                     last removal goes; the run up to step {} is saved",
+                    record.step + 1,
+                    self.saved.unwrap_or_default()
+                ))),
+                None => Ok(false),
+            };
+        };
+        let checkpoint = checkpoint::go_back(self.dir, began)?;
+        trainer.go_back(&checkpoint)?;
+        self.log.sync()?;
+        self.log = MetricsLog::open(self.dir, began)?;
+        let kl = record.kl_loss.filter(|kl| kl.is_finite() && record.loss.is_finite());
+        self.log.event(&Event::GoBack { step: began, exploded: record.step, kl, taper_steps })?;
+        self.progress.note(&format!(
+            "step {}: {}; back to step {began}, and the same removal over {taper_steps} steps",
+            record.step + 1,
+            kl.map_or("the loss is not finite".into(), |kl| format!("the KL to the teacher is {kl:.3}"))
+        ));
+        self.saved = Some(began);
+        self.checkpoint = Some(checkpoint);
+        self.last_good = None;
+        Ok(true)
+    }
+
+    /// What an adaptive run leaves behind: its schedule as a config, and a word about what has not gone.
+    fn end_of_adaptive(&self, trainer: &Trainer) -> Result<()> {
+        let Some(adaptive) = trainer.adaptive() else { return Ok(()) };
+        if trainer.step() == trainer.config.train.max_steps && !adaptive.is_done() {
+            self.progress.note("the run was too short: LayerNorms are left that have not begun to go");
+        }
+        let mut config = trainer.config.clone();
+        config.adaptive = AdaptiveConfig::default();
+        config.schedule =
+            ScheduleConfig { removals: adaptive.state().begun.clone(), ..ScheduleConfig::default() };
+        let text =
+            format!("# The schedule that this run found, to be run again as it is.\n{}", config.to_toml());
+        write_text(&self.dir.join(REPLAY_FILE), &text)
     }
 
     /// Evaluates the step just done; what goes wrong in that is logged and told.

@@ -1,6 +1,7 @@
 //! A training run: model, LN state, optimizer and data, and what one step does to them.
 
 mod gradients;
+mod per_channel;
 mod start;
 
 use std::collections::BTreeMap;
@@ -15,11 +16,12 @@ use crate::base::device::CoreSharing;
 use crate::config::Config;
 use crate::config::LrSchedule;
 use crate::config::norm::ln_names;
-use crate::config::schedule::{Removal, Schedule};
+use crate::config::schedule::{ListedRemoval, Removal, Schedule};
 use crate::data::{Loader, TokenFile};
 use crate::model::Gpt2;
 use crate::model::ln_state::LnState;
 use crate::train::Lora;
+use crate::train::adaptive::{Adaptive, Reason};
 use crate::train::checkpoint::{self, TrainerState};
 use crate::train::optim::{AdamW, clip_coefficient};
 use crate::train::teacher::Teacher;
@@ -33,7 +35,9 @@ pub struct Trainer {
     /// Which LNs are fake.
     pub ln: LnState,
     mode: Mode,
+    /// All that goes; of an adaptive run, what has begun to go.
     schedule: Schedule,
+    adaptive: Option<Adaptive>,
     lr: LrSchedule,
     optimizer: AdamW,
     lora: Option<Lora>,
@@ -48,7 +52,8 @@ pub struct Trainer {
     tokens: u64,
     /// Sequences that go through at a time.
     micro_batch: usize,
-    /// Losses of the step in progress (total, cross-entropy, auxiliary, KL), and when it began.
+    /// Losses of the step in progress (total, cross-entropy, auxiliary, KL, distance of the streams), and when
+    /// it began.
     sums: Tensor,
     started: Instant,
     /// Gives way to other programs between the threads' work.
@@ -96,9 +101,41 @@ impl Trainer {
         self.schedule.next_after(step)
     }
 
+    /// The schedule that is found while the run goes on, where the config wants one.
+    pub fn adaptive(&self) -> Option<&Adaptive> {
+        self.adaptive.as_ref()
+    }
+
+    /// Whether removals begin with the next step; until [`Trainer::begin_removals`] nothing has changed.
+    pub fn removals_begin(&self) -> bool {
+        self.adaptive.as_ref().is_some_and(|adaptive| adaptive.clone().begin(self.step).is_some())
+    }
+
+    /// Lets an adaptive schedule begin with removals before the next step, if it is time, and returns them
+    /// with the reason.
+    pub fn begin_removals(&mut self) -> Option<(Vec<ListedRemoval>, Reason)> {
+        let adaptive = self.adaptive.as_mut()?;
+        let begun = adaptive.begin(self.step)?;
+        self.schedule = adaptive.schedule();
+        Some(begun)
+    }
+
+    /// Whether a step shows that a removal of an adaptive schedule has failed.
+    pub(super) fn has_exploded(&self, record: &StepRecord) -> bool {
+        let finite = record.loss.is_finite() && record.grad_norm.is_finite();
+        let kl = record.kl_loss.filter(|_| finite);
+        self.adaptive.as_ref().is_some_and(|adaptive| adaptive.has_exploded(kl))
+    }
+
+    /// Lets the removals that began last take longer, once the run goes back to before them: over how many
+    /// steps; `None` when they have been tried often enough.
+    pub(super) fn slow_down(&mut self) -> Option<usize> {
+        self.adaptive.as_mut()?.slow_down()
+    }
+
     /// Carries out the removals of the next step, closes the gates of those to come as far as they are due,
-    /// and returns the former. Earlier ones are part of the state
-    /// already: a checkpoint is written after a step, with everything that was due until then.
+    /// and returns the former. Earlier ones are part of the state already: a checkpoint is written after a
+    /// step, with everything that was due until then.
     pub fn apply_removals(&mut self) -> Vec<Removal> {
         let due = self.schedule.at(self.step).to_vec();
         for removal in &due {
@@ -139,12 +176,16 @@ impl Trainer {
             aux_loss: numbers[2],
             lr,
             kl_loss: self.teacher.as_ref().map(|_| numbers[3]),
-            grad_norm: numbers[4],
+            hidden_loss: self.teacher.as_ref().filter(|t| t.hidden_weight > 0.0).map(|_| numbers[4]),
+            grad_norm: numbers[5],
             tokens,
             // A clock that stands still gives a wrong rate, and no infinite one.
             tokens_per_s: tokens as f64 / self.started.elapsed().as_secs_f64().max(1e-9),
-            stds: self.stds(&numbers[5..]),
+            stds: self.stds(&numbers[6..]),
         };
+        if let (Some(adaptive), Some(kl)) = (&mut self.adaptive, record.kl_loss) {
+            adaptive.observe(self.step, kl);
+        }
         self.step += 1;
         self.tokens += tokens as u64;
         Ok(record)
@@ -169,6 +210,7 @@ impl Trainer {
             data_fingerprint: self.fingerprint.clone(),
             tokens: self.tokens,
             base_model: self.model_dir.clone(),
+            adaptive: self.adaptive.as_ref().map(|adaptive| adaptive.state().clone()),
             config,
         };
         let ln = (self.mode == Mode::WithoutLn).then_some(&self.ln);

@@ -49,11 +49,12 @@ fn a_model_that_is_its_teacher_begins_without_a_distance_and_moves_away_as_ln_go
 fn a_batch_in_parts_learns_what_a_whole_one_does() {
     let place = Place::new();
     for (run, micro_batch) in [("whole", "train.micro_batch_size=2"), ("parts", "train.micro_batch_size=1")] {
-        let more = taught(&["distill.weight=0.5", "train.dropout=0.0", micro_batch]);
+        let hidden = "distill.hidden_weight=2";
+        let more = taught(&["distill.weight=0.5", "train.dropout=0.0", hidden, micro_batch]);
         place.ok(&strs(&place.train(run, &strs(&more))));
     }
     for (whole, parts) in steps(&place, "whole").iter().zip(&steps(&place, "parts")) {
-        for key in ["loss", "ce_loss", "kl_loss", "grad_norm"] {
+        for key in ["loss", "ce_loss", "kl_loss", "hidden_loss", "grad_norm"] {
             let (whole, parts) = (number(whole, key), number(parts, key));
             assert!((whole - parts).abs() < 1e-4 * (1.0 + whole.abs()), "{key}: {whole} and {parts}");
         }
@@ -64,6 +65,7 @@ fn a_batch_in_parts_learns_what_a_whole_one_does() {
 fn teachers_that_cannot_teach_are_refused() {
     let place = Place::new();
     refused(&place, "distill.weight=0.5", &["distill.weight", "distill.teacher"]);
+    refused(&place, "distill.hidden_weight=1.0", &["distill.hidden_weight", "distill.teacher"]);
     refused(&place, "distill.temperature=2.0", &["distill.temperature", "distill.teacher"]);
     refused(&place, "distill.teacher=\"\"", &["distill.teacher", "names no model"]);
     refused(&place, "distill.teacher=\"missing\"", &["distill.teacher", "missing"]);
@@ -71,6 +73,7 @@ fn teachers_that_cannot_teach_are_refused() {
     for (set, words) in [
         ("distill.weight=1.5", ["distill.weight", "between 0 and 1"]),
         ("distill.weight=nan", ["distill.weight", "between 0 and 1"]),
+        ("distill.hidden_weight=-1", ["distill.hidden_weight", "not be negative"]),
         ("distill.weight=0", ["distill.weight", "leave distill.teacher out"]),
         ("distill.temperature=0", ["distill.temperature", "between 0.01 and 100"]),
     ] {

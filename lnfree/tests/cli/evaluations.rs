@@ -183,3 +183,28 @@ fn the_bench_times_training_with_and_without_ln() {
     assert!(losses[0] != losses[1] && losses[1] != losses[2] && losses[0] != losses[2], "{losses:?}");
     assert!(number(&real, "planned_gib") > 0.1, "{real}");
 }
+
+#[test]
+fn a_card_says_what_evaluations_of_its_checkpoint_came_to() {
+    let place = Place::new();
+    let [checkpoint, original] =
+        ["checkpoint/step60", "tiny-a"].map(|name| common::vector(name).display().to_string());
+    let eval = ["eval", "-d", "tokens.arrow", "--json"];
+    place.ok(&[&eval[..], &["own.json", "-m", &checkpoint, "--against", &original]].concat());
+    place.ok(&[&eval[..], &["other.json", "-m", &original]].concat());
+    let export = ["export", &checkpoint, "--format", "folded", "--out"];
+    place.ok(&[&export[..], &["with", "--eval", "own.json"]].concat());
+    let (found, card) = (record(&place, "own.json"), place.text("with/README.md"));
+    let distance = found.faithfulness.unwrap();
+    assert!(card.contains(&format!("| tokens.arrow | 40 | {:.4} | ", found.summary.mean)), "{card}");
+    assert!(card.contains(&format!("| tokens.arrow | {original} | {:.4} (", distance.kl)), "{card}");
+    place.ok(&[&export[..], &["without"]].concat());
+    assert!(!place.text("without/README.md").contains("## Evaluation"));
+
+    place
+        .fails(&[&export[..], &["none", "--eval", "other.json"]].concat(), &["other.json", "tiny-a, not of"]);
+    std::fs::write(place.path("bad.json"), "{\"label\": 3}").unwrap();
+    place.fails(&[&export[..], &["none", "--eval", "bad.json"]].concat(), &["bad.json", "no evaluation"]);
+    place.fails(&[&export[..], &["none", "--eval", "missing.json"]].concat(), &["missing.json"]);
+    assert!(!place.path("none").exists());
+}

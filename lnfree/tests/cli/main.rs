@@ -1,5 +1,6 @@
 //! Runs the real binary in temporary directories: what it writes, how it ends, what it says.
 
+mod adaptive;
 mod bad_checkpoints;
 mod bad_input;
 mod bad_models;

@@ -42,6 +42,7 @@ pub fn settings(env: &Value) -> NormSettings {
         init: vector("tiny-a_std_dict.json").display().to_string(),
         momentum: 0.9,
         average: StdAverage::Mean,
+        per_channel: false,
         recompute_on_real: on("RECOMPUTE_STD_ON_REAL"),
         recompute_on_fake: on("RECOMPUTE_STD_ON_FAKE"),
         special_std: on("BOS_SPECIAL_TREATMENT"),

@@ -81,6 +81,9 @@ fn no_network() {
         &refusal(&down, "some/tiny"),
         &["cannot reach http://127.0.0.1", "refuses connections", "HF_ENDPOINT"],
     );
+    // The name may be a mistyped one of what is here.
+    says(&refusal(&down, "nanp"), &["refuses connections", "(did you mean nano?)"]);
+    assert!(!refusal(&down, "gpt2").contains("did you mean"));
     // Takes connections, and says nothing.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let silent = to(format!("http://me:secret@{}", silent.local_addr().unwrap()));

@@ -109,7 +109,13 @@ impl Hub {
                 ));
                 Ok(folder)
             }
-            (Err(failure), _) => Err(failure.into()),
+            (Err(mut failure), _) => {
+                // A hub that answers says it with its answer.
+                if failure.kind == Kind::Unreachable {
+                    failure.message += &id.hint();
+                }
+                Err(failure.into())
+            }
         }
     }
 

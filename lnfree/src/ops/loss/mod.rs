@@ -47,6 +47,17 @@ fn flat(logits: &Tensor, targets: &Tensor) -> (Tensor, Tensor) {
     (logits.reshape([-1, vocab_size]).to_kind(Kind::Float), targets.reshape([-1]))
 }
 
+/// How far a residual stream lies from a teacher's, which gets no gradient: the mean over all positions of
+/// ‖C(x − t)‖² / ‖C t‖², where C takes the mean over n_embd out. Both float32 `[batch, pos, n_embd]`; 0-dim.
+pub fn stream_distance(x: &Tensor, teacher: &Tensor) -> Tensor {
+    let squares = |x: &Tensor| {
+        let x = x - x.mean_dim(-1i64, true, Kind::Float);
+        x.square().sum_dim_intlist(-1i64, false, Kind::Float)
+    };
+    let teacher = teacher.detach();
+    (squares(&(x - &teacher)) / squares(&teacher).clamp_min(f64::from(f32::MIN_POSITIVE))).mean(Kind::Float)
+}
+
 /// The auxiliary loss of arXiv 2507.02559: mean over all positions of (σ_t − target)² at the input of ln_f,
 /// where target is the mean σ over positions that are neither position 0 nor end-of-text, without gradient.
 ///

@@ -125,6 +125,7 @@ fn planned(shape: &Shape, device: Device, at_once: usize, options: BenchOptions)
         checkpointing: options.checkpointing,
         removes_ln: options.ln != BenchLn::Real,
         teacher: false,
+        hidden: false,
         lora_rank: 0,
     };
     TrainingMemory::new(shape, passes, device).total()

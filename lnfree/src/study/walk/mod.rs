@@ -151,7 +151,7 @@ impl Walk {
             base_model: self.model().into(),
             data: self.config.data.train.clone(),
             steps: self.steps(),
-            repo: None,
+            ..CardFacts::default()
         }
     }
 

@@ -11,7 +11,9 @@ use std::path::{Path, PathBuf};
 
 use tch::Tensor;
 
-use crate::base::atomic::{remove_leftovers, verify_checksums, write_checksums, write_dir_atomic};
+use crate::base::atomic::{
+    remove_dir_atomic, remove_leftovers, verify_checksums, write_checksums, write_dir_atomic,
+};
 use crate::data::tokenizer::copy_tokenizer;
 use crate::model::ln_state::LnState;
 use crate::model::names::{hf_names, metadata};
@@ -23,7 +25,7 @@ pub use crate::config::run_dir::{has_any, latest, locate};
 pub use crate::config::run_state::{FORMAT, TrainerState, state};
 pub use crate::eval::locate_model;
 
-use crate::config::run_dir::whole;
+use crate::config::run_dir::{is_whole, numbered, whole};
 use crate::config::run_state::{TRAINER_FILE, read_state};
 use retention::remove_old;
 
@@ -64,7 +66,24 @@ pub fn save(
         write_checksums(dir)
     })?;
     point_latest(&folder, &name)?;
-    remove_old(&folder, state.step, &state.config.train);
+    remove_old(&folder, state);
+    Ok(path)
+}
+
+/// The checkpoint of `step`, to go back to: those of later steps go.
+///
+/// # Errors
+/// When it is not there whole, or a later one cannot be deleted.
+pub(super) fn go_back(run: &Path, step: usize) -> Result<PathBuf> {
+    let (folder, name) = (run.join("checkpoints"), format!("step-{step}"));
+    let path = folder.join(&name);
+    if !is_whole(&path) {
+        return Err(Error::file(&path, "is not there whole, and the run has to go back to it"));
+    }
+    point_latest(&folder, &name)?;
+    for (_, later) in numbered(&folder).into_iter().filter(|(n, _)| *n > step) {
+        remove_dir_atomic(&later)?;
+    }
     Ok(path)
 }
 

@@ -56,7 +56,7 @@ impl Trainer {
         let train = &self.config.train;
         let (accumulation, batch_size) = (train.gradient_accumulation_steps, train.batch_size);
         let ignore = if train.predict_eot { None } else { self.model.config.eot_token_id() };
-        self.sums = Tensor::zeros([4], (Kind::Float, self.model.device()));
+        self.sums = Tensor::zeros([5], (Kind::Float, self.model.device()));
         let recipe = StepRecipe {
             config: &self.config,
             model: &self.model,
@@ -104,8 +104,8 @@ struct StepRecipe<'a> {
 }
 
 impl StepRecipe<'_> {
-    /// One batch of the config, in parts: its losses (total, cross-entropy, auxiliary, KL to the teacher),
-    /// and what its LNs saw.
+    /// One batch of the config, in parts: its losses (total, cross-entropy, auxiliary, KL to the teacher,
+    /// distance of the streams), and what its LNs saw.
     fn batch(
         &self,
         step: &StepModel,
@@ -120,7 +120,7 @@ impl StepRecipe<'_> {
             true => Some(aux_target(step, ln, ids, parts, |part| self.compute(micro, part))?),
             false => None,
         };
-        let mut sums = Tensor::zeros([4], (Kind::Float, ids.device()));
+        let mut sums = Tensor::zeros([5], (Kind::Float, ids.device()));
         let mut seen: Option<Tensor> = None;
         for (i, &Part { start, len, of_targets, of_sequences }) in parts.iter().enumerate() {
             let scale = 1.0 / train.gradient_accumulation_steps as f64;
@@ -140,12 +140,16 @@ impl StepRecipe<'_> {
                 true => mean.zeros_like(),
                 false => mean * of_targets,
             });
-            let aux = losses.aux * of_sequences;
-            let total = match self.teacher.map(|teacher| teacher.mixture.factors()) {
-                Some([of_targets, of_teacher]) => &cross_entropy * of_targets + &kl * of_teacher + &aux,
+            let [aux, hidden] = [losses.aux, losses.hidden].map(|mean| mean * of_sequences);
+            let total = match self.teacher {
+                Some(teacher) => {
+                    let [of_targets, of_teacher] = teacher.mixture.factors();
+                    let learned = &cross_entropy * of_targets + &kl * of_teacher;
+                    learned + &hidden * teacher.hidden_weight + &aux
+                }
                 None => &cross_entropy + &aux,
             };
-            sums += Tensor::stack(&[total, cross_entropy, aux, kl], 0);
+            sums += Tensor::stack(&[total, cross_entropy, aux, kl, hidden], 0);
             if let Some(observed) = losses.observed {
                 let weighted = observed * of_sequences;
                 seen = Some(seen.map_or_else(|| weighted.shallow_clone(), |seen| seen + &weighted));

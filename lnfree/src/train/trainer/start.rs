@@ -13,9 +13,11 @@ use crate::config::schedule::Schedule;
 use crate::config::{Config, TrainConfig};
 use crate::data::{Loader, Repeats};
 use crate::model::ln_state::LnState;
+use crate::model::weights::Weights;
 use crate::model::{Gpt2, LoadedModel, Shape};
+use crate::train::adaptive::Adaptive;
 use crate::train::begin::{initial_state, pretrain_config, set_dropout};
-use crate::train::checkpoint::{self, locate_model};
+use crate::train::checkpoint::{self, TrainerState, locate_model};
 use crate::train::fit::check_fit;
 use crate::train::memory::{Passes, fitting_micro_batch, usable};
 use crate::train::optim::{AdamW, AdamWConfig, is_decayed};
@@ -82,21 +84,52 @@ impl Trainer {
                 "is not the data that this run was trained on; resume with the same data, or start a new run",
             ));
         }
-        let damaged = |e| Error::file(checkpoint, e);
-        if let Some(lora) = &trainer.lora {
-            lora.load(&saved).map_err(damaged)?;
-        }
-        trainer.optimizer.load(saved, state.optimizer_steps).map_err(damaged)?;
-        trainer.step = state.step;
-        // Those of the step that the checkpoint was written after, which may still have to be evaluated.
-        trainer.ln.set_gates(
-            state.step.checked_sub(1).map(|last| trainer.schedule.gates_at(last)).unwrap_or_default(),
-        );
-        trainer.tokens = state.tokens;
-        trainer.model_dir = state.base_model;
-        trainer.batches.seek(state.data_position);
+        trainer.take_over(state, saved, checkpoint)?;
         trainer.resumed_from = Some(checkpoint.to_path_buf());
         Ok(trainer)
+    }
+
+    /// Goes back to a checkpoint of this run. What an adaptive schedule has learned of its tapers stays.
+    ///
+    /// # Errors
+    /// A damaged checkpoint.
+    pub(in crate::train) fn go_back(&mut self, checkpoint: &Path) -> Result<()> {
+        let (mut state, saved) = checkpoint::load(checkpoint)?;
+        let loaded = LoadedModel::load(checkpoint, None, self.model.wte.kind(), self.model.device())?;
+        let weights = loaded.model.named_parameters().into_iter();
+        tch::no_grad(|| -> Result<()> {
+            for ((_, mut here), (_, saved)) in self.model.named_parameters().into_iter().zip(weights) {
+                here.f_copy_(&saved)?;
+            }
+            Ok(())
+        })?;
+        self.ln = loaded.ln;
+        self.model.clear_gradients();
+        if let (Some(adaptive), Some(there)) = (&self.adaptive, &mut state.adaptive) {
+            there.slower.clone_from(&adaptive.state().slower);
+        }
+        self.take_over(state, saved, checkpoint)
+    }
+
+    /// All of a checkpoint but model and LN state.
+    fn take_over(&mut self, state: TrainerState, saved: Weights, checkpoint: &Path) -> Result<()> {
+        let damaged = |e| Error::file(checkpoint, e);
+        if let Some(lora) = &self.lora {
+            lora.load(&saved).map_err(damaged)?;
+        }
+        self.optimizer.load(saved, state.optimizer_steps).map_err(damaged)?;
+        if let (Some(adaptive), Some(there)) = (&mut self.adaptive, state.adaptive) {
+            adaptive.restore(there);
+            self.schedule = adaptive.schedule();
+        }
+        self.step = state.step;
+        // Those of the step that the checkpoint was written after, which may still have to be evaluated.
+        let last = state.step.checked_sub(1);
+        self.ln.set_gates(last.map(|last| self.schedule.gates_at(last)).unwrap_or_default());
+        self.tokens = state.tokens;
+        self.model_dir = state.base_model;
+        self.batches.seek(state.data_position);
+        Ok(())
     }
 
     fn assemble(config: Config, start: StartOptions, mut model: Gpt2, ln: LnState) -> Result<Trainer> {
@@ -127,17 +160,19 @@ impl Trainer {
         // Before the teacher is there: what it takes is among what the plan still counts.
         let micro_batch = micro_batch(&config, start.mode, &model);
         let teacher = teacher(&config, &model)?;
-        let schedule = match start.mode {
+        let planned = match start.mode {
             Mode::WithoutLn => config.schedule(),
             Mode::WithLn | Mode::Pretrain => Schedule::empty(),
         };
+        let adaptive = Adaptive::new(&config.adaptive, &planned);
         Ok(Trainer {
             lr: config.lr_schedule(),
             config,
             model,
             ln,
             mode: start.mode,
-            schedule,
+            schedule: if adaptive.is_some() { Schedule::empty() } else { planned },
+            adaptive,
             optimizer,
             lora,
             teacher,
@@ -149,7 +184,7 @@ impl Trainer {
             step: 0,
             tokens: 0,
             micro_batch,
-            sums: Tensor::zeros([4], (Kind::Float, start.device)),
+            sums: Tensor::zeros([5], (Kind::Float, start.device)),
             started: Instant::now(),
             _sharing: share_cores(start.device),
         })

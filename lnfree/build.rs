@@ -28,7 +28,7 @@ fn main() {
 }
 
 /// What `base/embedded.rs` takes in where it is there.
-const OF_THE_REPOSITORY: [&str; 2] = ["data/sotu-train.parquet", "data/nano_vanilla200"];
+const OF_THE_REPOSITORY: [&str; 3] = ["data/train.parquet", "data/test.parquet", "data/nano_vanilla200"];
 
 /// What Rust calls of `native/`.
 const SYMBOLS: &str = "src/base/ffi/symbols.rs";

@@ -1,7 +1,8 @@
-//! Trains the tokenizer of the embedded `nano` model on its training text.
+//! Trains the tokenizer of the embedded `nano` model on the addresses that `scripts/nano_texts.sh` writes
+//! into TEXTS.
 //!
 //! ```text
-//! cargo run --release --example nano_tokenizer -- data/sotu-train.parquet 4096 data/nano
+//! cargo run --release --example nano_tokenizer -- TEXTS/sotu-train.parquet 4096 data/nano
 //! ```
 
 use std::path::Path;

@@ -25,6 +25,12 @@ fn unigram_loss(train: &TokenFile, test: &TokenFile, n: usize, vocab_size: f64) 
     ids.iter().map(loss).sum::<f64>() / ids.len() as f64
 }
 
+/// What the study of the embedded models came to.
+fn record() -> tables::Record {
+    let study = lnfree::data::data_dir().unwrap().join("study.json");
+    serde_json::from_slice(&std::fs::read(study).unwrap()).unwrap()
+}
+
 #[test]
 fn nano_is_a_language_model() {
     let dir = locate_model("nano").unwrap();
@@ -55,8 +61,7 @@ fn nano_continues_with_words() {
 /// Computed from the weights; `scripts/tests/heads_peer.py` does the same in plain PyTorch.
 #[test]
 fn what_heads_of_the_embedded_models_do_is_as_recorded() {
-    let study = lnfree::data::data_dir().unwrap().join("study.json");
-    let record: tables::Record = serde_json::from_slice(&std::fs::read(study).unwrap()).unwrap();
+    let record = record();
     let computed = scores::of_embedded_models().unwrap();
     assert_eq!(computed.len(), record.heads.len());
     for (now, then) in computed.iter().zip(&record.heads) {
@@ -73,10 +78,17 @@ fn what_heads_of_the_embedded_models_do_is_as_recorded() {
     }
 }
 
+/// What the paper and its users study is there to be studied.
+#[test]
+fn nano_copies_what_it_has_seen() {
+    let original = &scores::of_embedded_models().unwrap()[0];
+    assert!(original.first - original.again >= 3.0, "{original:?}");
+    assert!(original.previous_token >= 0.5 && original.induction >= 0.4, "{original:?}");
+}
+
 #[test]
 fn what_the_embedded_models_are_like_inside_is_as_recorded() {
-    let study = lnfree::data::data_dir().unwrap().join("study.json");
-    let record: tables::Record = serde_json::from_slice(&std::fs::read(study).unwrap()).unwrap();
+    let record = record();
     let computed = scores::interiors().unwrap();
     assert_eq!(computed.len(), record.interiors.len());
     for (now, then) in computed.iter().zip(&record.interiors) {

@@ -31,12 +31,17 @@ static FILES: &[File] = files![
     "nano_LNFree200/model.safetensors",
     "sotu-val.parquet",
     "study.json",
+    "val.parquet",
 ];
 
 /// What the package goes without, to stay small; the build script looks whether it is there.
 #[cfg(whole_data)]
-static FILES_OF_THE_REPOSITORY: &[File] =
-    files!["nano_vanilla200/config.json", "nano_vanilla200/model.safetensors", "sotu-train.parquet",];
+static FILES_OF_THE_REPOSITORY: &[File] = files![
+    "nano_vanilla200/config.json",
+    "nano_vanilla200/model.safetensors",
+    "test.parquet",
+    "train.parquet",
+];
 #[cfg(not(whole_data))]
 static FILES_OF_THE_REPOSITORY: &[File] = &[];
 

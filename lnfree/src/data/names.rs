@@ -10,8 +10,10 @@ pub(super) struct Embedded {
 }
 
 /// The data sets that come with lnfree.
-static EMBEDDED: [Embedded; 3] = [
-    Embedded { name: "nano-train", alias: None, text: "sotu-train.parquet" },
+static EMBEDDED: [Embedded; 5] = [
+    Embedded { name: "nano-train", alias: None, text: "train.parquet" },
+    Embedded { name: "nano-val", alias: None, text: "val.parquet" },
+    Embedded { name: "nano-test", alias: None, text: "test.parquet" },
     Embedded { name: "nano-addresses", alias: Some("nano-owt"), text: "sotu-val.parquet" },
     Embedded { name: "nano-moby-dick", alias: Some("nano-pile"), text: "moby-dick.parquet" },
 ];

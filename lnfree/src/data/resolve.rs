@@ -34,8 +34,8 @@ pub fn resolve(name_or_path: &str, block_size: usize) -> Result<PathBuf> {
 ///
 /// - A token file, or a folder of them, is taken as it is; a text file (see [`text::documents`]) is
 ///   tokenized.
-/// - `nano-train`, `nano-addresses` (`nano-owt` before) and `nano-moby-dick` (`nano-pile` before) are the
-///   texts in `data/`.
+/// - `nano-train`, `nano-val` and `nano-test`, `nano-addresses` (`nano-owt` before) and `nano-moby-dick`
+///   (`nano-pile` before) are the texts in `data/`.
 /// - `openwebtext`, `openwebtext-val`, `openwebtext-train`, `pile-apollo`, `pile-apollo-luca`, `pile-10k`,
 ///   `pile-uncopyrighted` and every `ORG/NAME` come from the Hugging Face hub.
 ///

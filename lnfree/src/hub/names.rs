@@ -147,7 +147,7 @@ impl RepoId {
         let short = RELEASED.iter().filter_map(|id| id.rsplit('/').next());
         closest(&self.id, known.clone()).or_else(|| closest(bare, known.chain(short))).map_or_else(
             String::new,
-            |name| match name == self.typed {
+            |name| match name == self.typed || name == self.id {
                 true => String::new(),
                 false => format!(" (did you mean {}?)", full(name)),
             },

@@ -112,11 +112,11 @@ impl Adaptive {
 
     /// How many groups have begun.
     fn begun(&self) -> usize {
-        let mut left = self.state.begun.len();
-        self.groups
-            .iter()
-            .take_while(|group| std::mem::replace(&mut left, left.saturating_sub(group.len())) > 0)
-            .count()
+        let ends = self.groups.iter().scan(0, |end, group| {
+            *end += group.len();
+            Some(*end)
+        });
+        ends.take_while(|end| *end <= self.state.begun.len()).count()
     }
 
     /// Steps over which a group goes.

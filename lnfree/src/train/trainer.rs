@@ -52,8 +52,8 @@ pub struct Trainer {
     tokens: u64,
     /// Sequences that go through at a time.
     micro_batch: usize,
-    /// Losses of the step in progress (total, cross-entropy, auxiliary, KL, distance of the streams), and when
-    /// it began.
+    /// Losses of the step in progress (total, cross-entropy, auxiliary, KL, distance of the streams), and
+    /// when it began.
     sums: Tensor,
     started: Instant,
     /// Gives way to other programs between the threads' work.

@@ -21,7 +21,8 @@ fn configs_and_schedules() {
         let json = parse(&place.ok(&["config", "show", preset.name, "--json"]));
         let mut tables: Vec<&str> = json.as_object().unwrap().keys().map(String::as_str).collect();
         tables.sort();
-        assert_eq!(tables, ["data", "distill", "eval", "lora", "model", "norm", "schedule", "train"]);
+        let all = ["adaptive", "data", "distill", "eval", "lora", "model", "norm", "schedule", "train"];
+        assert_eq!(tables, all);
         place.ok(&["schedule", preset.name]);
     }
     let changed =

@@ -16,7 +16,9 @@ fn read(path: &Path) -> lnfree::Result<Vec<String>> {
 #[test]
 fn the_embedded_texts_are_what_their_readme_says() {
     for (name, count, bytes) in [
-        ("sotu-train.parquet", 3404, 10_281_985),
+        ("train.parquet", 7923, 23_665_109),
+        ("val.parquet", 491, 1_465_542),
+        ("test.parquet", 178, 527_265),
         ("sotu-val.parquet", 156, 472_441),
         ("moby-dick.parquet", 409, 1_212_413),
     ] {
@@ -242,6 +244,9 @@ fn embedded_data_sets_are_made_once_and_again_if_damaged() {
         assert_eq!(std::fs::read(&path).unwrap(), good);
     }
     assert_eq!(resolve(path.to_str().unwrap(), 7).unwrap(), path);
-    assert!(message(resolve("nano-adresses", 128)).contains("nano-train, nano-addresses, nano-moby-dick"));
+    assert!(
+        message(resolve("nano-adresses", 128))
+            .contains("nano-train, nano-val, nano-test, nano-addresses, nano-moby-dick")
+    );
     assert!(message(resolve("nano-adresses", 128)).contains("pile-uncopyrighted and ORG/NAME"));
 }

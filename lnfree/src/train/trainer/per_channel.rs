@@ -13,7 +13,8 @@ use crate::model::hook::{Activation, Capture};
 impl Trainer {
     /// With `norm.per_channel`, brings every channel of the LNs that are fake since `removed` nearest to what
     /// the real LN makes of the batch that comes next: over its tokens, with z = x − μ, Σ (z/σ − a z)² is
-    /// least at a = Σ z²/σ / Σ z², and γ is multiplied by a σ̄. An ln_1 is changed once no face of it is real.
+    /// least at a = Σ z²/σ / Σ z², and γ is multiplied by a σ̄. An ln_1 is changed once none of its faces is
+    /// real.
     /// Call it after [`Trainer::apply_removals`], with what that returned.
     ///
     /// # Errors
@@ -54,7 +55,7 @@ impl Trainer {
             let std = self.ln.statistics.frozen.get(self.ln.row(site) as i64).get(0);
             // A channel that is always at the mean has nothing to be fitted to.
             let factor = (over_sigma / &squares * std).where_self(&squares.gt(0.0), &squares.ones_like());
-            norm.weight.shallow_clone().f_mul_(&factor.to_kind(norm.weight.kind()))?;
+            let _ = norm.weight.shallow_clone().f_mul_(&factor.to_kind(norm.weight.kind()))?;
         }
         Ok(())
     }

@@ -65,6 +65,11 @@ impl Adaptive {
         self.begun() == self.groups.len()
     }
 
+    /// Whether [`Adaptive::begin`] would begin with removals before `step`.
+    pub fn begins(&self, step: usize) -> bool {
+        self.reason(self.begun(), step).is_some()
+    }
+
     /// Begins with the next removals if it is time, before `step` runs.
     pub fn begin(&mut self, step: usize) -> Option<(Vec<ListedRemoval>, Reason)> {
         let group = self.begun();

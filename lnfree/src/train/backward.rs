@@ -99,7 +99,7 @@ pub fn backward(
         let out = block.forward(layer, x, None, &mut pass, &mut NoHook).x;
         match theirs.get(layer) {
             Some(stream) => {
-                let part = hidden_factor(recipe) / theirs.len() as f64;
+                let part = hidden_weight(recipe) * recipe.aux_scale / theirs.len() as f64;
                 let hidden = stream_distance(&out, stream) * part;
                 backward_from(&[(&out, Some(&above.grad())), (&hidden, None)])?;
             }
@@ -119,9 +119,9 @@ fn distance(ours: &[Tensor], theirs: &[Tensor]) -> Option<Tensor> {
     each.reduce(|a, b| a + b).map(|sum| sum / theirs.len() as f64)
 }
 
-/// What the gradients of that distance are multiplied by.
-fn hidden_factor(recipe: BackwardRecipe) -> f64 {
-    recipe.teacher.map_or(0.0, |teacher| teacher.hidden_weight) * recipe.aux_scale
+/// How much that distance counts in the loss.
+fn hidden_weight(recipe: BackwardRecipe) -> f64 {
+    recipe.teacher.map_or(0.0, |teacher| teacher.hidden_weight)
 }
 
 fn leaf(x: Tensor) -> Tensor {
@@ -162,14 +162,17 @@ fn head(
     } * aux_weight);
     let weighted = [
         aux.as_ref().map(|aux| aux * aux_scale),
-        hidden.as_ref().filter(|hidden| hidden.requires_grad()).map(|hidden| hidden * hidden_factor(recipe)),
+        hidden
+            .as_ref()
+            .filter(|hidden| hidden.requires_grad())
+            .map(|hidden| hidden * (hidden_weight(recipe) * aux_scale)),
     ];
     let mut roots = vec![(&last, Some(&grad))];
     roots.extend(weighted.iter().flatten().map(|loss| (loss, None)));
     backward_from(&roots)?;
     let value = |loss: Option<Tensor>| loss.map_or_else(|| out.loss.zeros_like(), |loss| loss.detach());
     let (aux, hidden) = (value(aux), value(hidden));
-    let total = &out.loss + &aux + &hidden * recipe.teacher.map_or(0.0, |teacher| teacher.hidden_weight);
+    let total = &out.loss + &aux + &hidden * hidden_weight(recipe);
     Ok(Losses { total, cross_entropy: out.cross_entropy, aux, kl: out.kl, hidden, observed: None })
 }
 

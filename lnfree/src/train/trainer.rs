@@ -108,7 +108,7 @@ impl Trainer {
 
     /// Whether removals begin with the next step; until [`Trainer::begin_removals`] nothing has changed.
     pub fn removals_begin(&self) -> bool {
-        self.adaptive.as_ref().is_some_and(|adaptive| adaptive.clone().begin(self.step).is_some())
+        self.adaptive.as_ref().is_some_and(|adaptive| adaptive.begins(self.step))
     }
 
     /// Lets an adaptive schedule begin with removals before the next step, if it is time, and returns them

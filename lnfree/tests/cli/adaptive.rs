@@ -79,6 +79,14 @@ fn stopping_with_fitted_channels_changes_nothing() {
     assert_ne!(loss("plain", 1), loss("calm", 1));
 }
 
+/// Takes `[schedule]` out of the config, so that removals can be listed.
+fn without_schedule(place: &Place) {
+    let text = place.text("tiny.toml");
+    let (before, rest) = text.split_once("[schedule]").unwrap();
+    let (_, after) = rest.split_once("[norm]").unwrap();
+    std::fs::write(place.path("tiny.toml"), format!("{before}[norm]{after}")).unwrap();
+}
+
 #[test]
 fn what_cannot_wait_is_refused() {
     let place = Place::new();
@@ -98,10 +106,7 @@ fn what_cannot_wait_is_refused() {
     }
     let listed = |removals: &str| format!("schedule.removals={removals}");
     refused(&place, &listed("[{step=1,kind=\"ln2\",layer=0}]"), &["schedule.removals", "leave start"]);
-    let text = place.text("tiny.toml");
-    let (before, rest) = text.split_once("[schedule]").unwrap();
-    let (_, after) = rest.split_once("[norm]").unwrap();
-    std::fs::write(place.path("tiny.toml"), format!("{before}[norm]{after}")).unwrap();
+    without_schedule(&place);
     for (removals, words) in [
         ("[{step=1,kind=\"ln2\"}]", ["schedule.removals", "layer must be a block"]),
         ("[{step=1,kind=\"lnf\",layer=0}]", ["schedule.removals", "left out"]),
@@ -143,10 +148,7 @@ fn what_explodes_is_taken_back_and_made_more_slowly() {
     assert_eq!((&begun[0]["removals"][0]["taper_steps"], &begun[0]["why"]), (&4.into(), &"first".into()));
 
     // What came after it is what a fixed schedule would have done.
-    let text = place.text("tiny.toml");
-    let (before, rest) = text.split_once("[schedule]").unwrap();
-    let (_, after) = rest.split_once("[norm]").unwrap();
-    std::fs::write(place.path("tiny.toml"), format!("{before}[norm]{after}")).unwrap();
+    without_schedule(&place);
     let listed = "schedule.removals=[{step=5,kind=\"ln2\",layer=0,taper_steps=4}]";
     place.ok(&strs(&place.train("slowly", &strs(&taught(&[&calm[..], &[listed]].concat())))));
     let (run, slowly) = (steps(&place, "run"), steps(&place, "slowly"));

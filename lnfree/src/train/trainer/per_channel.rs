@@ -14,8 +14,7 @@ impl Trainer {
     /// With `norm.per_channel`, brings every channel of the LNs that are fake since `removed` nearest to what
     /// the real LN makes of the batch that comes next: over its tokens, with z = x − μ, Σ (z/σ − a z)² is
     /// least at a = Σ z²/σ / Σ z², and γ is multiplied by a σ̄. An ln_1 is changed once none of its faces is
-    /// real.
-    /// Call it after [`Trainer::apply_removals`], with what that returned.
+    /// real. Call it after [`Trainer::apply_removals`], with what that returned.
     ///
     /// # Errors
     /// When the data cannot be read.

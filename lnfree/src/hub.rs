@@ -19,7 +19,7 @@ use names::EMBEDDED;
 
 #[cfg(not(feature = "hub"))]
 use absent::{model, tokenizer};
-pub(crate) use names::full_name;
+pub(crate) use names::{full_name, made_of};
 #[cfg(feature = "hub")]
 pub use online::*;
 

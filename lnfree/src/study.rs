@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod doctor;
+pub mod inspect;
 pub mod plan;
 pub mod plot;
 pub mod report;

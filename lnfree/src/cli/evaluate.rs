@@ -45,7 +45,8 @@ pub(super) struct EvalArgs {
     /// Model: a folder, `nano`, or a name on the Hugging Face hub (gpt2-xl, ORG/NAME, ORG/NAME@REVISION).
     #[arg(short, long)]
     model: String,
-    /// transformers, fakeln_checkpoint, noLN_HF_model or folded; by default the directory says.
+    /// transformers, checkpoint, scaled, folded or identity; by default the directory says. The paper's names
+    /// fakeln_checkpoint and noLN_HF_model are understood.
     #[arg(short, long, value_parser = |s: &str| s.parse::<ModelFormat>())]
     format: Option<ModelFormat>,
     /// A data set's name or a token file; may be given many times, with --out.

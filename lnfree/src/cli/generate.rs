@@ -1,8 +1,11 @@
 //! `generate`.
 
+use std::path::Path;
+
 use clap::Args;
 use lnfree::data::Tokenizer;
 use lnfree::generate::{Generator, SampleOptions};
+use lnfree::hub::locate_tokenizer;
 use lnfree::model::{GenerationConfig, LoadOptions, LoadedModel};
 
 use super::DeviceArgs;
@@ -13,6 +16,10 @@ pub(super) struct GenerateArgs {
     /// Model: a folder, `nano`, or a name on the Hugging Face hub (gpt2-xl, ORG/NAME, ORG/NAME@REVISION).
     #[arg(short, long)]
     model: String,
+    /// The tokenizer, where the model's folder has none or another is wanted: a folder, `nano`, or a name on the
+    /// hub.
+    #[arg(long, value_name = "DIR|NAME")]
+    tokenizer: Option<String>,
     /// Text to continue; without it the text begins after the begin-of-text token.
     #[arg(short, long, default_value = "")]
     prompt: String,
@@ -73,7 +80,7 @@ pub(super) fn generate(args: GenerateArgs) -> anyhow::Result<()> {
     args.options(&GenerationConfig::default(), 0).check()?;
     let device = args.device.device()?;
     let dir = lnfree::checkpoint::locate_model(&args.model)?;
-    let tokenizer = Tokenizer::from_dir(&dir)?;
+    let tokenizer = tokenizer(&args, &dir)?;
     let load = LoadOptions { device, allow_non_finite: args.allow_non_finite, ..LoadOptions::default() };
     let loaded = LoadedModel::load_with(&dir, load)?;
     let config = loaded.generation_config()?;
@@ -90,6 +97,16 @@ pub(super) fn generate(args: GenerateArgs) -> anyhow::Result<()> {
         .ending_at(&config.eos_token_ids)
         .tokens_of(&tokenizer);
     write_text(&args.prompt, &tokenizer, |on_token| Ok(generator.generate(&prompt, options, on_token)?))
+}
+
+/// The one asked for, or else the model's own.
+fn tokenizer(args: &GenerateArgs, dir: &Path) -> anyhow::Result<Tokenizer> {
+    let named = args.tokenizer.as_ref().map(|name| locate_tokenizer(name)).transpose()?;
+    let found = Tokenizer::from_dir(named.as_deref().unwrap_or(dir));
+    match (found, &named) {
+        (Err(error), None) => anyhow::bail!("{error}; --tokenizer names another"),
+        (found, _) => Ok(found?),
+    }
 }
 
 /// Writes the prompt, and what follows as it comes.

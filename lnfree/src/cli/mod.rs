@@ -6,6 +6,7 @@ mod data;
 mod evaluate;
 mod export;
 mod generate;
+mod inspect;
 mod new;
 pub mod out;
 mod push;
@@ -58,8 +59,10 @@ enum Command {
     Eval(EvalArgs),
     /// Evaluate all models of a study on all its data sets, beside the published figures.
     EvalAll(suite::EvalAllArgs),
-    /// Export a checkpoint without LayerNorm for others to load.
+    /// Export a model without LayerNorm for others to load.
     Export(ExportArgs),
+    /// Say what a folder or a model of the hub is, by which signs, and what loads it.
+    Inspect(inspect::InspectArgs),
     /// Upload a folder with a model to the Hugging Face hub.
     Push(push::PushArgs),
     /// Continue a text.
@@ -110,6 +113,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Eval(args) => evaluate::eval(args),
         Command::EvalAll(args) => suite::eval_all(args),
         Command::Export(args) => export::export(args),
+        Command::Inspect(args) => inspect::inspect(args),
         Command::Push(args) => push::push(args),
         Command::Generate(args) => generate::generate(args),
         Command::Data(command) => data::data(command),

@@ -21,10 +21,14 @@ type Why<T> = std::result::Result<T, String>;
 /// The name of the file.
 pub const CONFIG: &str = "config.json";
 
-/// Key that says how a model stores what became of its LNs; only [`FOLDED`] is ever written.
+/// Key that says how a model stores what became of its LNs.
 pub const FORMAT_KEY: &str = "lnfree_format";
 /// The value of [`FORMAT_KEY`] of a model without LN.
 pub const FOLDED: &str = "folded";
+/// The value of [`FORMAT_KEY`] of a model whose LNs are the identity. For people: programs see it by ε and γ.
+pub const IDENTITY: &str = "identity";
+/// What LN adds to the variance in a GPT-2 as released.
+pub const PLAIN_EPSILON: f64 = 1e-5;
 
 /// Somebody will name the weights instead of their folder.
 const MAX_CONFIG: u64 = 1 << 20;

@@ -3,72 +3,109 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use super::{ExportFormat, Proof};
+use super::identity::EPSILON;
+use super::tokenizer::has_tokenizer;
+use super::usage::usage;
+use super::{CardFacts, ExportFormat, Proof};
 use crate::config::norm::ln_names;
 use crate::eval::EvalRecord;
 use crate::hub::full_name;
-use crate::model::Gpt2;
+use crate::model::{Gpt2, LoadedModel, ModelFormat};
 use crate::{Error, Result};
 
-/// What the card says about where the model comes from.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct CardFacts {
+/// An export that is to be described.
+pub(super) struct About<'a> {
     /// Title of the card.
-    pub name: String,
-    /// The model that was fine-tuned.
-    pub base_model: String,
-    /// Training data.
-    pub data: String,
-    /// Optimizer steps of fine-tuning.
-    pub steps: usize,
-    /// Where it will be on the Hugging Face hub, `ORG/NAME`, which the card's code then loads it from.
-    pub repo: Option<String>,
-    /// What evaluations of the checkpoint came to.
-    pub evaluations: Vec<EvalRecord>,
+    pub name: &'a str,
+    /// What it is stored as.
+    pub format: ExportFormat,
+    /// What it was made of.
+    pub source: &'a LoadedModel,
+    /// σ̄ in the order of [`ln_names`].
+    pub stds: &'a [f64],
+    /// How far it is from its source.
+    pub proof: &'a Proof,
 }
 
 /// Writes `README.md`, the model card.
-pub(super) fn write_card(
-    model: &Gpt2,
-    format: ExportFormat,
-    stds: &[f64],
-    proof: &Proof,
-    facts: &CardFacts,
-    dir: &Path,
-) -> Result<()> {
-    let (tag, use_it) = match format {
-        ExportFormat::Scaled => ("scaled", loaded_from(SCALED_USE, facts)),
-        ExportFormat::Folded => ("folded", loaded_from(FOLDED_USE, facts)),
-    };
-    let mut text = format!("{}# {}: GPT-2 without LayerNorm ({tag})\n\n", front_matter(facts), facts.name);
+pub(super) fn write_card(model: &Gpt2, about: &About, facts: &CardFacts, dir: &Path) -> Result<()> {
     let config = &model.config;
+    let mut text =
+        format!("{}# {}: GPT-2 without LayerNorm ({})\n\n", front_matter(facts), about.name, about.format);
+    let tokenizer = if has_tokenizer(dir) { "" } else { " No tokenizer is known that fits it." };
     let _ = writeln!(
         text,
-        "Made by [lnfree](https://arxiv.org/abs/2507.02559) {} from `{}`: its LayerNorms were taken out one at a time during {} \
-         steps of fine-tuning on {}.\n\n{} blocks, {} heads, n_embd {}, {} positions, {} tokens, {} parameters.\n\n{use_it}",
-        env!("CARGO_PKG_VERSION"),
-        facts.base_model,
-        facts.steps,
-        facts.data,
+        "{}\n\n{} blocks, {} heads, n_embd {}, {} positions, {} tokens, {} parameters.{tokenizer}\n\n{}",
+        origin(about, facts),
         config.n_layer,
         config.n_head,
         config.n_embd,
         config.block_size,
         config.vocab_size,
         model.n_parameters(),
+        usage(about.format, config, about.proof, facts)
     );
-    let _ = writeln!(
-        text,
-        "## Check\n\nLogits of this export against the training checkpoint, {} of them, float32: largest difference {:.1e}, relative \
-         RMS {:.1e}.\n\n## Constants that took the place of each standard deviation\n\n| LN | σ |\n|---|---|",
-        proof.n_logits, proof.max_abs, proof.relative_rms
-    );
-    for (name, std) in ln_names(model.h.len()).iter().zip(stds) {
-        let _ = writeln!(text, "| {name} | {std:.6} |");
-    }
+    text += &checked(about);
+    text += &constants(about);
     text += &evaluations(&facts.evaluations);
     let path = dir.join("README.md");
     std::fs::write(&path, text).map_err(Error::io(&path))
+}
+
+/// Where the model comes from, as far as it is known.
+fn origin(about: &About, facts: &CardFacts) -> String {
+    let mut text =
+        format!("Made by [lnfree](https://arxiv.org/abs/2507.02559) {}", env!("CARGO_PKG_VERSION"));
+    if let Some(from) = &facts.converted_from {
+        let _ = write!(text, " of `{from}`, which is the same model in the format `{}`", about.source.format);
+    }
+    text += ": its LayerNorms were taken out by fine-tuning";
+    if !facts.base_model.is_empty() {
+        let _ = write!(text, " `{}`", facts.base_model);
+    }
+    if facts.steps > 0 {
+        let _ = write!(text, " for {} steps", facts.steps);
+    }
+    if !facts.data.is_empty() {
+        let _ = write!(text, " on {}", facts.data);
+    }
+    text += ", one at a time.";
+    if about.source.format == ModelFormat::Folded && about.format == ExportFormat::Identity {
+        text += " ln_f's shift stood in the last MLP's bias there and could not be told from it: that MLP's direct logit \
+                 attribution has it still.";
+    }
+    text
+}
+
+/// What the comparison with the source came to.
+fn checked(about: &About) -> String {
+    let Proof { max_abs, relative_rms, n_logits, lens, attribution, variance, epsilon_error } = about.proof;
+    let mut text = format!(
+        "## Check\n\nAgainst the model that it was made of, float32: {n_logits} logits, largest difference {max_abs:.1e}, relative \
+         RMS {relative_rms:.1e}; logit lens behind every block, relative RMS up to {lens:.1e}; direct logit attribution of every \
+         component, up to {attribution:.1e} of the largest.\n\n"
+    );
+    if about.format == ExportFormat::Identity {
+        let _ = write!(
+            text,
+            "The largest variance of the residual stream there was {variance:.3e}: of such a stream the LNs' ε of {EPSILON:.0} takes \
+             {epsilon_error:.1e}, 1 − 1/sqrt(1 + var/ε).\n\n"
+        );
+    }
+    text
+}
+
+/// σ̄ of every LN; of a model that was converted they are in its weights and not known any more.
+fn constants(about: &About) -> String {
+    if about.source.format != ModelFormat::FakelnCheckpoint {
+        return String::new();
+    }
+    let mut text =
+        "## Constants that took the place of each standard deviation\n\n| LN | σ |\n|---|---|\n".to_string();
+    for (name, std) in ln_names(about.source.model.h.len()).iter().zip(about.stds) {
+        let _ = writeln!(text, "| {name} | {std:.6} |");
+    }
+    text
 }
 
 /// A table of losses, and one of distances where they were measured; empty without evaluations.
@@ -110,37 +147,3 @@ fn front_matter(facts: &CardFacts) -> String {
     let base = full_name(&facts.base_model).map_or_else(String::new, |id| format!("base_model: {id}\n"));
     format!("---\nlibrary_name: transformers\ntags: [gpt2, lnfree, interpretability]\n{base}---\n\n")
 }
-
-/// The lines of code, for the folder they lie in or the repository they will be in.
-fn loaded_from(text: &str, facts: &CardFacts) -> String {
-    let place = facts.repo.as_deref().unwrap_or(".");
-    text.replace("from_pretrained(\".\")", &format!("from_pretrained(\"{place}\")"))
-}
-
-const SCALED_USE: &str = "\
-LN is still there in name, with ε = 1e12 and its weights multiplied by 1e6/σ, so that it divides by a constant. It loads like any
-GPT-2 and must run in float32 or bfloat16, not float16:
-
-```python
-from transformers import AutoModelForCausalLM
-model = AutoModelForCausalLM.from_pretrained(\".\")
-```
-
-";
-
-const FOLDED_USE: &str = "\
-There is no LN left: centring is folded into the matrices that write to the residual stream, scale and bias into those that read
-it, and the unembedding is untied. Skip the LNs of the architecture:
-
-```python
-import torch
-from transformers import AutoModelForCausalLM
-model = AutoModelForCausalLM.from_pretrained(\".\")
-for block in model.transformer.h:
-    block.ln_1 = block.ln_2 = torch.nn.Identity()
-model.transformer.ln_f = torch.nn.Identity()
-```
-
-(transformers says that LN weights are newly initialised; they are not used.)
-
-";

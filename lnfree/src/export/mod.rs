@@ -1,12 +1,18 @@
-//! LN-free models for others: `scaled` (the paper's format, LN hidden) and `folded` (no LN left), each proved
-//! by loading it back and comparing logits before it takes its place.
+//! LN-free models for others: `identity` (LNs that change nothing, for every library's plain code), `folded`
+//! (no LN left) and `scaled` (the paper's format, LN hidden), each proved by loading it back and comparing it
+//! with the model it was made of before it takes its place.
 
 mod card;
+mod facts;
 mod folded;
 mod generation;
+mod header;
+mod identity;
+mod proof;
 mod scaled;
+mod tokenizer;
+mod usage;
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
@@ -15,61 +21,69 @@ use tch::{Device, Kind, Tensor};
 
 use crate::base::atomic::write_dir_atomic;
 use crate::config::norm::{LnSite, ln_names};
-use crate::data::tokenizer::copy_tokenizer;
-use crate::model::hook::NoHook;
 use crate::model::ln_state::LnState;
-use crate::model::names::{hf_names, metadata};
+use crate::model::names::hf_names;
 use crate::model::weights::write_safetensors;
-use crate::model::{Compute, Gpt2, LoadedModel, ModelFormat};
+use crate::model::{LoadedModel, ModelFormat};
 use crate::{Error, Result};
 
-pub use card::CardFacts;
+pub use facts::CardFacts;
 pub use folded::fold;
+#[cfg(all(test, feature = "study"))]
+pub(crate) use header::STEPS;
+pub(crate) use header::steps_in_header;
+pub use identity::{EPSILON, GAMMA, epsilon_error, identity};
+pub use proof::{Proof, compare};
 pub use scaled::scale;
+pub use tokenizer::has_tokenizer;
 
-/// Root mean square of the logit differences, relative to that of the logits, above which an export is
-/// refused. Folding in float64 leaves float32 rounding, some 1e-6.
+/// Relative differences above which an export is refused: of logits, of the logit lens and of direct logit
+/// attribution. Folding in float64 leaves float32 rounding, some 1e-6.
 const TOLERANCE: f64 = 1e-4;
 
+/// What ε may take of the largest residual stream in the format `identity`. It is less than what bfloat16 rounds
+/// away, 4e-3, by far, and as much as an export may differ; a variance of 2·10⁵ comes to it.
+const EPSILON_TOLERANCE: f64 = 1e-4;
+
 /// A format to export to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum ExportFormat {
-    /// LN kept with ε = 1e12 and weights × 1e6/σ̄: what the paper's released models are.
-    Scaled,
-    /// No LN at all.
+    /// `identity`: LNs that are the identity but for ln_f's shift, which every library's plain code computes.
+    #[default]
+    Identity,
+    /// `folded`: no LN at all; ln_f's shift is in the last MLP's bias.
     Folded,
+    /// `scaled`: LN kept with ε = 1e12 and weights × 1e6/σ̄, what the paper's released models are.
+    Scaled,
+}
+
+impl ExportFormat {
+    /// What the export is to those who load it; the names of both are the same.
+    pub fn stored(self) -> ModelFormat {
+        match self {
+            ExportFormat::Identity => ModelFormat::Identity,
+            ExportFormat::Folded => ModelFormat::Folded,
+            ExportFormat::Scaled => ModelFormat::NoLnHfModel,
+        }
+    }
+}
+
+impl fmt::Display for ExportFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.stored(), f)
+    }
 }
 
 impl FromStr for ExportFormat {
     type Err = String;
 
     fn from_str(s: &str) -> Result<Self, String> {
-        match s {
-            "scaled" => Ok(ExportFormat::Scaled),
-            "folded" => Ok(ExportFormat::Folded),
-            _ => Err(format!("unknown export format {s}; one of scaled, folded")),
-        }
-    }
-}
-
-/// How far the reloaded export is from the model it was made of, on random tokens in float32.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Proof {
-    /// Largest absolute difference of a logit.
-    pub max_abs: f64,
-    /// Root mean square of the differences over that of the logits.
-    pub relative_rms: f64,
-    /// Logits compared.
-    pub n_logits: usize,
-}
-
-impl fmt::Display for Proof {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Proof { max_abs, relative_rms, n_logits } = self;
-        write!(
-            f,
-            "{n_logits} logits equal the checkpoint's: relative RMS difference {relative_rms:.1e}, largest {max_abs:.1e}"
-        )
+        let formats = [ExportFormat::Identity, ExportFormat::Folded, ExportFormat::Scaled];
+        let wanted = s.parse::<ModelFormat>().ok();
+        formats
+            .into_iter()
+            .find(|format| Some(format.stored()) == wanted)
+            .ok_or_else(|| format!("unknown export format {s}; one of identity, folded, scaled"))
     }
 }
 
@@ -105,10 +119,12 @@ pub fn constant_stds(ln: &LnState, ignore_special: bool) -> Result<Vec<f64>> {
         .collect()
 }
 
-/// Exports a model without LN into the folder `out`, which must not hold anything else.
+/// Exports a model without LN into the folder `out`, which must not hold anything else: weights, config,
+/// tokenizer, generation settings and a card.
 ///
 /// # Errors
-/// As [`constant_stds`]; when the reloaded export disagrees with the model; when `out` cannot be written.
+/// As [`constant_stds`]; when the reloaded export disagrees with the model, or its residual stream is too large for
+/// identity LNs; when `out` cannot be written.
 pub fn export(
     source: &LoadedModel,
     format: ExportFormat,
@@ -122,39 +138,68 @@ pub fn export(
     }
     let stds = constant_stds(&source.ln, ignore_special)?;
     let exported = match format {
-        ExportFormat::Scaled => scale(&source.model, &stds)?,
+        ExportFormat::Identity => identity(&source.model, &stds)?,
         ExportFormat::Folded => fold(&source.model, &stds)?,
+        ExportFormat::Scaled => scale(&source.model, &stds)?,
     };
-    let mut proof = Proof { max_abs: f64::NAN, relative_rms: f64::NAN, n_logits: 0 };
+    let mut proof = None;
     write_dir_atomic(out, |dir| {
-        let header = header(facts);
-        write_safetensors(&dir.join("model.safetensors"), &hf_names(exported.to_weights()), &header)?;
+        let weights = hf_names(exported.to_weights());
+        write_safetensors(&dir.join("model.safetensors"), &weights, &header::header(facts.steps))?;
         exported.config.stored_as(exported.wte.kind()).write(dir)?;
-        copy_tokenizer(&source.path, dir)?;
+        tokenizer::add_tokenizer(source, facts, dir)?;
         generation::write(&exported.config, dir)?;
-        let stored = match format {
-            ExportFormat::Scaled => ModelFormat::NoLnHfModel,
-            ExportFormat::Folded => ModelFormat::Folded,
-        };
-        let reloaded = LoadedModel::load(dir, Some(stored), Kind::Float, source.model.device())?;
-        proof = compare((&source.model, &uniform(&source.ln, &stds)), (&reloaded.model, &reloaded.ln))?;
-        if proof.relative_rms.is_nan() || proof.relative_rms > TOLERANCE {
-            return Err(Error::invalid(format!(
-                "the exported model's logits differ from the checkpoint's by {:.2e} (relative RMS), more than {TOLERANCE:.0e}",
-                proof.relative_rms
-            )));
-        }
-        card::write_card(&exported, format, &stds, &proof, facts, dir)
+        let reloaded = reload(dir, format, source.model.device())?;
+        let found = compare((&source.model, &uniform(&source.ln, &stds)), (&reloaded.model, &reloaded.ln))?;
+        check(&found, format, source)?;
+        proof = Some(found);
+        let name = name_of(facts, out);
+        let about = card::About { name: &name, format, source, stds: &stds, proof: &found };
+        card::write_card(&exported, &about, facts, dir)
     })?;
-    Ok(proof)
+    proof.ok_or_else(|| Error::file(out, "was not compared"))
 }
 
-/// The key under which the header of an export's weights says after how many steps of fine-tuning they are.
-pub(crate) const STEPS: &str = "fine_tuning_steps";
+/// The export as programs load it that know nothing of its LNs.
+fn reload(dir: &Path, format: ExportFormat, device: Device) -> Result<LoadedModel> {
+    let stored = format.stored();
+    let reloaded = LoadedModel::load(dir, Some(stored), Kind::Float, device)?;
+    match format {
+        ExportFormat::Folded => Ok(reloaded),
+        _ => LoadedModel::load(dir, Some(ModelFormat::Transformers), Kind::Float, device),
+    }
+}
 
-fn header(facts: &CardFacts) -> BTreeMap<String, String> {
-    let steps = (facts.steps > 0).then(|| (STEPS.to_string(), facts.steps.to_string()));
-    metadata().into_iter().chain(steps).collect()
+/// Refuses an export that is not what its source is.
+fn check(proof: &Proof, format: ExportFormat, source: &LoadedModel) -> Result<()> {
+    if proof.epsilon_error > EPSILON_TOLERANCE {
+        return Err(Error::invalid(format!(
+            "the residual stream has a variance of {:.2e}, of which the ε of {format} LNs would take {:.1e}, more than \
+             {EPSILON_TOLERANCE:.0e}; export --format folded",
+            proof.variance, proof.epsilon_error
+        )));
+    }
+    // ln_f's shift makes a folded model's insides others than those of the model it is made of.
+    let has_shift_inside = format == ExportFormat::Folded || source.format == ModelFormat::Folded;
+    let inside = [("logit lens", proof.lens), ("direct logit attribution", proof.attribution)];
+    let inside = inside.into_iter().filter(|_| !has_shift_inside);
+    for (what, difference) in [("logits", proof.relative_rms)].into_iter().chain(inside) {
+        if difference.is_nan() || difference > TOLERANCE {
+            return Err(Error::invalid(format!(
+                "the exported model's {what} lies {difference:.2e} (relative RMS) from the source's, more than \
+                 {TOLERANCE:.0e}"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// The title of the card.
+fn name_of(facts: &CardFacts, out: &Path) -> String {
+    match facts.name.is_empty() {
+        true => out.file_name().map_or_else(|| "model".into(), |name| name.to_string_lossy().into_owned()),
+        false => facts.name.clone(),
+    }
 }
 
 fn is_empty(dir: &Path) -> Result<bool> {
@@ -169,27 +214,4 @@ fn uniform(ln: &LnState, stds: &[f64]) -> LnState {
     let mut frozen = out.statistics.frozen.shallow_clone();
     frozen.copy_(&column.expand_as(&frozen));
     out
-}
-
-/// Compares the logits of two models, each with its LN state, on the same random tokens in float32.
-///
-/// # Errors
-/// When the models do not take the same input.
-pub fn compare(a: (&Gpt2, &LnState), b: (&Gpt2, &LnState)) -> Result<Proof> {
-    let _guard = tch::no_grad_guard();
-    let config = &a.0.config;
-    let pos = config.block_size.min(256);
-    // Multiples of a prime spread over the vocabulary: the same tokens every time, without touching the
-    // global generator.
-    let ids: Vec<i64> = (0..2 * pos).map(|i| (i * 7919 + 13) % config.vocab_size).collect();
-    let ids = Tensor::from_slice(&ids).view([2, pos]).to_device(a.0.device());
-    let logits = |(model, ln): (&Gpt2, &LnState)| model.forward(&ids, ln, Compute::default(), &mut NoHook);
-    let (x, y) = (logits(a)?.to_kind(Kind::Double), logits(b)?.to_kind(Kind::Double));
-    let difference = &x - &y;
-    let rms = |t: &Tensor| t.square().mean(Kind::Double).sqrt().double_value(&[]);
-    Ok(Proof {
-        max_abs: difference.abs().max().double_value(&[]),
-        relative_rms: rms(&difference) / rms(&x),
-        n_logits: x.numel(),
-    })
 }

@@ -35,6 +35,8 @@ const RELEASED: [&str; 8] = [
     "schaeff/gpt2-large_LNFree600",
     "schaeff/gpt2-xl_LNFree800",
 ];
+/// What the repositories of the first GPT-2s without LN begin with (arXiv 2409.13710).
+const WITHOUT_LN: &str = "apollo-research/gpt2_noLN";
 /// The hub takes no longer names.
 const MAX_NAME: usize = 96;
 
@@ -167,6 +169,20 @@ pub(crate) fn full_name(name: &str) -> Option<String> {
     let id = full(name);
     let known = ORIGINALS.iter().map(|(_, id)| *id).chain(RELEASED).any(|known| known == id);
     known.then_some(id)
+}
+
+/// The original that a released or embedded model was made of, and after how many steps of fine-tuning, 0
+/// where that is not known; `None` for a name that is none of theirs.
+pub(crate) fn made_of(name: &str) -> Option<(&'static str, usize)> {
+    let id = full(name.split_once('@').map_or(name, |(id, _)| id));
+    if id.starts_with(WITHOUT_LN) {
+        return Some((ORIGINALS[0].1, 0));
+    }
+    let known = RELEASED.iter().chain(&EMBEDDED[1..]).any(|known| *known == id);
+    let (base, variant) = id.rsplit('/').next().filter(|_| known)?.split_once('_')?;
+    let original = ORIGINALS.iter().find(|(short, _)| *short == base).map_or(EMBEDDED[0], |(_, id)| *id);
+    let steps = variant.trim_start_matches(|c: char| !c.is_ascii_digit());
+    Some((original, steps.parse().unwrap_or(0)))
 }
 
 /// Whether the hub could have a repository of this name; a path such as `./model` or `runs/a/b` it could not.

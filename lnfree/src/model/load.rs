@@ -1,5 +1,6 @@
-//! Models from disk in each of the four formats.
+//! Models from disk in each of the formats.
 
+mod hidden;
 mod state;
 
 use std::fmt;
@@ -8,6 +9,7 @@ use std::str::FromStr;
 
 use tch::{Device, Kind};
 
+pub(crate) use self::hidden::check_not_written_over;
 pub use self::state::state_tensors;
 use super::check_shapes::check_shapes;
 use super::generation_config::GenerationConfig;
@@ -19,22 +21,29 @@ use crate::config::run_state;
 use crate::model::ln_state::LnState;
 use crate::{Error, Result};
 
-/// How a model directory stores what became of its LNs. The names are the paper's code's.
+/// How a model directory stores what became of its LNs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ModelFormat {
-    /// An ordinary GPT-2 with LN.
+    /// `transformers`: an ordinary GPT-2 with LN.
     Transformers,
-    /// A training checkpoint with the state of every LN beside the weights.
+    /// `checkpoint`: the state of every LN beside the weights (the paper's code: `fakeln_checkpoint`).
     FakelnCheckpoint,
-    /// LN kept but hidden: ε = 1e12 and weights × 1e6/σ̄.
+    /// `scaled`: LN kept but hidden, ε = 1e12 and weights × 1e6/σ̄ (the paper's code: `noLN_HF_model`).
     NoLnHfModel,
-    /// No LN at all: everything folded into the matrices.
+    /// `folded`: no LN at all, everything folded into the matrices and the last MLP's bias.
     Folded,
+    /// `identity`: everything folded into the matrices, and LNs that are the identity: γ = 2ᵏ, ε = 4ᵏ, β = 0
+    /// but for ln_f's own shift.
+    Identity,
 }
 
 impl ModelFormat {
-    /// The names that `-f` takes.
-    pub const NAMES: [&str; 4] = ["transformers", "fakeln_checkpoint", "noLN_HF_model", "folded"];
+    /// The names that `-f` takes and everything prints.
+    pub const NAMES: [&str; 5] = ["transformers", "checkpoint", "scaled", "folded", "identity"];
+
+    /// The names of the paper's code for two of them, which are understood too.
+    pub const PAPER_NAMES: [(&str, ModelFormat); 2] =
+        [("fakeln_checkpoint", ModelFormat::FakelnCheckpoint), ("noLN_HF_model", ModelFormat::NoLnHfModel)];
 }
 
 impl fmt::Display for ModelFormat {
@@ -48,10 +57,16 @@ impl FromStr for ModelFormat {
 
     fn from_str(s: &str) -> Result<Self, String> {
         use ModelFormat::*;
-        [Transformers, FakelnCheckpoint, NoLnHfModel, Folded]
-            .into_iter()
-            .find(|f| Self::NAMES[*f as usize].eq_ignore_ascii_case(s))
-            .ok_or_else(|| format!("unknown format {s}; one of {}", Self::NAMES.join(", ")))
+        let ours = [Transformers, FakelnCheckpoint, NoLnHfModel, Folded, Identity]
+            .map(|f| (Self::NAMES[f as usize], f));
+        let found = ours.into_iter().chain(Self::PAPER_NAMES).find(|(name, _)| name.eq_ignore_ascii_case(s));
+        found.map(|(_, format)| format).ok_or_else(|| {
+            format!(
+                "unknown format {s}; one of {} (fakeln_checkpoint and noLN_HF_model, the paper's names, are checkpoint \
+                 and scaled)",
+                Self::NAMES.join(", ")
+            )
+        })
     }
 }
 
@@ -104,12 +119,14 @@ impl LoadedModel {
     /// that are not finite, unless they are allowed; the error names the file.
     pub fn load_with(dir: &Path, options: LoadOptions) -> Result<LoadedModel> {
         let config_dir = config_dir(dir)?;
-        let config = Gpt2Config::read(&config_dir)?;
+        let mut config = Gpt2Config::read(&config_dir)?;
         let mut weights = read_weights(dir)?;
         let found = detect(&config, &weights);
         let format = options.format.unwrap_or(found);
-        // A scaled model is a GPT-2 with LN as far as transformers can tell, and computes the same as one.
-        let as_stored = (format, found) == (ModelFormat::Transformers, ModelFormat::NoLnHfModel);
+        // Where LN is there in name, the model is a GPT-2 with LN as far as transformers can tell, and computes
+        // the same as one.
+        let in_name = matches!(found, ModelFormat::NoLnHfModel | ModelFormat::Identity);
+        let as_stored = format == ModelFormat::Transformers && in_name;
         if format != found && !as_stored {
             return Err(Error::file(
                 dir,
@@ -117,10 +134,17 @@ impl LoadedModel {
             ));
         }
         check_weights(dir, &weights, &config, options)?;
+        // Who asks for it by name gets what the file says.
+        if options.format != Some(ModelFormat::Transformers) {
+            check_not_written_over(&config, &weights, found).map_err(|message| Error::file(dir, message))?;
+        }
+        if format == ModelFormat::Identity {
+            hidden::make_plain(&mut config, &mut weights);
+        }
         let (n_layer, device) = (config.n_layer as usize, options.device);
         let ln = match format {
             ModelFormat::Transformers => LnState::plain(n_layer, device),
-            ModelFormat::Folded => all_fake(n_layer, 1.0, device),
+            ModelFormat::Folded | ModelFormat::Identity => all_fake(n_layer, 1.0, device),
             ModelFormat::NoLnHfModel => all_fake(n_layer, config.layer_norm_epsilon.sqrt(), device),
             ModelFormat::FakelnCheckpoint => {
                 state::read_state(&mut weights, n_layer, settings(&config_dir)?, device)
@@ -142,7 +166,7 @@ impl LoadedModel {
 }
 
 /// The folder with the `config.json` of a model, which may be given by its file of weights.
-fn config_dir(dir: &Path) -> Result<PathBuf> {
+pub(crate) fn config_dir(dir: &Path) -> Result<PathBuf> {
     if !dir.is_file() {
         return Ok(dir.to_path_buf());
     }
@@ -185,11 +209,14 @@ fn check_weights(dir: &Path, weights: &Weights, config: &Gpt2Config, options: Lo
     }
 }
 
-fn detect(config: &Gpt2Config, weights: &Weights) -> ModelFormat {
+/// What `weights` beside `config` are stored as.
+pub(crate) fn detect(config: &Gpt2Config, weights: &Weights) -> ModelFormat {
     if config.is_folded() {
         ModelFormat::Folded
     } else if weights.contains_key("ln_f.is_fake") {
         ModelFormat::FakelnCheckpoint
+    } else if hidden::is_identity(config, weights) {
+        ModelFormat::Identity
     } else if config.layer_norm_epsilon > 1.0 {
         ModelFormat::NoLnHfModel
     } else {

@@ -29,6 +29,7 @@ pub use generation_config::GenerationConfig;
 pub use gpt2::{Attention, Block, Conv1d, Gpt2, Mlp, causal_attention, gelu};
 pub use layer_norm::LayerNorm;
 pub use load::{LoadOptions, LoadedModel, ModelFormat, state_tensors};
+pub(crate) use load::{check_not_written_over, config_dir, detect};
 pub use pass::{Compute, ForwardPass};
 pub use shape::Shape;
 pub use step::StepModel;

@@ -15,12 +15,14 @@ pub struct Shape {
     pub vocab_size: u64,
     /// Whether the unembedding is a matrix of its own.
     pub untied: bool,
+    /// Whether there are LNs among the weights; a folded model has none.
+    pub norms: bool,
 }
 
 impl Shape {
     /// A GPT-2 as released: 1024 positions, 50257 tokens, tied.
     pub const fn gpt2(n_layer: u64, n_embd: u64) -> Shape {
-        Shape { n_layer, n_embd, block_size: 1024, vocab_size: 50_257, untied: false }
+        Shape { n_layer, n_embd, block_size: 1024, vocab_size: 50_257, untied: false, norms: true }
     }
 
     /// Blocks, heads and width of a released size, by its name on the hub, with or without its owner.
@@ -42,15 +44,17 @@ impl Shape {
             n_embd: size(config.n_embd),
             block_size: size(config.block_size),
             vocab_size: size(config.vocab_size),
-            untied: config.is_folded(),
+            untied: !config.tie_word_embeddings,
+            norms: !config.is_folded(),
         }
     }
 
-    /// Numbers to be stored, LN included: in each block 12 d² + 13 d of them, the MLP being four times as
-    /// wide as d.
+    /// Numbers to be stored: in each block 12 d² + 9 d of them, the MLP being four times as wide as d, and 2 d
+    /// for each LN, of which a block has two.
     pub fn parameters(&self) -> u64 {
         let d = self.n_embd;
-        self.embeddings() + self.n_layer * (12 * d * d + 13 * d) + 2 * d
+        let norms = if self.norms { 2 * self.n_layer + 1 } else { 0 };
+        self.embeddings() + self.n_layer * (12 * d * d + 9 * d) + 2 * d * norms
     }
 
     /// Those of them that are in the embeddings, an untied unembedding included.
@@ -82,5 +86,15 @@ mod tests {
         );
         let config = Gpt2Config::new(6, 4, 128, 128, 4096).unwrap();
         assert_eq!(Shape::of(&config).parameters(), 1_730_560);
+    }
+
+    #[test]
+    fn what_an_export_has_is_counted_and_what_it_lacks_is_not() {
+        let mut config = Gpt2Config::new(6, 4, 128, 128, 4096).unwrap();
+        config.tie_word_embeddings = false;
+        // The unembedding of its own beside the 13 LNs.
+        assert_eq!(Shape::of(&config).parameters(), 1_730_560 + 4096 * 128);
+        config.other.insert("lnfree_format".into(), "folded".into());
+        assert_eq!(Shape::of(&config).parameters(), 1_730_560 + 4096 * 128 - 13 * 2 * 128);
     }
 }

@@ -209,6 +209,7 @@ fn shape_of(config: &Config) -> Result<Shape> {
             block_size: size(block_size),
             vocab_size: size(vocab_size),
             untied: false,
+            norms: true,
         });
     }
     if let Some((n_layer, _, n_embd)) = Shape::published(&model.name) {

@@ -120,7 +120,7 @@ pub struct EvalRow {
     pub label: Option<String>,
     /// Path or hub name.
     pub model: String,
-    /// `transformers`, `fakeln_checkpoint`, `noLN_HF_model` or `folded`.
+    /// `transformers`, `checkpoint`, `scaled`, `folded` or `identity`.
     pub format: String,
     /// Data set name or path.
     pub dataset: String,

@@ -105,7 +105,9 @@ fn from_model(row: &EvalRow) -> ModelName {
     if name.role == Role::Other {
         let role = match row.format.as_str() {
             "transformers" if model.starts_with("gpt2") => Role::Original,
-            "fakeln_checkpoint" | "noLN_HF_model" | "folded" => Role::LnFree,
+            "checkpoint" | "scaled" | "folded" | "identity" => Role::LnFree,
+            // As evaluations were written before.
+            "fakeln_checkpoint" | "noLN_HF_model" => Role::LnFree,
             _ => return name,
         };
         name = ModelName { group: model.to_string(), role, variant: String::new() };

@@ -44,6 +44,7 @@ pub(super) fn suite() -> Suite {
         block_size: 128,
         vocab_size: 4096,
         untied: format == ModelFormat::Folded,
+        norms: format != ModelFormat::Folded,
     };
     let model = |(label, model, format, steps): (&str, &str, ModelFormat, u32)| SuiteModel {
         label: label.into(),

@@ -1,15 +1,10 @@
 //! How long a model was fine-tuned: a published figure of another step says nothing about it.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
 use super::Suite;
 use crate::export;
 use crate::train::checkpoint;
-
-/// More than the header of any model's weights takes.
-const MAX_HEADER: u64 = 64 << 20;
 
 /// Steps of fine-tuning that a folder says it has: a checkpoint, a run directory for its latest one, or an
 /// export.
@@ -20,20 +15,8 @@ pub(super) fn steps_of(folder: &Path) -> Option<u32> {
     };
     match checkpoint::state(&checkpoint).ok()? {
         Some(state) => u32::try_from(state.step).ok(),
-        None => in_header(&checkpoint.join("model.safetensors")),
+        None => export::steps_in_header(&checkpoint.join("model.safetensors")),
     }
-}
-
-/// What the header of an export's weights says.
-fn in_header(path: &Path) -> Option<u32> {
-    let mut file = File::open(path).ok()?;
-    let mut length = [0; 8];
-    file.read_exact(&mut length).ok()?;
-    let length = Some(u64::from_le_bytes(length)).filter(|length| *length <= MAX_HEADER)?;
-    let mut header = Vec::new();
-    file.take(length).read_to_end(&mut header).ok()?;
-    let header: serde_json::Value = serde_json::from_slice(&header).ok()?;
-    header["__metadata__"][export::STEPS].as_str()?.parse().ok()
 }
 
 /// One sentence for each of the user's own models that stands under the label of a published one: whether

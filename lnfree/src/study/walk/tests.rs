@@ -93,8 +93,8 @@ fn what_was_run_here_is_found_below_a_folder() {
     assert_eq!((points[0].steps, points[0].tokens, points[0].published), (3, 12_288.0, false));
     assert_eq!(
         points[0].parameters,
-        Shape { n_layer: 6, n_embd: 128, block_size: 128, vocab_size: 4096, untied: false }.parameters()
-            as f64
+        Shape { n_layer: 6, n_embd: 128, block_size: 128, vocab_size: 4096, untied: false, norms: true }
+            .parameters() as f64
     );
 }
 

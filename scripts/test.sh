@@ -81,7 +81,7 @@ begin 'the whole study of the embedded models'
 study=$(mktemp -d)
 trap 'rm -rf "$study"' EXIT
 ./scripts/eval_all.sh --suite nano --out "$study"
-[ "$(grep -c '| reproduced |$' "$study/results.md")" -eq 6 ] || die "the study of the embedded models came out differently, see above"
+[ "$(grep -c '| as recorded |$' "$study/results.md")" -eq 6 ] || die "the study of the embedded models came out differently, see above"
 
 if [ "$notebooks" != none ]; then
     begin 'notebooks'

@@ -139,7 +139,7 @@ study() {
         added+=(--add "$label=$folder/$name-folded")
     done
     [ "$method" != paper ] || [ -d "$folder/ln_free/checkpoints/step-$published" ] ||
-        say "$size: no checkpoint of step $published, which was published: nothing is held against the published figures"
+        say "$size: no checkpoint of step $published, of which the figures are: nothing is held against them"
     "$LNFREE" eval-all --suite "$suite" --models "$size" --out "$folder/eval" ${machine[@]+"${machine[@]}"} ${added[@]+"${added[@]}"}
     step "$size: report"
     # The table has just been printed.

@@ -133,7 +133,7 @@ fn the_embedded_models_are_those_of_the_readme() {
     let place = Place::new();
     // All of the smaller data set, against the figures that the README has to four decimals.
     let ended = place.ok(&["--suite", "nano", "--datasets", "nano-addresses", "--tolerance", "0.0001"]);
-    assert!(ended.stdout.contains("3 reproduced"), "{}", ended.stdout);
+    assert!(ended.stdout.contains("3 as recorded"), "{}", ended.stdout);
     let strict = place.ok(&["--suite", "nano", "--datasets", "nano-addresses", "--tolerance", "0"]);
     assert!(strict.stdout.contains("evaluations: 0 to do"), "the tolerance is no setting: {}", strict.stdout);
 }
@@ -375,7 +375,7 @@ fn figures_of_another_step_are_not_claimed() {
     let add = format!("vanilla={}", run.display());
     let args =
         ["--suite", "nano", "--limit", "2", "--models", "nano", "--datasets=nano-addresses", "--add", &add];
-    let said = "vanilla is not held against the published figures: it is of step 2, they are of step 200.";
+    let said = "vanilla is not held against the recorded figures: it is of step 2, they are of step 200.";
     let ended = place.ok(&args);
     assert!(ended.stdout.contains(said) && ended.stdout.contains("1 of another step"), "{}", ended.stdout);
     let results = place.results();

@@ -57,7 +57,7 @@ enum Command {
     Std(StdArgs),
     /// Evaluate a model's cross-entropy on token data.
     Eval(EvalArgs),
-    /// Evaluate all models of a study on all its data sets, beside the published figures.
+    /// Evaluate all models of a study on all its data sets, beside the published or recorded figures.
     EvalAll(suite::EvalAllArgs),
     /// Export a model without LayerNorm for others to load.
     Export(ExportArgs),

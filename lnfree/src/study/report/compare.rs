@@ -1,4 +1,4 @@
-//! What was measured beside what was published, and whether that is the same.
+//! What was measured beside what was published, or recorded by ourselves, and whether that is the same.
 
 use serde::{Serialize, Serializer};
 
@@ -30,7 +30,7 @@ impl Statistic {
     }
 }
 
-/// A published evaluation.
+/// An evaluation to compare with: one that somebody published, or one that was recorded here before.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Published {
     /// The model's label.
@@ -47,6 +47,15 @@ pub struct Published {
     pub ranges: &'static [(&'static str, [f64; 2])],
     /// Which of them is compared.
     pub compared: Statistic,
+    /// Whether it is a record of ours and nobody else published it: then nothing is reproduced by it.
+    pub recorded: bool,
+}
+
+impl Published {
+    /// What such a figure is called.
+    pub fn word(recorded: bool) -> &'static str {
+        if recorded { "recorded" } else { "published" }
+    }
 }
 
 /// A row for tables and figures: what was published, and nothing else.
@@ -67,8 +76,10 @@ impl From<&Published> for EvalRow {
 /// What a comparison comes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// Within the tolerance.
+    /// Within the tolerance of what somebody published.
     Reproduced,
+    /// Within the tolerance of what was recorded here before.
+    AsRecorded,
     /// Outside of it, or no number.
     Differs,
     /// Measured on another sample than the published figure.
@@ -84,6 +95,7 @@ impl Verdict {
     pub fn name(self) -> &'static str {
         match self {
             Verdict::Reproduced => "reproduced",
+            Verdict::AsRecorded => "as recorded",
             Verdict::Differs => "differs",
             Verdict::NotComparable => "not comparable",
             Verdict::OtherStep => "of another step",
@@ -109,8 +121,10 @@ pub struct Comparison {
     pub compared: Statistic,
     /// As measured, nats per token.
     pub measured: f64,
-    /// As published; `None` where nothing was.
+    /// As published, or recorded; `None` where nothing was.
     pub published: Option<f64>,
+    /// Whether that is a record of ours.
+    pub recorded: bool,
     /// Measured less published.
     pub difference: Option<f64>,
     /// What that comes to.
@@ -128,6 +142,7 @@ pub fn compare(
     tolerance: f64,
 ) -> Comparison {
     let other_step = published.is_some_and(|p| steps != Some(p.steps));
+    let recorded = published.is_some_and(|p| p.recorded);
     let published = published.filter(|_| !other_step);
     let compared = published.map_or(Statistic::Mean, |p| p.compared);
     let (measured, figure) = match compared {
@@ -140,6 +155,7 @@ pub fn compare(
         None if other_step => Verdict::OtherStep,
         None => Verdict::Unpublished,
         Some(_) if !same_sample(row, sample) => Verdict::NotComparable,
+        Some(d) if d.abs() <= tolerance + 5e-5 && recorded => Verdict::AsRecorded,
         Some(d) if d.abs() <= tolerance + 5e-5 => Verdict::Reproduced,
         Some(_) => Verdict::Differs,
     };
@@ -149,6 +165,7 @@ pub fn compare(
         compared,
         measured,
         published: figure,
+        recorded,
         difference,
         verdict,
     }
@@ -174,6 +191,7 @@ mod tests {
             median: Some(1.0937),
             ranges: &[],
             compared,
+            recorded: false,
         }
     }
 
@@ -201,6 +219,15 @@ mod tests {
         assert_eq!(verdict(130.2095, 10_000, 10_000), Verdict::Differs);
         assert_eq!(verdict(f64::NAN, 10_000, 10_000), Verdict::Differs);
         assert_eq!(verdict(f64::INFINITY, 10_000, 10_000), Verdict::Differs);
+    }
+
+    #[test]
+    fn what_was_recorded_here_is_not_reproduced() {
+        let ours = Published { recorded: true, ..published(Statistic::Mean) };
+        let found = |mean| compare(&row(mean, 10_000, 10_000), Some(800), Some(&ours), 10_000, TOLERANCE);
+        assert_eq!((found(130.22).verdict, found(130.22).recorded), (Verdict::AsRecorded, true));
+        assert_eq!(found(131.0).verdict, Verdict::Differs);
+        assert_eq!((Verdict::AsRecorded.name(), Published::word(true)), ("as recorded", "recorded"));
     }
 
     #[test]

@@ -45,9 +45,10 @@ impl Study {
     /// What the verdicts mean, in a sentence or two.
     pub fn verdicts_explained(&self) -> String {
         format!(
-            "`reproduced`: within {} nats of the figure beside it, which has four decimals and may have been computed in \
-             another precision; `differs`: further away; `not comparable`: measured on another sample; \
-             `of another step`: what was published is of another step of fine-tuning, so that nothing is compared.",
+            "`reproduced`: within {} nats of the published figure beside it, which has four decimals and may have been \
+             computed in another precision; `as recorded`: the same of a figure that nobody else published; \
+             `differs`: further away; `not comparable`: measured on another sample; \
+             `of another step`: the figure is of another step of fine-tuning, so that nothing is compared.",
             self.tolerance
         )
     }

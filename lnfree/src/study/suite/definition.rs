@@ -1,4 +1,4 @@
-//! What a suite is: models, data sets, and the figures published for them.
+//! What a suite is: models, data sets, and the figures published or recorded for them.
 
 use crate::model::{ModelFormat, Shape};
 use crate::study::report::Published;
@@ -10,7 +10,7 @@ pub struct Suite {
     pub name: &'static str,
     /// Heading of its results.
     pub title: &'static str,
-    /// Where the published figures come from.
+    /// Where the figures come from.
     pub source: &'static str,
     /// In the order of the table.
     pub models: Vec<SuiteModel>,
@@ -26,6 +26,13 @@ pub struct Suite {
     pub batch_size: usize,
     /// What a reader has to know about the published figures: one sentence each.
     pub notes: &'static [&'static str],
+}
+
+impl Suite {
+    /// `published`, or `recorded` where the figures are our own.
+    pub fn figures(&self) -> &'static str {
+        Published::word(self.published.iter().any(|figure| figure.recorded))
+    }
 }
 
 /// A model of a suite.

@@ -166,6 +166,7 @@ fn published(family: &Family, labels: &[&'static str]) -> Vec<Published> {
                 median: spread.map(|s| s.median),
                 ranges: spread.map_or(&[], |s| s.ranges),
                 compared: spread.map_or(Statistic::Mean, |s| s.compared),
+                recorded: false,
             });
         }
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 
 use super::Plan;
-use crate::study::report::{Comparison, Failure};
+use crate::study::report::{Comparison, Failure, Published};
 
 /// The part of a running evaluation that is counted as done at most, however long it takes.
 const NOT_YET: f64 = 0.95;
@@ -54,7 +54,8 @@ impl Progress {
         let left = self.left().map_or(String::new(), |left| format!(", left {}", HumanDuration(left)));
         let published = match (result.published, result.difference) {
             (Some(published), Some(difference)) => {
-                format!("  published {published:.4}  {difference:+.4}  {}", result.verdict.name())
+                let (word, verdict) = (Published::word(result.recorded), result.verdict.name());
+                format!("  {word} {published:.4}  {difference:+.4}  {verdict}")
             }
             _ => String::new(),
         };

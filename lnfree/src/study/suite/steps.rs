@@ -1,4 +1,4 @@
-//! How long a model was fine-tuned: a published figure of another step says nothing about it.
+//! How long a model was fine-tuned: a figure of another step says nothing about it.
 
 use std::path::Path;
 
@@ -24,17 +24,17 @@ pub(super) fn steps_of(folder: &Path) -> Option<u32> {
 pub fn step_notes(suite: &Suite) -> Vec<String> {
     let of = |model: &super::SuiteModel| {
         let published = suite.published.iter().find(|p| p.label == model.label)?.steps;
-        let label = &model.label;
+        let (label, word) = (&model.label, suite.figures());
         Some(match model.steps {
             Some(steps) if steps == published => {
-                format!("{label} is held against the published figures: both are of step {steps}.")
+                format!("{label} is held against the {word} figures: both are of step {steps}.")
             }
             Some(steps) => format!(
-                "{label} is not held against the published figures: it is of step {steps}, they are of \
+                "{label} is not held against the {word} figures: it is of step {steps}, they are of \
                  step {published}."
             ),
             None => format!(
-                "{label} is not held against the published figures, which are of step {published}: its \
+                "{label} is not held against the {word} figures, which are of step {published}: its \
                  files do not say of which step it is."
             ),
         })

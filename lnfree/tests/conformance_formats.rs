@@ -67,9 +67,8 @@ fn our_exports_of_the_papers_checkpoint() {
     let dir = tempfile::tempdir().unwrap();
     let facts = CardFacts { name: "tiny".into(), ..CardFacts::default() };
     let ids = &tensors("export_logits.safetensors")["input_ids"];
-    for (format, stored) in
-        [(ExportFormat::Scaled, ModelFormat::NoLnHfModel), (ExportFormat::Folded, ModelFormat::Folded)]
-    {
+    for format in [ExportFormat::Scaled, ExportFormat::Folded, ExportFormat::Identity] {
+        let stored = format.stored();
         let out = dir.path().join(format!("{format:?}"));
         let proof = export(&source, format, &out, false, &facts).unwrap();
         assert!(proof.relative_rms < 1e-5, "{format:?}: {proof:?}");
@@ -79,7 +78,7 @@ fn our_exports_of_the_papers_checkpoint() {
         let as_usual = LoadedModel::load(&out, Some(ModelFormat::Transformers), Kind::Float, Device::Cpu);
         match format {
             ExportFormat::Folded => assert!(as_usual.unwrap_err().to_string().contains("-f folded")),
-            ExportFormat::Scaled => {
+            ExportFormat::Scaled | ExportFormat::Identity => {
                 let worst = max_abs(&logits(&as_usual.unwrap(), ids), &logits(&source, ids));
                 assert!(worst < 2e-5, "as transformers loads it: largest difference {worst:e}");
             }
@@ -123,7 +122,7 @@ fn special_stds_are_refused_or_put_aside() {
     source.ln.settings.special_std = true;
     let _ = source.ln.statistics.frozen.select(1, 1).fill_(7.0);
     let dir = tempfile::tempdir().unwrap();
-    for format in [ExportFormat::Scaled, ExportFormat::Folded] {
+    for format in [ExportFormat::Scaled, ExportFormat::Folded, ExportFormat::Identity] {
         let out = dir.path().join(format!("{format:?}"));
         let refused = export(&source, format, &out, false, &CardFacts::default()).unwrap_err().to_string();
         assert!(refused.contains("h.0.ln_2") && refused.contains("--ignore-special"), "{refused}");

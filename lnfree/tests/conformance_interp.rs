@@ -183,8 +183,9 @@ fn ablated_neurons() {
 fn formats_do_not_matter() {
     let checkpoint = LoadedModel::load(&vector("checkpoint/step60"), None, Kind::Float, Device::Cpu).unwrap();
     let folder = tempfile::tempdir().unwrap();
-    let found = [(ExportFormat::Folded, "folded"), (ExportFormat::Scaled, "scaled")].map(|(format, name)| {
-        let out = folder.path().join(name);
+    let formats = [ExportFormat::Folded, ExportFormat::Scaled, ExportFormat::Identity];
+    let found = formats.map(|format| {
+        let out = folder.path().join(format.to_string());
         export(&checkpoint, format, &out, false, &CardFacts::default()).unwrap();
         LoadedModel::load(&out, None, Kind::Float, Device::Cpu).unwrap()
     });

@@ -64,12 +64,13 @@ def main():
     failed = 0
     with torch.no_grad(), tempfile.TemporaryDirectory() as scratch:
         expected = expected_model(ids).logits
-        for form in ["scaled", "folded"]:
+        for form in ["identity", "scaled", "folded"]:
             out = Path(scratch) / form
             subprocess.run([binary, "export", str(checkpoint), "--format", form, "--out", str(out)], check=True)
             model = GPT2LMHeadModel.from_pretrained(out).eval()
-            if form == "folded":
+            if form != "scaled":
                 assert not model.config.tie_word_embeddings, json.loads((out / "config.json").read_text())
+            if form == "folded":
                 model = without_norms(model)
             worst = (model(ids).logits.double() - expected).abs().max().item()
             verdict = "ok" if worst < 1e-5 * max(1.0, expected.abs().max().item()) else "FAILED"

@@ -18,11 +18,11 @@ use super::out::outln;
 
 #[derive(Args)]
 pub(super) struct ExportArgs {
-    /// A model without LN: a checkpoint, a run directory for its latest one, an export of any format, `nano…`,
-    /// or a name on the Hugging Face hub (ORG/NAME, ORG/NAME@REVISION).
+    /// A model without LN: a checkpoint, a run directory for its latest one, an export of any format,
+    /// `nano…`, or a name on the Hugging Face hub (ORG/NAME, ORG/NAME@REVISION).
     model: String,
-    /// identity has LNs that change nothing, so that every library's plain GPT-2 code loads it; folded has none;
-    /// scaled keeps them in name (the paper's format).
+    /// identity has LNs that change nothing, so that every library's plain GPT-2 code loads it; folded has
+    /// none; scaled keeps them in name (the paper's format).
     #[arg(long, default_value = "identity", value_parser = |s: &str| s.parse::<ExportFormat>())]
     format: ExportFormat,
     /// Folder to write.

@@ -16,8 +16,8 @@ pub(super) struct GenerateArgs {
     /// Model: a folder, `nano`, or a name on the Hugging Face hub (gpt2-xl, ORG/NAME, ORG/NAME@REVISION).
     #[arg(short, long)]
     model: String,
-    /// The tokenizer, where the model's folder has none or another is wanted: a folder, `nano`, or a name on the
-    /// hub.
+    /// The tokenizer, where the model's folder has none or another is wanted: a folder, `nano`, or a name on
+    /// the hub.
     #[arg(long, value_name = "DIR|NAME")]
     tokenizer: Option<String>,
     /// Text to continue; without it the text begins after the begin-of-text token.

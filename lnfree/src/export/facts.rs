@@ -28,9 +28,9 @@ pub struct CardFacts {
 }
 
 impl CardFacts {
-    /// What is known of the model called `name`, whose files are in `dir`: a checkpoint of a run says it itself;
-    /// of any other model its name does if it is one of the released or embedded ones, and the card and the
-    /// weights of an earlier export do.
+    /// What is known of the model called `name`, whose files are in `dir`: a checkpoint of a run says it
+    /// itself; of any other model its name does if it is one of the released or embedded ones, and the card
+    /// and the weights of an earlier export do.
     ///
     /// # Errors
     /// When the checkpoint's state cannot be read.

@@ -6,8 +6,8 @@ use crate::config::hf_config::{FOLDED, FORMAT_KEY};
 use crate::model::{Folding, Gpt2};
 use crate::{Error, Result};
 
-/// The model without LN; `stds` are the σ̄ in the order of [`crate::config::norm::ln_names`]. ln_f's shift goes
-/// into the last MLP's bias. Computed in float64, float32 result.
+/// The model without LN; `stds` are the σ̄ in the order of [`crate::config::norm::ln_names`]. ln_f's shift
+/// goes into the last MLP's bias. Computed in float64, float32 result.
 ///
 /// # Errors
 /// When the model has no LN to fold, or ln_f has a weight of zero where its bias is not.
@@ -29,9 +29,9 @@ pub(super) fn has_norms(model: &Gpt2) -> bool {
     model.ln_f.is_some() && model.h.iter().all(|block| block.ln_1.is_some() && block.ln_2.is_some())
 }
 
-/// The matrices in float64 with all LNs in them but for ln_f's shift δ = βσ̄/γ, and δ `[n_embd]`: the logits are
-/// those of the unembedding of x + δ. In a folded model δ cannot be told from the last MLP's bias any more,
-/// but for its mean, which the centred bias of a MLP does not have: that is what δ is then.
+/// The matrices in float64 with all LNs in them but for ln_f's shift δ = βσ̄/γ, and δ `[n_embd]`: the logits
+/// are those of the unembedding of x + δ. In a folded model δ cannot be told from the last MLP's bias any
+/// more, but for its mean, which the centred bias of a MLP does not have: that is what δ is then.
 ///
 /// # Errors
 /// When ln_f has a weight of zero where its bias is not.

@@ -17,8 +17,8 @@ pub const EPSILON: f64 = GAMMA * GAMMA;
 /// The model with everything folded as [`super::fold`] does it, but for ln_f's shift, and with LNs of γ =
 /// [`GAMMA`] and ε = [`EPSILON`]. Their β is zero, but for ln_f's, which is that shift: no bias of the blocks
 /// has it. All that writes to the residual stream is centred, so that the LNs' own centring changes nothing.
-/// The unembedding is untied: it has ln_f's γ/σ̄ in it, and the embedding is centred. `stds` are the σ̄ in the
-/// order of [`ln_names`]. Computed in float64, float32 result.
+/// The unembedding is untied: it has ln_f's γ/σ̄ in it, and the embedding is centred. `stds` are the σ̄ in
+/// the order of [`ln_names`]. Computed in float64, float32 result.
 ///
 /// # Errors
 /// When ln_f has a weight of zero where its bias is not.

@@ -41,8 +41,8 @@ pub use tokenizer::has_tokenizer;
 /// attribution. Folding in float64 leaves float32 rounding, some 1e-6.
 const TOLERANCE: f64 = 1e-4;
 
-/// What ε may take of the largest residual stream in the format `identity`. It is less than what bfloat16 rounds
-/// away, 4e-3, by far, and as much as an export may differ; a variance of 2·10⁵ comes to it.
+/// What ε may take of the largest residual stream in the format `identity`. It is less than what bfloat16
+/// rounds away, 4e-3, by far, and as much as an export may differ; a variance of 2·10⁵ comes to it.
 const EPSILON_TOLERANCE: f64 = 1e-4;
 
 /// A format to export to.

@@ -22,11 +22,12 @@ pub struct Proof {
     pub relative_rms: f64,
     /// Logits compared.
     pub n_logits: usize,
-    /// The logit lens, that is ln_f and the unembedding of the stream behind a block: the largest relative RMS
-    /// difference of all blocks.
+    /// The logit lens, that is ln_f and the unembedding of the stream behind a block: the largest relative
+    /// RMS difference of all blocks.
     pub lens: f64,
-    /// Direct logit attribution, that is what ln_f and the unembedding make of what the embedding, an attention
-    /// or an MLP adds to the stream: the largest RMS difference of all of them, over the largest RMS.
+    /// Direct logit attribution, that is what ln_f and the unembedding make of what the embedding, an
+    /// attention or an MLP adds to the stream: the largest RMS difference of all of them, over the largest
+    /// RMS.
     pub attribution: f64,
     /// Largest variance over n_embd of the residual stream at these tokens.
     pub variance: f64,

@@ -16,8 +16,9 @@ pub fn has_tokenizer(dir: &Path) -> bool {
     has(TOKENIZER) || (has(VOCAB) && has(MERGES))
 }
 
-/// Puts the source's tokenizer into `dir`, or where it has none that of the model it was made of, or else GPT-2's
-/// or nano's, whose vocabulary has to be of the same size. The folder stays without one where none is found.
+/// Puts the source's tokenizer into `dir`, or where it has none that of the model it was made of, or else
+/// GPT-2's or nano's, whose vocabulary has to be of the same size. The folder stays without one where none is
+/// found.
 pub(super) fn add_tokenizer(source: &LoadedModel, facts: &CardFacts, dir: &Path) -> Result<()> {
     copy_tokenizer(&source.path, dir)?;
     if has_tokenizer(dir) {

@@ -123,8 +123,8 @@ impl LoadedModel {
         let mut weights = read_weights(dir)?;
         let found = detect(&config, &weights);
         let format = options.format.unwrap_or(found);
-        // Where LN is there in name, the model is a GPT-2 with LN as far as transformers can tell, and computes
-        // the same as one.
+        // Where LN is there in name, the model is a GPT-2 with LN as far as transformers can tell, and
+        // computes the same as one.
         let in_name = matches!(found, ModelFormat::NoLnHfModel | ModelFormat::Identity);
         let as_stored = format == ModelFormat::Transformers && in_name;
         if format != found && !as_stored {
@@ -133,11 +133,11 @@ impl LoadedModel {
                 format!("holds a model of format {found}, not {format}; pass -f {found}"),
             ));
         }
-        check_weights(dir, &weights, &config, options)?;
         // Who asks for it by name gets what the file says.
         if options.format != Some(ModelFormat::Transformers) {
             check_not_written_over(&config, &weights, found).map_err(|message| Error::file(dir, message))?;
         }
+        check_weights(dir, &weights, &config, options)?;
         if format == ModelFormat::Identity {
             hidden::make_plain(&mut config, &mut weights);
         }

@@ -49,8 +49,8 @@ impl Shape {
         }
     }
 
-    /// Numbers to be stored: in each block 12 d² + 9 d of them, the MLP being four times as wide as d, and 2 d
-    /// for each LN, of which a block has two.
+    /// Numbers to be stored: in each block 12 d² + 9 d of them, the MLP being four times as wide as d, and 2
+    /// d for each LN, of which a block has two.
     pub fn parameters(&self) -> u64 {
         let d = self.n_embd;
         let norms = if self.norms { 2 * self.n_layer + 1 } else { 0 };

@@ -100,15 +100,16 @@ fn formats_that_the_model_is_not_of() {
     let exported = common::vector("exported_noln").display().to_string();
     for (model, wrong, right) in [
         (&tiny, "folded", "transformers"),
-        (&tiny, "fakeln_checkpoint", "transformers"),
-        (&tiny, "noLN_HF_model", "transformers"),
-        (&exported, "folded", "noLN_HF_model"),
+        (&tiny, "checkpoint", "transformers"),
+        (&tiny, "scaled", "transformers"),
+        (&tiny, "identity", "transformers"),
+        (&exported, "folded", "scaled"),
     ] {
         let args = ["eval", "-m", model, "-d", "tokens.arrow", "-f", wrong];
         place.fails(&args, &[&format!("pass -f {right}"), wrong]);
     }
     // A model whose LNs are gone for good is not trained on.
-    let words = ["exported_noln", "noLN_HF_model", "LN"];
+    let words = ["exported_noln", "scaled", "LN"];
     place.fails(&strs(&place.train("run", &["--model", &exported])), &words);
 }
 

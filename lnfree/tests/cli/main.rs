@@ -13,6 +13,7 @@ mod evaluations;
 mod faults;
 mod formats;
 mod generate;
+mod inspect;
 mod lora;
 mod new_crate;
 mod not_finite;

@@ -43,7 +43,7 @@ fn runs_without_a_checkpoint() {
     place.fails(&["train", "--resume", "run"], &["run", "has no checkpoint yet"]);
     place.fails(
         &["export", "nowhere", "--format", "folded", "--out", "x"],
-        &["nowhere: there is no such folder"],
+        &["nowhere", "no such file or folder"],
     );
     std::fs::create_dir_all(place.path("empty")).unwrap();
     place.fails(&["eval", "-m", "empty", "-d", "tokens.arrow"], &["config.json", "no model's folder"]);

@@ -69,7 +69,7 @@ fn check_epsilon(config: &Gpt2Config, weights: &Weights) -> Result<(), String> {
         weight.f_to_kind(Kind::Double).ok()?.f_abs().ok()?.f_mean(Kind::Double).ok()?.f_double_value(&[]).ok()
     });
     let smallest = sizes.map(|size| size.unwrap_or(0.0)).fold(f64::INFINITY, f64::min);
-    match smallest > HIDDEN {
+    match smallest.is_finite() && smallest > HIDDEN {
         true => Err(format!(
             "its LN weights are {smallest:.3e} and more, as of a model whose LNs a huge epsilon hides, but config.json \
              has layer_norm_epsilon = {:e}, which another program has put there: set it to what the model was \

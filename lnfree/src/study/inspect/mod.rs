@@ -40,7 +40,8 @@ pub enum What {
     Folded,
     /// LNs that are the identity.
     Identity,
-    /// A model without LN whose config another program has written over: what loads it computes something else.
+    /// A model without LN whose config another program has written over: what loads it computes something
+    /// else.
     WrittenOver,
 }
 

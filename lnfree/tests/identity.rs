@@ -206,7 +206,7 @@ fn what_other_programs_write_over_is_noticed() {
 #[test]
 fn a_stream_that_is_too_large_for_epsilon_is_refused() {
     let mut source = source();
-    source.model.wte = &source.model.wte * 1e7;
+    source.model.wte = &source.model.wte * 1e5;
     let place = tempfile::tempdir().unwrap();
     let out = place.path().join("out");
     let refused = export(&source, ExportFormat::Identity, &out, false, &CardFacts::default()).unwrap_err();

@@ -11,6 +11,7 @@ use super::{StudyOptions, SuiteDataset, SuiteModel};
 use crate::base::device::{disk_free, driver, memory};
 use crate::eval::result_name;
 use crate::hub::{Hub, Settings, embedded_model};
+use crate::model::ModelFormat;
 use crate::study::plot::EvalRow;
 use crate::study::report::read_eval;
 use crate::train::memory::evaluation_bytes;
@@ -269,10 +270,12 @@ pub(crate) fn finished(
     let path = result_path(out, model, dataset);
     let row = read_eval(&path).ok()?;
     let written = std::fs::metadata(&path).and_then(|meta| meta.modified()).ok()?;
+    // Under either of its names: a result may be older than the one that is printed now.
+    let stored = |format| row.format.parse::<ModelFormat>().is_ok_and(|found| found == format);
     let same = row.label.as_deref() == Some(&model.label)
         && row.model == model.model
         && row.dataset == dataset.name
-        && model.format.is_none_or(|format| row.format == format.to_string())
+        && model.format.is_none_or(stored)
         && row.details.max_sequences == Some(limit as u64);
     let newer = changed.is_none_or(|changed| written >= changed);
     // Losses that are not finite are kept, but they are no result.

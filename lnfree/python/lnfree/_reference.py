@@ -9,8 +9,10 @@ from ._fold import norm_of
 from ._source import Weights, locate, read_config
 
 
-def reference_logits(source, ids, revision=None):
-    """Logits `[batch, pos, vocab]` in float64 of the token ids `[batch, pos]`."""
+def reference_logits(source, ids, *, revision=None, without_mlp=None):
+    """Logits `[batch, pos, vocab]` in float64 of the token ids `[batch, pos]`.
+
+    The MLP of block `without_mlp` adds nothing: what an ablation by a library's hooks is compared with."""
     import torch
 
     folder = locate(source, revision)
@@ -55,5 +57,6 @@ def reference_logits(source, ids, revision=None):
         x = w("wte.weight")[ids] + w("wpe.weight")[:pos]
         for layer in range(config["n_layer"]):
             x = x + attention(norm(x, f"h.{layer}.ln_1"), layer)
-            x = x + mlp(norm(x, f"h.{layer}.ln_2"), layer)
+            if layer != without_mlp:
+                x = x + mlp(norm(x, f"h.{layer}.ln_2"), layer)
         return norm(x, "ln_f") @ w("wte.weight" if config["tie_word_embeddings"] else "lm_head.weight").T

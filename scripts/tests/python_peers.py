@@ -46,6 +46,8 @@ class Tool:
     """What is asked of a library. `ids` are `[batch, pos]`, logits `[batch, pos, vocab]`."""
 
     packages = ()
+    generates = True
+    """Whether people's own line is known to generate what the model says."""
 
     @classmethod
     def version(cls):
@@ -207,6 +209,9 @@ class Sae(HookedTransformer):
 class Bridge(Hooked):
     packages = ("transformer-lens", "transformers")
     right = ("identity", "scaled")
+    # 3.9 and 4.3 do not find the cache of transformers 5.24, in which every token then attends to itself alone, of
+    # any GPT-2. lnfree.load_bridge hands it to them.
+    generates = False
     line = "TransformerBridge.boot_transformers(DIR).enable_compatibility_mode()"
 
     def __init__(self):
@@ -385,14 +390,17 @@ def examine(tool, name, form, line, folder):
             raise
         row["error"] = f"{type(e).__name__}: {e}".splitlines()[0][:200]
     figures = [row.get(key, float("nan")) for key in ("logits", "attribution", "ablation")]
-    row["right"] = all(x <= LIMIT for x in figures) and row.get("cache", False) and row.get("generation", False)
+    row["right"] = all(x <= LIMIT for x in figures) and row.get("cache", False)
+    row["right"] = row["right"] and (row["generation"] or line == "habitual" and not tool.generates)
     # What is wrong must at least be found.
     row["found"] = row["right"] == (row.get("check") == "passes") or "error" in row
     return row
 
 
 def table(out):
-    rows = [json.loads(line) for file in sorted(out.glob("*.jsonl")) for line in file.read_text().splitlines()]
+    lines = [line for file in sorted(out.glob("*.jsonl")) for line in file.read_text().splitlines()]
+    # Some libraries print what they load.
+    rows = [json.loads(line) for line in lines if line.startswith("{")]
     print("| library | line | format | logits | attribution | ablation | cache | generation | `lnfree.check` |")
     print("|---|---|---|---:|---:|---:|---|---|---|")
     figure = lambda row, key: f"{row[key]:.0e}" if key in row else "–"

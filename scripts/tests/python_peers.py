@@ -233,7 +233,7 @@ class Bridge(Hooked):
 class Nnsight(Tool):
     packages = ("nnsight", "transformers")
     right = ("identity", "scaled")
-    line = "LanguageModel(DIR)"
+    line = "LanguageModel(DIR, dispatch=True)"
     nnterp = False
 
     def __init__(self):
@@ -242,7 +242,7 @@ class Nnsight(Tool):
         self.cls = LanguageModel
 
     def habitual(self, folder):
-        return self.cls(str(folder), device_map="cpu", dispatch=True)
+        return self.cls(str(folder), dispatch=True)
 
     def lnfree(self, folder):
         import lnfree
@@ -258,7 +258,7 @@ class Nnsight(Tool):
         with model.trace(ids):
             x = model.transformer.h[0].mlp.output.save()
             normed = model.transformer.ln_f.output.save()
-        return x.shape == normed.shape == (*ids.shape, model.config.n_embd)
+        return x.shape == normed.shape == (*ids.shape, model._module.config.n_embd)
 
     def attribution(self, model, ids):
         parts = []

@@ -3,11 +3,12 @@
 
   python_peers.py prepare OUT        writes nano and a tiny model in every format
   python_peers.py check MODEL OUT    runs the checks of every library that can be imported
-  python_peers.py table OUT          prints what was found as a table; exit code 1 if anything that must hold does not
+  python_peers.py table OUT          prints what was found as a table; exit code 1 if what must hold does not
 
 Each model is loaded by the line that people write for the library ("habitual") and by the package's own
 ("lnfree"), and compared with a GPT-2 in float64 written out in lnfree/python/lnfree/_reference.py.
 """
+
 import json
 import os
 import shutil
@@ -55,7 +56,7 @@ class Tool:
 
     @staticmethod
     def of_parts(parts, unembed):
-        """The sum of what each part of the residual stream adds to the logits, and what is there without any."""
+        """The sum of what each part of the residual stream adds to the logits, and what they are without."""
         import torch
 
         base = unembed(torch.zeros_like(parts[0]))
@@ -91,7 +92,7 @@ class Transformers(Tool):
         model(ids)
         for hook in hooks:
             hook.remove()
-        parts.append(t.wpe.weight[:ids.shape[1]].expand_as(parts[0]))
+        parts.append(t.wpe.weight[: ids.shape[1]].expand_as(parts[0]))
         return self.of_parts(parts, lambda x: model.lm_head(t.ln_f(x)))
 
     def ablated(self, model, ids, layer):
@@ -101,7 +102,9 @@ class Transformers(Tool):
         return logits
 
     def generated(self, model, ids, n):
-        return model.generate(ids, attention_mask=ids * 0 + 1, max_new_tokens=n, min_new_tokens=n, do_sample=False)
+        return model.generate(
+            ids, attention_mask=ids * 0 + 1, max_new_tokens=n, min_new_tokens=n, do_sample=False
+        )
 
 
 class Hooked(Tool):
@@ -116,10 +119,25 @@ class Hooked(Tool):
         _, cache = model.run_with_cache(ids)
         names = ["hook_embed", "hook_pos_embed", "ln_final.hook_scale", "ln_final.hook_normalized"]
         for layer in range(model.cfg.n_layers):
-            hooks = ("hook_resid_pre", "hook_resid_mid", "hook_resid_post", "hook_attn_out", "hook_mlp_out",
-                     "attn.hook_q", "attn.hook_k", "attn.hook_v", "attn.hook_z", "attn.hook_pattern",
-                     "attn.hook_attn_scores", "mlp.hook_pre", "mlp.hook_post", "ln1.hook_scale", "ln1.hook_normalized",
-                     "ln2.hook_scale", "ln2.hook_normalized")
+            hooks = (
+                "hook_resid_pre",
+                "hook_resid_mid",
+                "hook_resid_post",
+                "hook_attn_out",
+                "hook_mlp_out",
+                "attn.hook_q",
+                "attn.hook_k",
+                "attn.hook_v",
+                "attn.hook_z",
+                "attn.hook_pattern",
+                "attn.hook_attn_scores",
+                "mlp.hook_pre",
+                "mlp.hook_post",
+                "ln1.hook_scale",
+                "ln1.hook_normalized",
+                "ln2.hook_scale",
+                "ln2.hook_normalized",
+            )
             names += [f"blocks.{layer}.{hook}" for hook in hooks]
         missing = [name for name in names if name not in cache]
         heads = cache["blocks.0.attn.hook_z"].shape[2:]
@@ -143,8 +161,9 @@ class Hooked(Tool):
         return model.run_with_hooks(ids, fwd_hooks=hooks)
 
     def generated(self, model, ids, n):
-        return model.generate(ids, max_new_tokens=n, do_sample=False, stop_at_eos=False, return_type="tokens",
-                              verbose=False)
+        return model.generate(
+            ids, max_new_tokens=n, do_sample=False, stop_at_eos=False, return_type="tokens", verbose=False
+        )
 
 
 def plain(folder):
@@ -156,7 +175,7 @@ def plain(folder):
 class HookedTransformer(Hooked):
     packages = ("transformer-lens", "transformers")
     line = 'HookedTransformer.from_pretrained("gpt2", hf_model=…)'
-    patched_line = "the same, then ε of every LN set to the config's"
+    patched_line = "the same, ε set"
 
     def __init__(self):
         from transformer_lens import HookedTransformer
@@ -202,14 +221,17 @@ class Sae(HookedTransformer):
         with_sae = model.run_with_saes(ids, saes=[sae])
         by_hand = model.run_with_hooks(ids, fwd_hooks=[(name, lambda x, hook: sae(x))])
         _, cache = model.run_with_cache_with_saes(ids, saes=[sae])
-        return super().entries(model, ids) and torch.allclose(with_sae, by_hand, atol=1e-4) and (
-            f"{name}.hook_sae_acts_post" in cache)
+        return (
+            super().entries(model, ids)
+            and torch.allclose(with_sae, by_hand, atol=1e-4)
+            and (f"{name}.hook_sae_acts_post" in cache)
+        )
 
 
 class Bridge(Hooked):
     packages = ("transformer-lens", "transformers")
     right = ("identity", "scaled")
-    # 3.9 and 4.3 do not find the cache of transformers 5.24, in which every token then attends to itself alone, of
+    # 3.9 and 4.3 do not find the cache of transformers 5.24, so that every token attends to itself alone, of
     # any GPT-2. lnfree.load_bridge hands it to them.
     generates = False
     line = "TransformerBridge.boot_transformers(DIR).enable_compatibility_mode()"
@@ -316,7 +338,7 @@ class Nnterp(Nnsight):
                 parts.append(model.attentions_output[layer].save())
                 parts.append(model.mlps_output[layer].save())
         inner = model._module
-        parts.append(inner.transformer.wpe.weight[:ids.shape[1]].expand_as(parts[0]))
+        parts.append(inner.transformer.wpe.weight[: ids.shape[1]].expand_as(parts[0]))
         return self.of_parts(parts, lambda x: inner.lm_head(inner.transformer.ln_f(x)))
 
     def ablated(self, model, ids, layer):
@@ -359,8 +381,14 @@ def examine(tool, name, form, line, folder):
 
     import lnfree
 
-    row = {"tool": type(tool).__name__, "version": tool.version(), "model": name, "format": form, "line": line,
-           "code": {"habitual": tool.line, "patched": getattr(tool, "patched_line", ""), "lnfree": ""}[line]}
+    row = {
+        "tool": type(tool).__name__,
+        "version": tool.version(),
+        "model": name,
+        "format": form,
+        "line": line,
+        "code": {"habitual": tool.line, "patched": getattr(tool, "patched_line", ""), "lnfree": ""}[line],
+    }
     row["must"] = line == "lnfree" or form in (("identity", "scaled") if line == "patched" else tool.right)
     vocab = json.loads((folder / "config.json").read_text())["vocab_size"]
     ids = torch.arange(2 * 20).reshape(2, 20) * 7919 % vocab
@@ -379,7 +407,9 @@ def examine(tool, name, form, line, folder):
             row["check"] = str(e)
         row["cache"] = bool(tool.entries(model, ids))
         row["attribution"] = off(tool.attribution(model, ids), logits)
-        row["ablation"] = off(tool.ablated(model, ids, 0), lnfree.reference_logits(folder, ids, without_mlp=0))
+        row["ablation"] = off(
+            tool.ablated(model, ids, 0), lnfree.reference_logits(folder, ids, without_mlp=0)
+        )
         start = ids[:1, :5]
         greedy = start
         for _ in range(8):
@@ -397,24 +427,32 @@ def examine(tool, name, form, line, folder):
     return row
 
 
+def figure(row):
+    """How far the logits are off; in bold what is wrong."""
+    if "logits" not in row:
+        return "**fails**"
+    return f"{row['logits']:.0e}" if row["logits"] <= LIMIT else f"**{row['logits']:.0e}**"
+
+
 def table(out):
     lines = [line for file in sorted(out.glob("*.jsonl")) for line in file.read_text().splitlines()]
     # Some libraries print what they load.
     rows = [json.loads(line) for line in lines if line.startswith("{")]
-    print("| library | line | format | logits | attribution | ablation | cache | generation | `lnfree.check` |")
-    print("|---|---|---|---:|---:|---:|---|---|---|")
-    figure = lambda row, key: f"{row[key]:.0e}" if key in row else "–"
-    mark = lambda row, key: {True: "yes", False: "no", None: "–"}[row.get(key)]
+    print("| library | line | identity | scaled | folded | checkpoint | attribution | ablation | cache | generation |")
+    print("|---|---|---:|---:|---:|---:|---:|---:|---|---|")
+    groups = {}
     for row in rows:
-        if row["model"] != "nano":
-            continue
-        code = f"`{row['code']}`" if row["line"] == "habitual" else row["code"] or "lnfree's"
-        if "error" in row:
-            print(f"| {row['version']} | {code} | {row['format']} | {row['error']} | | | | | |")
-            continue
-        print(f"| {row['version']} | {code} | {row['format']} | {figure(row, 'logits')} | {figure(row, 'attribution')} | "
-              f"{figure(row, 'ablation')} | {mark(row, 'cache')} | {mark(row, 'generation')} | "
-              f"{'passes' if row.get('check') == 'passes' else 'refuses'} |")
+        if row["model"] == "nano":
+            key = (row["version"], f"`{row['code']}`" if row["line"] == "habitual" else row["code"] or "lnfree's")
+            groups.setdefault(key, {})[row["format"]] = row
+    for key, of in groups.items():
+        # Of what the line loads right.
+        loaded = [row for row in of.values() if row.get("check") == "passes"]
+        worst = lambda name: f"{max(row.get(name, float("nan")) for row in loaded):.0e}" if loaded else "–"
+        every = lambda name: ("yes" if all(row.get(name) for row in loaded) else "**no**") if loaded else "–"
+        cells = [figure(of[form]) for form in FORMATS]
+        cells += [worst("attribution"), worst("ablation"), every("cache"), every("generation")]
+        print("| " + " | ".join([*key, *cells]) + " |")
     bad = [row for row in rows if row["must"] and not row["right"] or not row["found"]]
     for row in bad:
         print(f"FAILED: {row}", file=sys.stderr)
@@ -425,4 +463,6 @@ def table(out):
 if __name__ == "__main__":
     what, *arguments = sys.argv[1:]
     where = Path(arguments[-1]).resolve()
-    sys.exit({"prepare": prepare, "table": table}[what](where) if what != "check" else check(arguments[0], where))
+    sys.exit(
+        {"prepare": prepare, "table": table}[what](where) if what != "check" else check(arguments[0], where)
+    )

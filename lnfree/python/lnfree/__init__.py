@@ -3,8 +3,8 @@
     import lnfree
     model = lnfree.load_hooked_transformer("runs/demo/nano-lnfree")
 
-A source is a folder or the name of a model on the Hugging Face hub, in any format that LN-free models are kept
-in; `python -m lnfree SOURCE` says which. What is not LN-free is refused, with the reason.
+A source is a folder or the name of a model on the Hugging Face hub, in any format that LN-free models are
+kept in; `python -m lnfree SOURCE` says which. What is not LN-free is refused, with the reason.
 """
 
 from ._describe import Description, describe

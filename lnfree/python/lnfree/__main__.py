@@ -9,8 +9,11 @@ from . import LnFreeError, describe
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser("python -m lnfree", description="Says what the GPT-2 in a folder, or of a name on "
-                                     "the Hugging Face hub, is. Exit code 1: it is not LN-free, or something is wrong.")
+    parser = argparse.ArgumentParser(
+        "python -m lnfree",
+        description="Says what the GPT-2 in a folder, or of a name on "
+        "the Hugging Face hub, is. Exit code 1: it is not LN-free, or something is wrong.",
+    )
     parser.add_argument("source", nargs="+", help="folder or name")
     parser.add_argument("--json", action="store_true", help="print one JSON object a source")
     options = parser.parse_args(arguments)

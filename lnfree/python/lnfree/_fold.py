@@ -1,8 +1,9 @@
 """Every format as the identity format: all that an LN did is in the matrices around it.
 
-With C = I − 11ᵀ/n (centring) an LN that divides by a constant is x ↦ g ⊙ Cx + β, g = γ/σ̄. What writes to the
-residual stream is multiplied by C. A map y ↦ yW + b that reads the LN reads x itself as x·diag(g)W + (βW + b).
-The unembedding has no bias: its columns take g, and β/g is the bias of ln_f, which is left with nothing else.
+With C = I − 11ᵀ/n (centring) an LN that divides by a constant is x ↦ g ⊙ Cx + β, g = γ/σ̄. What writes to
+the residual stream is multiplied by C. A map y ↦ yW + b that reads the LN reads x itself as x·diag(g)W + (βW
++ b). The unembedding has no bias: its columns take g, and β/g is the bias of ln_f, which is left with nothing
+else.
 """
 
 import math
@@ -73,9 +74,14 @@ def _fold(config, weights, found):
             for part in ("weight", "bias"):
                 out[f"{block}.{writer}.{part}"] = writes(f"{block}.{writer}.{part}")
     head = weights.tensor("wte.weight" if config["tie_word_embeddings"] else "lm_head.weight")
-    gain, beta = norm_of(config, weights, found, "ln_f") or (head.new_ones(head.shape[1]), head.new_zeros(head.shape[1]))
+    gain, beta = norm_of(config, weights, found, "ln_f") or (
+        head.new_ones(head.shape[1]),
+        head.new_zeros(head.shape[1]),
+    )
     if bool(((gain == 0) & (beta != 0)).any()):
-        raise LnFreeError(f"{found.folder}: ln_f has a weight of zero where its bias is not: it cannot be folded")
+        raise LnFreeError(
+            f"{found.folder}: ln_f has a weight of zero where its bias is not: it cannot be folded"
+        )
     out["lm_head.weight"] = head * gain
     out["ln_f.bias"] = (beta / gain).where(beta != 0, beta)
     if found.format == "folded":
@@ -84,17 +90,20 @@ def _fold(config, weights, found):
 
 
 def _centre_what_is_left(out, n_layer):
-    """A folded file is centred to rounding, but for ln_f's shift in the last MLP's bias: an LN would take its mean away.
-    That goes into ln_f's bias."""
+    """A folded file is centred to rounding, but for ln_f's shift in the last MLP's bias: an LN would take its
+    mean away. That goes into ln_f's bias."""
     bias = out[f"h.{n_layer - 1}.mlp.c_proj.bias"]
     out["ln_f.bias"] = out["ln_f.bias"] + bias.mean()
     bias -= bias.mean()
 
 
 def _config(config):
-    """That of the identity format. Dropout stays as it was: models come out of a loader in evaluation mode."""
-    out = {key: value for key, value in config.items() if key not in ("_name_or_path", "transformers_version", "torch_dtype",
-                                                                       "dtype", "architectures")}
+    """That of the identity format. Dropout stays as it was: loaders give models in evaluation mode."""
+    out = {
+        key: value
+        for key, value in config.items()
+        if key not in ("_name_or_path", "transformers_version", "torch_dtype", "dtype", "architectures")
+    }
     return {**out, "layer_norm_epsilon": EPSILON, "tie_word_embeddings": False, "lnfree_format": "identity"}
 
 
@@ -112,5 +121,7 @@ def identity_state(folded, dtype):
     if dtype == torch.float16:
         large = next((name for name, tensor in state.items() if not bool(tensor.isfinite().all())), None)
         if large:
-            raise LnFreeError(f"{folded.description.folder}: {large} does not fit float16; take bfloat16 or float32")
+            raise LnFreeError(
+                f"{folded.description.folder}: {large} does not fit float16; take bfloat16 or float32"
+            )
     return state

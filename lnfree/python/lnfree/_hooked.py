@@ -17,7 +17,8 @@ class HookedIdentity(torch.nn.Module):
 
 
 class NormBefore:
-    """A hook of torch that runs a norm before a module. An object, so that a deep copy of the model copies it along."""
+    """A hook of torch that runs a norm before a module. An object: a deep copy of the model copies it
+    along."""
 
     def __init__(self, norm):
         self.norm = norm
@@ -44,7 +45,7 @@ def bridge_norms_change_nothing(bridge):
 def bridge_finds_cache(bridge):
     """Hands the attention of a TransformerBridge the keys and values of earlier tokens, in place.
 
-    transformers calls them `cache` since 5.24 or so, for which transformer-lens 4.3 does not look: every token it
+    transformers 5.24 calls them `cache`, for which transformer-lens 4.3 does not look: every token it
     generates would attend to itself alone, of an ordinary GPT-2 as well."""
 
     def rename(module, args, kwargs):

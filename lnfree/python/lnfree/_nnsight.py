@@ -5,10 +5,12 @@ from ._transformers import build, load_tokenizer
 
 
 def load_nnsight(source, *, dtype=None, device=None, revision=None, tokenizer=None, nnterp=False, **kwargs):
-    """A `LanguageModel` of nnsight around `load_transformers`' model; nnterp's `StandardizedTransformer` with `nnterp`.
+    """A `LanguageModel` of nnsight around `load_transformers`' model; with `nnterp` its
+    `StandardizedTransformer`.
 
-    The LNs change nothing, but for ln_f's bias. `model.lm_head(model.transformer.ln_f(x))` reads logits off any residual
-    stream. What else is given goes to the class (`enable_attention_probs=True` of nnterp, say)."""
+    The LNs change nothing, but for ln_f's bias. `model.lm_head(model.transformer.ln_f(x))` reads logits off
+    any residual stream. What else is given goes to the class (`enable_attention_probs=True` of nnterp,
+    say)."""
     attention = {"attn_implementation": "eager"} if kwargs.get("enable_attention_probs") else {}
     model = build(_fold.read(source, revision), dtype, device, **attention)
     tokens = load_tokenizer(source, tokenizer, revision) or _numbers(model.config)

@@ -6,8 +6,8 @@ import torch
 class IdentityNorm(torch.nn.LayerNorm):
     """An LN that changes nothing but for its bias, which only ln_f's has.
 
-    With its γ = 2¹⁵ and ε = 2³⁰ a LayerNorm computes the same to rounding, and that is what a library does with the saved
-    model. Here it is exact: nothing is centred, and a large variance leaves no error."""
+    With its γ = 2¹⁵ and ε = 2³⁰ a LayerNorm computes the same to rounding, and that is what a library does
+    with the saved model. Here it is exact: nothing is centred, and a large variance leaves no error."""
 
     def forward(self, x):
         return x + self.bias

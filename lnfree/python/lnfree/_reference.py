@@ -36,8 +36,10 @@ def reference_logits(source, ids, *, revision=None, without_mlp=None):
         return x @ w(f"{name}.weight") + w(f"{name}.bias")
 
     def attention(x, layer):
-        q, k, v = (part.view(batch, pos, n_head, -1).transpose(1, 2)
-                   for part in linear(x, f"h.{layer}.attn.c_attn").split(x.shape[-1], -1))
+        q, k, v = (
+            part.view(batch, pos, n_head, -1).transpose(1, 2)
+            for part in linear(x, f"h.{layer}.attn.c_attn").split(x.shape[-1], -1)
+        )
         scores = q @ k.transpose(2, 3)
         if config["scale_attn_weights"]:
             scores = scores / math.sqrt(q.shape[-1])

@@ -26,7 +26,7 @@ _FILES = ["*.json", "*.safetensors", "merges.txt", "vocab.txt"]
 
 
 def locate(source, revision=None):
-    """The folder of a model: itself, the newest checkpoint of a run, or what the hub sends under that name."""
+    """The folder of a model: itself, a run's newest checkpoint, or what the hub sends under that name."""
     path = Path(source)
     if path.is_dir():
         newest = path / "checkpoints" / "latest"
@@ -44,7 +44,9 @@ def locate(source, revision=None):
     try:
         from huggingface_hub import snapshot_download
     except ImportError:
-        raise LnFreeError(f"{name}: is no folder; to fetch it from the hub, pip install huggingface_hub") from None
+        raise LnFreeError(
+            f"{name}: is no folder; to fetch it from the hub, pip install huggingface_hub"
+        ) from None
     try:
         folder = Path(snapshot_download(name, revision=revision, allow_patterns=_FILES))
         if not any(folder.glob("*.safetensors")):
@@ -52,7 +54,9 @@ def locate(source, revision=None):
         return folder
     except Exception as e:  # Of many classes, by version: all mean that it is not to be had.
         reason = str(e).splitlines()[0] if str(e) else ""
-        raise LnFreeError(f"{name}: no folder, and not to be had from the hub: {type(e).__name__}: {reason}") from e
+        raise LnFreeError(
+            f"{name}: no folder, and not to be had from the hub: {type(e).__name__}: {reason}"
+        ) from e
 
 
 def read_config(folder):
@@ -63,9 +67,18 @@ def read_config(folder):
         raise LnFreeError(f"{folder / 'config.json'}: is not JSON: {e}") from None
     if config.get("model_type", "gpt2") != "gpt2":
         raise LnFreeError(f"{folder}: is a {config['model_type']}, not a GPT-2")
-    defaults = {"n_layer": 12, "n_head": 12, "n_embd": 768, "n_positions": 1024, "vocab_size": 50257,
-                "layer_norm_epsilon": 1e-5, "tie_word_embeddings": True, "activation_function": "gelu_new",
-                "scale_attn_weights": True, "scale_attn_by_inverse_layer_idx": False}
+    defaults = {
+        "n_layer": 12,
+        "n_head": 12,
+        "n_embd": 768,
+        "n_positions": 1024,
+        "vocab_size": 50257,
+        "layer_norm_epsilon": 1e-5,
+        "tie_word_embeddings": True,
+        "activation_function": "gelu_new",
+        "scale_attn_weights": True,
+        "scale_attn_by_inverse_layer_idx": False,
+    }
     return {**defaults, **config}
 
 
@@ -138,7 +151,14 @@ class Weights:
         """`F32`, `F16`, …, as safetensors says it."""
         if name in self._where:
             return self._where[name][1]
-        names = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16", "bool": "BOOL", "int64": "I64"}
+        names = {
+            "float64": "F64",
+            "float32": "F32",
+            "float16": "F16",
+            "bfloat16": "BF16",
+            "bool": "BOOL",
+            "int64": "I64",
+        }
         kind = str(self._loaded[name].dtype).rsplit(".", 1)[-1]
         return names.get(kind, kind)
 
@@ -158,7 +178,9 @@ class Weights:
             raw = f.read(end - begin)
         numbers = struct.unpack(f"<{len(raw) // struct.calcsize(code)}{code}", raw)
         if dtype == "BF16":  # The upper half of a float32.
-            numbers = struct.unpack(f"<{len(numbers)}f", b"".join(struct.pack("<I", x << 16) for x in numbers))
+            numbers = struct.unpack(
+                f"<{len(numbers)}f", b"".join(struct.pack("<I", x << 16) for x in numbers)
+            )
         return [float(x) for x in numbers]
 
     def same(self, a, b):
@@ -201,5 +223,5 @@ def _plain(name):
     """Without what other programs put before a name."""
     for prefix in ("_orig_mod.", "module.", "transformer."):
         if name.startswith(prefix):
-            name = name[len(prefix):]
+            name = name[len(prefix) :]
     return name

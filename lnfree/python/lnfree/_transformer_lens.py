@@ -8,14 +8,25 @@ from ._source import LnFreeError
 from ._transformers import as_dtype, build, load_tokenizer
 
 
-def load_hooked_transformer(source, *, dtype=None, device=None, revision=None, tokenizer=None, cls=None,
-                            center_unembed=False, fold_value_biases=False, **config):
+def load_hooked_transformer(
+    source,
+    *,
+    dtype=None,
+    device=None,
+    revision=None,
+    tokenizer=None,
+    cls=None,
+    center_unembed=False,
+    fold_value_biases=False,
+    **config,
+):
     """A `HookedTransformer` (transformer-lens 2 and 3) that has no LN: `cfg.normalization_type` is None.
 
-    `ln1`, `ln2` and `ln_final` are there and change nothing: `hook_scale` is 1, `hook_normalized` the residual stream.
-    What ln_f added is `b_U`. Weights are as the model has them; `center_unembed` and `fold_value_biases` are
-    TransformerLens' own. `cls` is a subclass to make, SAELens' `HookedSAETransformer` say; what else is given goes to
-    `HookedTransformerConfig` (`use_attn_result=True`, `default_prepend_bos=False`)."""
+    `ln1`, `ln2` and `ln_final` are there and change nothing: `hook_scale` is 1, `hook_normalized` the
+    residual stream. What ln_f added is `b_U`. Weights are as the model has them; `center_unembed` and
+    `fold_value_biases` are TransformerLens' own. `cls` is a subclass to make, SAELens' `HookedSAETransformer`
+    say; what else is given goes to `HookedTransformerConfig` (`use_attn_result=True`,
+    `default_prepend_bos=False`)."""
     import transformer_lens
 
     if cls is None:
@@ -33,28 +44,46 @@ def load_hooked_transformer(source, *, dtype=None, device=None, revision=None, t
     folded = _fold.read(source, revision)
     its, dtype = folded.config, as_dtype(dtype)
     tokens = load_tokenizer(source, tokenizer, revision)
-    cfg = HookedTransformerConfig(**{
-        **dict(
-            n_layers=its["n_layer"], n_heads=its["n_head"], d_model=its["n_embd"], n_ctx=its["n_positions"],
-            d_head=its["n_embd"] // its["n_head"], d_mlp=its.get("n_inner") or 4 * its["n_embd"],
-            d_vocab=its["vocab_size"], act_fn=its["activation_function"], eps=_fold.EPSILON,
-            use_attn_scale=its["scale_attn_weights"],
-            scale_attn_by_inverse_layer_idx=its["scale_attn_by_inverse_layer_idx"],
-            normalization_type=None, original_architecture="GPT2LMHeadModel", model_name=_name(folded),
-            dtype=dtype, device=str(device or "cpu"), init_weights=False,
-        ),
-        **config,
-    })
+    cfg = HookedTransformerConfig(
+        **{
+            **dict(
+                n_layers=its["n_layer"],
+                n_heads=its["n_head"],
+                d_model=its["n_embd"],
+                n_ctx=its["n_positions"],
+                d_head=its["n_embd"] // its["n_head"],
+                d_mlp=its.get("n_inner") or 4 * its["n_embd"],
+                d_vocab=its["vocab_size"],
+                act_fn=its["activation_function"],
+                eps=_fold.EPSILON,
+                use_attn_scale=its["scale_attn_weights"],
+                scale_attn_by_inverse_layer_idx=its["scale_attn_by_inverse_layer_idx"],
+                normalization_type=None,
+                original_architecture="GPT2LMHeadModel",
+                model_name=_name(folded),
+                dtype=dtype,
+                device=str(device or "cpu"),
+                init_weights=False,
+            ),
+            **config,
+        }
+    )
     model = cls(cfg, tokens)
     _add_norms(model)
     model.load_and_process_state_dict(
-        _state(folded, cfg, dtype), fold_ln=False, center_writing_weights=False, center_unembed=center_unembed,
-        fold_value_biases=fold_value_biases)
+        _state(folded, cfg, dtype),
+        fold_ln=False,
+        center_writing_weights=False,
+        center_unembed=center_unembed,
+        fold_value_biases=fold_value_biases,
+    )
     return model.eval().to(cfg.device)
 
 
 def _removed():
-    return LnFreeError(f"transformer-lens {version('transformer-lens')} has no HookedTransformer: use lnfree.load_bridge")
+    return LnFreeError(
+        f"transformer-lens {version('transformer-lens')} has no HookedTransformer: use lnfree.load_bridge"
+    )
 
 
 def _name(folded):
@@ -79,7 +108,7 @@ def _add_norms(model):
 def _state(folded, cfg, dtype):
     """Under TransformerLens' names and axes, `[head, d_model, d_head]`."""
     t, heads = folded.tensors, cfg.n_heads
-    out = {"embed.W_E": t["wte.weight"], "pos_embed.W_pos": t["wpe.weight"][:cfg.n_ctx]}
+    out = {"embed.W_E": t["wte.weight"], "pos_embed.W_pos": t["wpe.weight"][: cfg.n_ctx]}
     for i in range(cfg.n_layers):
         ours, theirs = f"h.{i}", f"blocks.{i}"
         weights = t[f"{ours}.attn.c_attn.weight"].split(cfg.d_model, 1)
@@ -98,20 +127,32 @@ def _state(folded, cfg, dtype):
     return {name: tensor.to(dtype).contiguous() for name, tensor in out.items()}
 
 
-def load_bridge(source, *, dtype=None, device=None, revision=None, tokenizer=None, compatibility_mode=True,
-                center_unembed=False, fold_value_biases=False):
+def load_bridge(
+    source,
+    *,
+    dtype=None,
+    device=None,
+    revision=None,
+    tokenizer=None,
+    compatibility_mode=True,
+    center_unembed=False,
+    fold_value_biases=False,
+):
     """A `TransformerBridge` (transformer-lens 3 and 4) that has no LN: `cfg.normalization_type` is None.
 
-    `ln1`, `ln2` and `ln_final` change nothing: `hook_scale` is 1, `hook_normalized` the residual stream. What ln_f added
-    is `b_U`. With `compatibility_mode` it has HookedTransformer's names and axes as well, and weights as the model has
-    them; `center_unembed` and `fold_value_biases` are TransformerLens' own, and take that mode."""
+    `ln1`, `ln2` and `ln_final` change nothing: `hook_scale` is 1, `hook_normalized` the residual stream. What
+    ln_f added is `b_U`. With `compatibility_mode` it has HookedTransformer's names and axes as well, and
+    weights as the model has them; `center_unembed` and `fold_value_biases` are TransformerLens' own, and take
+    that mode. """
     import torch
 
     try:
         from transformer_lens.model_bridge import TransformerBridge
     except ImportError:
-        raise LnFreeError(f"transformer-lens {version('transformer-lens')} has no TransformerBridge: use "
-                          "lnfree.load_hooked_transformer") from None
+        raise LnFreeError(
+            f"transformer-lens {version('transformer-lens')} has no TransformerBridge: use "
+            "lnfree.load_hooked_transformer"
+        ) from None
     from ._hooked import bridge_finds_cache, bridge_norms_change_nothing
 
     folded = _fold.read(source, revision)
@@ -121,12 +162,22 @@ def load_bridge(source, *, dtype=None, device=None, revision=None, tokenizer=Non
     torch.nn.init.zeros_(model.transformer.ln_f.bias)
     name = folded.description.source if folded.description.source else "gpt2"
     bridge = TransformerBridge.boot_transformers(
-        name, hf_model=model, tokenizer=load_tokenizer(source, tokenizer, revision), dtype=as_dtype(dtype), device=device)
+        name,
+        hf_model=model,
+        tokenizer=load_tokenizer(source, tokenizer, revision),
+        dtype=as_dtype(dtype),
+        device=device,
+    )
     bridge.cfg.normalization_type = None
     bridge_norms_change_nothing(bridge)
     bridge_finds_cache(bridge)
     if compatibility_mode:
         bridge.enable_compatibility_mode(
-            disable_warnings=True, fold_ln=False, center_writing_weights=False, center_unembed=center_unembed,
-            fold_value_biases=fold_value_biases, no_processing=not (center_unembed or fold_value_biases))
+            disable_warnings=True,
+            fold_ln=False,
+            center_writing_weights=False,
+            center_unembed=center_unembed,
+            fold_value_biases=fold_value_biases,
+            no_processing=not (center_unembed or fold_value_biases),
+        )
     return bridge.eval()

@@ -39,7 +39,9 @@ def build(folded, dtype=None, device=None, **kwargs):
     kept = model.state_dict()
     wrong = next((name for name, tensor in state.items() if not torch.equal(kept[name], tensor)), None)
     if wrong:  # A library that ties or scales what it loads would otherwise go unnoticed.
-        raise RuntimeError(f"transformers changed {wrong} while loading it; please report this with its version")
+        raise RuntimeError(
+            f"transformers changed {wrong} while loading it; please report this with its version"
+        )
     return replace_norms(model).eval().to(device or "cpu")
 
 
@@ -51,8 +53,9 @@ def as_dtype(dtype):
 
 
 def load_tokenizer(source, tokenizer=None, revision=None):
-    """The tokenizer of a model: `tokenizer` if it is one, or else that of the folder or name that it is; without it the
-    model's own, or GPT-2's where the vocabulary is GPT-2's. None, with a warning, when there is none."""
+    """The tokenizer of a model: `tokenizer` if it is one, or else that of the folder or name that it is.
+    Without it the model's own, or GPT-2's where the vocabulary is GPT-2's. None, with a warning, when there
+    is none. """
     from transformers import AutoTokenizer
 
     if tokenizer is not None:

@@ -2,8 +2,8 @@
 
     python formats.py FOLDED_FOLDER OUT [TOKENIZER_FOLDER]
 
-The model is that of a `folded` folder but for rounding: it is centred, and ln_f gets a shift of its own. γ, β and
-constants of the other formats are random, so that each has something to fold."""
+The model is that of a `folded` folder but for rounding: it is centred, and ln_f gets a shift of its own. γ, β
+and constants of the other formats are random, so that each has something to fold."""
 
 import json
 import shutil
@@ -20,12 +20,14 @@ TYPES = {"F16": np.float16, "F32": np.float32, "F64": np.float64, "BOOL": np.boo
 def read(file):
     raw = Path(file).read_bytes()
     n = struct.unpack("<Q", raw[:8])[0]
-    header = json.loads(raw[8:8 + n])
+    header = json.loads(raw[8 : 8 + n])
     header.pop("__metadata__", None)
     out = {}
     for name, entry in header.items():
         begin, end = (8 + n + x for x in entry["data_offsets"])
-        out[name.removeprefix("transformer.")] = np.frombuffer(raw[begin:end], TYPES[entry["dtype"]]).reshape(entry["shape"])
+        out[name.removeprefix("transformer.")] = np.frombuffer(raw[begin:end], TYPES[entry["dtype"]]).reshape(
+            entry["shape"]
+        )
     return out
 
 
@@ -75,7 +77,10 @@ class Model:
 
     def folded(self):
         last = f"h.{self.n_layer - 1}.mlp.c_proj.bias"
-        return {**self.w, last: self.w[last] + self.shift}, {"layer_norm_epsilon": 1e-5, "lnfree_format": "folded"}
+        return {**self.w, last: self.w[last] + self.shift}, {
+            "layer_norm_epsilon": 1e-5,
+            "lnfree_format": "folded",
+        }
 
     def identity(self):
         out = dict(self.w)
@@ -108,7 +113,11 @@ class Model:
         stds = self.random.uniform(0.5, 5, 2 * self.n_layer + 1).astype(np.float32)
         out = self.with_norms(stds.astype(np.float64))
         for norm, std in zip([*(norm for norm, _ in self.norms()), "ln_f"], stds):
-            for flag, on in (("is_fake", True), ("attn_v_is_fake", "ln_1" in norm), ("bos_special_treatment", False)):
+            for flag, on in (
+                ("is_fake", True),
+                ("attn_v_is_fake", "ln_1" in norm),
+                ("bos_special_treatment", False),
+            ):
                 out[f"{norm}.{flag}"] = np.array(on)
             out[f"{norm}.grad_acc_steps"] = np.array(1)
             for number in ("momentum", "real_average_std", "real_bos_std"):
@@ -118,20 +127,25 @@ class Model:
         return out, {"layer_norm_epsilon": 1e-5}
 
     def write(self, form, out, kind=np.float32, tokenizer=None, **changes):
-        """The folder of a format; `changes` are keys of config.json, without which the key goes if they are None."""
+        """The folder of a format; `changes` are keys of config.json; None takes one away."""
         out = Path(out)
         out.mkdir(parents=True, exist_ok=True)
         tensors, keys = getattr(self, form)()
         with np.errstate(over="ignore"):
-            write(out / "model.safetensors", {n: x.astype(kind) if np.asarray(x).dtype == np.float64 else x
-                                              for n, x in tensors.items()})
+            write(
+                out / "model.safetensors",
+                {n: x.astype(kind) if np.asarray(x).dtype == np.float64 else x for n, x in tensors.items()},
+            )
         config = {**self.config, "torch_dtype": "float32", "tie_word_embeddings": False, **keys, **changes}
         if form not in ("folded", "identity"):
             config.pop("lnfree_format", None)
         config = {key: value for key, value in config.items() if value is not None or key == "n_inner"}
         (out / "config.json").write_text(json.dumps(config, indent=2))
         for file in Path(tokenizer).glob("*") if tokenizer else []:
-            if file.suffix in (".json", ".txt") and file.name not in ("config.json", "generation_config.json"):
+            if file.suffix in (".json", ".txt") and file.name not in (
+                "config.json",
+                "generation_config.json",
+            ):
                 shutil.copy(file, out)
         return out
 
@@ -139,30 +153,66 @@ class Model:
 def tiny(folder, seed=0):
     """A random folded folder of two blocks, to make a [`Model`] of."""
     random, width = np.random.default_rng(seed), 32
-    config = {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "n_layer": 2, "n_head": 4, "n_embd": width,
-              "n_positions": 24, "n_ctx": 24, "vocab_size": 100, "activation_function": "gelu_new", "n_inner": None,
-              "bos_token_id": 99, "eos_token_id": 99, "attn_pdrop": 0.1, "embd_pdrop": 0.1, "resid_pdrop": 0.1,
-              "layer_norm_epsilon": 1e-5, "lnfree_format": "folded", "tie_word_embeddings": False}
-    w = {"wte.weight": random.normal(0, 1, (100, width)), "wpe.weight": random.normal(0, 0.5, (24, width)),
-         "lm_head.weight": random.normal(0, 0.3, (100, width))}
+    config = {
+        "model_type": "gpt2",
+        "architectures": ["GPT2LMHeadModel"],
+        "n_layer": 2,
+        "n_head": 4,
+        "n_embd": width,
+        "n_positions": 24,
+        "n_ctx": 24,
+        "vocab_size": 100,
+        "activation_function": "gelu_new",
+        "n_inner": None,
+        "bos_token_id": 99,
+        "eos_token_id": 99,
+        "attn_pdrop": 0.1,
+        "embd_pdrop": 0.1,
+        "resid_pdrop": 0.1,
+        "layer_norm_epsilon": 1e-5,
+        "lnfree_format": "folded",
+        "tie_word_embeddings": False,
+    }
+    w = {
+        "wte.weight": random.normal(0, 1, (100, width)),
+        "wpe.weight": random.normal(0, 0.5, (24, width)),
+        "lm_head.weight": random.normal(0, 0.3, (100, width)),
+    }
     for i in range(2):
-        for name, rows, columns in (("attn.c_attn", width, 3 * width), ("attn.c_proj", width, width),
-                                    ("mlp.c_fc", width, 4 * width), ("mlp.c_proj", 4 * width, width)):
+        for name, rows, columns in (
+            ("attn.c_attn", width, 3 * width),
+            ("attn.c_proj", width, width),
+            ("mlp.c_fc", width, 4 * width),
+            ("mlp.c_proj", 4 * width, width),
+        ):
             w[f"h.{i}.{name}.weight"] = random.normal(0, 0.15, (rows, columns))
             w[f"h.{i}.{name}.bias"] = random.normal(0, 0.1, columns)
     Path(folder).mkdir(parents=True, exist_ok=True)
     write(Path(folder) / "model.safetensors", w)
     (Path(folder) / "config.json").write_text(json.dumps(config))
     model = {"type": "WordLevel", "vocab": {str(i): i for i in range(100)}, "unk_token": "0"}
-    tokenizer = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": [], "normalizer": None,
-                 "pre_tokenizer": {"type": "WhitespaceSplit"}, "post_processor": None, "decoder": None, "model": model}
+    tokenizer = {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [],
+        "normalizer": None,
+        "pre_tokenizer": {"type": "WhitespaceSplit"},
+        "post_processor": None,
+        "decoder": None,
+        "model": model,
+    }
     (Path(folder) / "tokenizer.json").write_text(json.dumps(tokenizer))
     ends = {f"{which}_token": "99" for which in ("bos", "eos", "pad")}
-    (Path(folder) / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", **ends}))
+    (Path(folder) / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", **ends})
+    )
     return Model(folder, seed)
 
 
 if __name__ == "__main__":
     made = Model(sys.argv[1])
     for each in FORMATS:
-        print(made.write(each, Path(sys.argv[2]) / each, tokenizer=sys.argv[3] if len(sys.argv) > 3 else None))
+        print(
+            made.write(each, Path(sys.argv[2]) / each, tokenizer=sys.argv[3] if len(sys.argv) > 3 else None)
+        )

@@ -6,7 +6,10 @@ import lnfree
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
-pytestmark = [pytest.mark.filterwarnings("ignore::lnfree.LnFreeWarning"), pytest.mark.filterwarnings("ignore::UserWarning")]
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::lnfree.LnFreeWarning"),
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+]
 
 
 def plain(folder):
@@ -26,7 +29,10 @@ def without_norms(model):
 
 def test_right_ones(folders):
     assert "15" not in lnfree.check(plain(folders["scaled"]))[0]
-    for model, form in ((plain(folders["identity"]), "identity"), (without_norms(plain(folders["folded"])), "folded")):
+    for model, form in (
+        (plain(folders["identity"]), "identity"),
+        (without_norms(plain(folders["folded"])), "folded"),
+    ):
         lines = lnfree.check(model, folders[form])
         assert lines[0].startswith("5 LNs are linear") and lines[-1].startswith("logits are those of")
 

@@ -78,7 +78,9 @@ def test_float16_of_the_scaled_format(model, tmp_path):
 
 def test_lns_left_out_without_folding(changed):
     def drop(tensors):
-        return {name: x for name, x in without_state(tensors).items() if ".ln_" not in name and "ln_f" not in name}
+        return {
+            name: x for name, x in without_state(tensors).items() if ".ln_" not in name and "ln_f" not in name
+        }
 
     assert "were not folded" in problem(changed("checkpoint", drop))
     assert "were not folded" in problem(changed("checkpoint", drop, lnfree_format="folded"))
@@ -139,7 +141,9 @@ def test_what_is_no_model(tmp_path, changed):
 
 
 def test_command(folders, changed):
-    run = lambda *a: subprocess.run([sys.executable, "-m", "lnfree", *map(str, a)], capture_output=True, text=True)
+    run = lambda *a: subprocess.run(
+        [sys.executable, "-m", "lnfree", *map(str, a)], capture_output=True, text=True
+    )
     done = run("--json", folders["identity"])
     assert done.returncode == 0 and json.loads(done.stdout)["format"] == "identity"
     done = run(changed("identity", layer_norm_epsilon=1e-5))

@@ -18,7 +18,10 @@ transformers = pytest.importorskip("transformers")
 FORMATS = ["identity", "scaled", "folded", "checkpoint"]
 IDS = torch.arange(40).reshape(2, 20) * 7 % 100
 VECTORS = Path(__file__).resolve().parents[2] / "tests/vectors"
-pytestmark = [pytest.mark.filterwarnings("ignore::lnfree.LnFreeWarning"), pytest.mark.filterwarnings("ignore::UserWarning")]
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::lnfree.LnFreeWarning"),
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+]
 
 
 @pytest.fixture(autouse=True)
@@ -74,11 +77,17 @@ def test_transformers(folders, form, tmp_path):
 
 @pytest.mark.parametrize("form", FORMATS)
 def test_logit_lens_and_shift(folders, form):
-    """ln_f's shift is its own in all formats that tell it apart, so that every residual stream is read right."""
+    """ln_f's shift is its own in all formats that tell it apart: every residual stream is read right."""
     model = lnfree.load_transformers(folders[form])
-    lens = [model.lm_head(model.transformer.ln_f(x)) for x in model(IDS, output_hidden_states=True).hidden_states[:-1]]
+    lens = [
+        model.lm_head(model.transformer.ln_f(x))
+        for x in model(IDS, output_hidden_states=True).hidden_states[:-1]
+    ]
     truth = lnfree.load_transformers(folders["identity"])
-    expected = [truth.lm_head(truth.transformer.ln_f(x)) for x in truth(IDS, output_hidden_states=True).hidden_states[:-1]]
+    expected = [
+        truth.lm_head(truth.transformer.ln_f(x))
+        for x in truth(IDS, output_hidden_states=True).hidden_states[:-1]
+    ]
     worst = max(float((a - b).abs().max() / b.abs().max()) for a, b in zip(lens, expected))
     assert worst > 1e-3 if form == "folded" else worst < 1e-5
 
@@ -116,11 +125,13 @@ def test_save_converts_and_takes_the_tokenizer_along(folders, tmp_path):
     lnfree.save(folders["scaled"], tmp_path)
     found = lnfree.describe(tmp_path)
     assert found.format == "identity" and found.tokenizer
-    assert off(transformers.AutoModelForCausalLM.from_pretrained(tmp_path)(IDS).logits, folders["scaled"]) < 1e-5
+    assert (
+        off(transformers.AutoModelForCausalLM.from_pretrained(tmp_path)(IDS).logits, folders["scaled"]) < 1e-5
+    )
 
 
 def test_name_of_the_hub(model, tmp_path):
-    """What the hub's own cache holds is found without the hub; the paper's models also by their short names."""
+    """What the hub's own cache holds is found without it; the paper's models by their short names too."""
     pytest.importorskip("huggingface_hub")
     home = tmp_path / "models--schaeff--gpt2-small_LNFree300"
     (home / "refs").mkdir(parents=True)
@@ -128,10 +139,16 @@ def test_name_of_the_hub(model, tmp_path):
     model.write("scaled", home / "snapshots" / ("0" * 40), tokenizer=model.folder)
     code = "import lnfree; print(lnfree.load_transformers('gpt2-small_LNFree300').config.lnfree_format)"
     environment = {**os.environ, "HF_HUB_CACHE": str(tmp_path), "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], env=environment, capture_output=True, text=True
+    )
     assert done.stdout.strip() == "identity", done.stderr
-    done = subprocess.run([sys.executable, "-m", "lnfree", "nobody/nothing"], env=environment, capture_output=True, text=True)
-    assert done.returncode == 1 and done.stderr.startswith("error: nobody/nothing: no folder, and not to be had")
+    done = subprocess.run(
+        [sys.executable, "-m", "lnfree", "nobody/nothing"], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 1 and done.stderr.startswith(
+        "error: nobody/nothing: no folder, and not to be had"
+    )
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -145,7 +162,9 @@ def test_transformer_lens(folders, form, name):
     for norm in ("blocks.0.ln1", "blocks.1.ln2", "ln_final"):
         assert (cache[f"{norm}.hook_scale"] == 1).all()
     assert torch.equal(cache["ln_final.hook_normalized"], cache["blocks.1.hook_resid_post"])
-    attributed = cache.logit_attrs(cache.decompose_resid(layer=-1, apply_ln=True), IDS).sum(0) + model.b_U[IDS]
+    attributed = (
+        cache.logit_attrs(cache.decompose_resid(layer=-1, apply_ln=True), IDS).sum(0) + model.b_U[IDS]
+    )
     assert torch.allclose(attributed, logits.gather(-1, IDS[..., None])[..., 0], atol=1e-4)
     ablated = model.run_with_hooks(IDS, fwd_hooks=[("blocks.0.hook_mlp_out", lambda x, hook: x * 0)])
     assert off(ablated, folders[form], without_mlp=0) < 1e-5
@@ -160,16 +179,27 @@ def test_generation_with_and_without_cache(folders, name):
     model = hooked(name)(folders["scaled"])
     expected = IDS[:1, :5]
     for _ in range(6):
-        expected = torch.cat([expected, lnfree.reference_logits(folders["scaled"], expected)[:, -1:].argmax(-1)], 1)
+        expected = torch.cat(
+            [expected, lnfree.reference_logits(folders["scaled"], expected)[:, -1:].argmax(-1)], 1
+        )
     for cached in (True, False):
-        tokens = model.generate(IDS[:1, :5], max_new_tokens=6, do_sample=False, stop_at_eos=False, verbose=False,
-                                use_past_kv_cache=cached, return_type="tokens")
+        tokens = model.generate(
+            IDS[:1, :5],
+            max_new_tokens=6,
+            do_sample=False,
+            stop_at_eos=False,
+            verbose=False,
+            use_past_kv_cache=cached,
+            return_type="tokens",
+        )
         assert tokens.tolist() == expected.tolist()
 
 
 @pytest.mark.parametrize("name", ["load_hooked_transformer", "load_bridge"])
 def test_processing_changes_no_prediction(folders, name):
-    plain, processed = (hooked(name)(folders["scaled"], center_unembed=on, fold_value_biases=on) for on in (False, True))
+    plain, processed = (
+        hooked(name)(folders["scaled"], center_unembed=on, fold_value_biases=on) for on in (False, True)
+    )
     a, b = plain(IDS), processed(IDS)
     centred = lambda x: x - x.mean(-1, keepdim=True)
     assert torch.allclose(centred(a), centred(b), atol=1e-4)

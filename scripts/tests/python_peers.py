@@ -65,6 +65,7 @@ class Tool:
 
 class Transformers(Tool):
     packages = ("transformers",)
+    own = "lnfree.load_transformers(DIR)"
     right = ("identity", "scaled")
     line = "AutoModelForCausalLM.from_pretrained(DIR)"
 
@@ -174,8 +175,8 @@ def plain(folder):
 
 class HookedTransformer(Hooked):
     packages = ("transformer-lens", "transformers")
+    own = "lnfree.load_hooked_transformer(DIR)"
     line = 'HookedTransformer.from_pretrained("gpt2", hf_model=…)'
-    patched_line = "the same, ε set"
 
     def __init__(self):
         from transformer_lens import HookedTransformer
@@ -200,6 +201,7 @@ class HookedTransformer(Hooked):
 
 class Sae(HookedTransformer):
     packages = ("sae-lens", "transformer-lens")
+    own = "lnfree.load_hooked_transformer(DIR, cls=…)"
     line = 'HookedSAETransformer.from_pretrained("gpt2", hf_model=…)'
 
     def __init__(self):
@@ -230,6 +232,7 @@ class Sae(HookedTransformer):
 
 class Bridge(Hooked):
     packages = ("transformer-lens", "transformers")
+    own = "lnfree.load_bridge(DIR)"
     right = ("identity", "scaled")
     # 3.9 and 4.3 do not find the cache of transformers 5.24, so that every token attends to itself alone, of
     # any GPT-2. lnfree.load_bridge hands it to them.
@@ -254,6 +257,7 @@ class Bridge(Hooked):
 
 class Nnsight(Tool):
     packages = ("nnsight", "transformers")
+    own = "lnfree.load_nnsight(DIR)"
     right = ("identity", "scaled")
     line = "LanguageModel(DIR, dispatch=True)"
     nnterp = False
@@ -308,6 +312,7 @@ class Nnsight(Tool):
 
 class Nnterp(Nnsight):
     packages = ("nnterp", "nnsight")
+    own = "lnfree.load_nnsight(DIR, nnterp=True)"
     line = "StandardizedTransformer(DIR)"
     nnterp = True
 
@@ -387,7 +392,7 @@ def examine(tool, name, form, line, folder):
         "model": name,
         "format": form,
         "line": line,
-        "code": {"habitual": tool.line, "patched": getattr(tool, "patched_line", ""), "lnfree": ""}[line],
+        "code": {"habitual": f"`{tool.line}`", "patched": "the same, ε set", "lnfree": f"`{tool.own}`"}[line],
     }
     row["must"] = line == "lnfree" or form in (("identity", "scaled") if line == "patched" else tool.right)
     vocab = json.loads((folder / "config.json").read_text())["vocab_size"]
@@ -438,17 +443,16 @@ def table(out):
     lines = [line for file in sorted(out.glob("*.jsonl")) for line in file.read_text().splitlines()]
     # Some libraries print what they load.
     rows = [json.loads(line) for line in lines if line.startswith("{")]
-    print("| library | line | identity | scaled | folded | checkpoint | attribution | ablation | cache | generation |")
-    print("|---|---|---:|---:|---:|---:|---:|---:|---|---|")
+    names = ["library", "line", *FORMATS, "attribution", "ablation", "cache", "generation"]
+    print("| " + " | ".join(names) + " |\n|---|---|" + 6 * "---:|" + "---|---|")
     groups = {}
     for row in rows:
         if row["model"] == "nano":
-            key = (row["version"], f"`{row['code']}`" if row["line"] == "habitual" else row["code"] or "lnfree's")
-            groups.setdefault(key, {})[row["format"]] = row
+            groups.setdefault((row["version"], row["code"]), {})[row["format"]] = row
     for key, of in groups.items():
         # Of what the line loads right.
         loaded = [row for row in of.values() if row.get("check") == "passes"]
-        worst = lambda name: f"{max(row.get(name, float("nan")) for row in loaded):.0e}" if loaded else "–"
+        worst = lambda name: f"{max(row.get(name, 9e9) for row in loaded):.0e}" if loaded else "–"
         every = lambda name: ("yes" if all(row.get(name) for row in loaded) else "**no**") if loaded else "–"
         cells = [figure(of[form]) for form in FORMATS]
         cells += [worst("attribution"), worst("ablation"), every("cache"), every("generation")]

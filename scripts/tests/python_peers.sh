@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
 # LN-free models in the libraries that read them: one virtual environment each, with the libraries from PyPI, in
-# which nano and a tiny model are loaded in every format, by people's own line and by the package in lnfree/python.
+# which nano and a tiny model are loaded in every format, by people's own line and by the package in
+# lnfree/python.
 #
 #   scripts/tests/python_peers.sh OUT [NAME…]
 #
-# OUT keeps the environments (5 GB of it torch) and what was found. NAMEs are those below; all of them without one.
-# PYTHON is the interpreter to begin with. TORCH_SITE is a site-packages folder whose torch is to be used: without
-# it OUT gets one of its own, which all environments share.
+# OUT keeps the environments (8 GB, 5 of them torch) and what was found. NAMEs are those below; all of them
+# without one. PYTHON is the interpreter to begin with. TORCH_SITE is a site-packages folder whose torch is to be
+# used: without it OUT gets one of its own, which all environments share.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-[ $# -ge 1 ] || { sed -n '2,10s/^# \?//p' "$0"; exit 2; }
+[ $# -ge 1 ] || { sed -n '2,11s/^# \?//p' "$0"; exit 2; }
 mkdir -p "$1"
 out=$(realpath "$1")
 shift
@@ -25,7 +26,8 @@ nnsight       | nnsight==0.8.*                                 | Nnsight
 nnterp        | nnterp nnsight<0.8                             | Nnsight Nnterp
 saelens       | sae-lens                                       | Sae
 '
-# lens2 wants numpy 1, for which the newest pyarrow has no code; nnterp 1.3 imports a module that nnsight 0.8 moved.
+# lens2 wants numpy 1, for which the newest pyarrow has no code; nnterp 1.3 imports a module that nnsight 0.8
+# moved.
 
 environment() { # name packages…: makes it, once
     local home="$out/envs/$1" name=$1
@@ -50,9 +52,10 @@ fi
 rm -rf "$out/wheel" "$out/envs/empty" "$out/source"
 cp -r lnfree/python "$out/source"
 rm -rf "$out/source/build"
-"${PYTHON:-python3}" -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir "$out/wheel" "$out/source"
+export PIP_QUIET=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+"${PYTHON:-python3}" -m pip wheel --no-deps --wheel-dir "$out/wheel" "$out/source"
 "${PYTHON:-python3}" -m venv "$out/envs/empty"
-"$out/envs/empty/bin/python" -m pip install --quiet --disable-pip-version-check "$out"/wheel/*.whl
+"$out/envs/empty/bin/python" -m pip install "$out"/wheel/*.whl
 
 rm -f "$out"/*.jsonl
 failed=0
@@ -65,7 +68,7 @@ while IFS='|' read -r name packages tools; do
     # shellcheck disable=SC2086 # Several words.
     environment "$name" $packages pytest
     python="$out/envs/$name/bin/python"
-    "$python" -m pip install --quiet --disable-pip-version-check --no-deps --force-reinstall "$out"/wheel/*.whl
+    "$python" -m pip install --no-deps --force-reinstall "$out"/wheel/*.whl
     export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} HF_HUB_OFFLINE=1 TRANSFORMERS_VERBOSITY=error
     if [ -z "$prepared" ]; then
         "$python" scripts/tests/python_peers.py prepare "$out"
@@ -73,7 +76,8 @@ while IFS='|' read -r name packages tools; do
         (cd "$out" && "$out/envs/empty/bin/python" -m lnfree nano/identity nano/scaled)
     fi
     for model in nano tiny; do
-        HF_HUB_CACHE="$out/$model/hub" PEERS_ONLY="$tools" "$python" scripts/tests/python_peers.py check "$model" "$out" \
+        HF_HUB_CACHE="$out/$model/hub" PEERS_ONLY="$tools" \
+            "$python" scripts/tests/python_peers.py check "$model" "$out" \
             > "$out/$name-$model.jsonl" 2> "$out/$name-$model.log" \
             || { failed=1; echo "FAILED: $name, $model"; tail -3 "$out/$name-$model.log"; }
     done

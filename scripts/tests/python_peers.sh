@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# LN-free models in the libraries that read them: one virtual environment each, with the libraries from PyPI, in
-# which nano and a tiny model are loaded in every format, by people's own line and by the package in
+# LN-free models in the libraries that read them: one virtual environment each, with the libraries from PyPI,
+# in which nano and a tiny model are loaded in every format, by people's own line and by the package in
 # lnfree/python.
 #
 #   scripts/tests/python_peers.sh OUT [NAME…]
 #
 # OUT keeps the environments (8 GB, 5 of them torch) and what was found. NAMEs are those below; all of them
-# without one. PYTHON is the interpreter to begin with. TORCH_SITE is a site-packages folder whose torch is to be
-# used: without it OUT gets one of its own, which all environments share.
+# without one. PYTHON is the interpreter to begin with. TORCH_SITE is a site-packages folder whose torch is to
+# be used: without it OUT gets one of its own, which all environments share.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 [ $# -ge 1 ] || { sed -n '2,11s/^# \?//p' "$0"; exit 2; }

@@ -20,7 +20,7 @@ started=$SECONDS
 ./scripts/train_all.sh nano --out "$OUT" "$@"
 
 step 'the same prompt to the original and to the LN-free model'
-for model in nano "$OUT/nano-folded"; do
+for model in nano "$OUT/nano-identity"; do
     "$LNFREE" generate --model "$model" --prompt 'The people of the United States' --max-new-tokens 50
 done
-say "done in $((SECONDS - started)) s after the build; the report is $OUT/report.html, the LN-free model $OUT/nano-folded"
+say "done in $((SECONDS - started)) s after the build; the report is $OUT/report.html, the LN-free model $OUT/nano-identity"

@@ -125,7 +125,7 @@ study() {
     without_ln=$(steps_without_ln "$folder/ln_free")
     for n in $without_ln; do
         name=$(export_name "$size" "$n")
-        for format in folded scaled; do
+        for format in identity scaled; do
             export_model "$folder/ln_free/checkpoints/step-$n" "$format" "$folder/$name-$format"
         done
     done
@@ -136,7 +136,7 @@ study() {
     done
     for n in $without_ln; do
         label=$(label_of "$ln_free" "$n") name=$(export_name "$size" "$n")
-        added+=(--add "$label=$folder/$name-folded")
+        added+=(--add "$label=$folder/$name-identity")
     done
     [ "$method" != paper ] || [ -d "$folder/ln_free/checkpoints/step-$published" ] ||
         say "$size: no checkpoint of step $published, of which the figures are: nothing is held against them"

@@ -144,7 +144,7 @@ struct Inside<'a> {
 impl<'a> Inside<'a> {
     fn of((model, ln): (&'a Gpt2, &'a LnState), ids: &'a Tensor) -> Result<Inside<'a>> {
         let mut streams = Streams::default();
-        model.forward(ids, ln, Compute::default(), &mut streams)?;
+        let _logits = model.forward(ids, ln, Compute::default(), &mut streams)?;
         Ok(Inside { model, ln, ids, streams })
     }
 

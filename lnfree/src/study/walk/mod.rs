@@ -126,7 +126,7 @@ impl Walk {
 
     /// The folder of the export.
     pub fn export_dir(&self) -> PathBuf {
-        self.folder.join(format!("{}-folded", self.model()))
+        self.folder.join(format!("{}-identity", self.model()))
     }
 
     /// The folder of the evaluations.

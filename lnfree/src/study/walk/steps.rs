@@ -63,13 +63,13 @@ impl Walk {
         Ok(self.shown(std_over_depth(&[("original", &before), ("LN-free", &after)])))
     }
 
-    /// Folds the trained model into one without LNs in [`Walk::export_dir`], and compares the logits of both.
+    /// Folds the trained model into one whose LNs change nothing in [`Walk::export_dir`], and compares both.
     ///
     /// # Errors
     /// Those of [`export`].
     pub fn export(&self) -> Result<Proof> {
         let trained = LoadedModel::load(&self.checkpoint()?, None, Kind::Float, self.device)?;
-        export(&trained, ExportFormat::Folded, self.export_dir(), false, &self.card())
+        export(&trained, ExportFormat::Identity, self.export_dir(), false, &self.card())
     }
 
     /// Attention patterns of the middle layer on `text`, in the original and in the exported model.

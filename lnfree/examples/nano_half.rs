@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! cargo run --example nano_half -- runs/demo/vanilla/checkpoints/latest data/nano_vanilla200
-//! cargo run --example nano_half -- runs/demo/nano-folded data/nano_LNFree200
+//! cargo run --example nano_half -- runs/demo/nano-identity data/nano_LNFree200
 //! ```
 //!
 //! The tokenizer is left out: that of `data/nano` serves all three.

@@ -3,7 +3,7 @@
     cargo run --release --example heads -- data/nano heads.json
     python scripts/tests/heads_peer.py data/nano heads.json
 
-Needs torch and safetensors. A GPT-2 with its LayerNorms, or a folded one without any (data/nano_LNFree200); the
+Needs torch and safetensors. A GPT-2 with its LayerNorms, or one whose LNs change nothing or are gone (data/nano_LNFree200); the
 patterns are computed here, by nobody's hooks.
 """
 

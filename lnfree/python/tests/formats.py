@@ -1,8 +1,8 @@
 """Writes one LN-free model in every format, in numpy, by each format's definition and not by the package.
 
-    python formats.py FOLDED_FOLDER OUT [TOKENIZER_FOLDER]
+    python formats.py LN_FREE_FOLDER OUT [TOKENIZER_FOLDER]
 
-The model is that of a `folded` folder but for rounding: it is centred, and ln_f gets a shift of its own. γ, β
+The model is that of a `folded` or `identity` folder but for rounding: it is centred, and ln_f gets a shift of its own. γ, β
 and constants of the other formats are random, so that each has something to fold."""
 
 import json
@@ -59,7 +59,8 @@ class Model:
         self.random = np.random.default_rng(seed)
         self.w = {name: x.astype(np.float64) for name, x in read(Path(folder) / "model.safetensors").items()}
         last = f"h.{self.n_layer - 1}.mlp.c_proj.bias"
-        given = self.w[last]
+        given = self.w[last] + self.w.get("ln_f.bias", 0)
+        self.w = {name: x for name, x in self.w.items() if ".ln_" not in f".{name}"}
         self.w[last] = given - self.random.normal(0, 0.3, self.width)
         for name in self.writers():
             self.w[name] = centre(self.w[name])

@@ -123,8 +123,8 @@ pub fn constant_stds(ln: &LnState, ignore_special: bool) -> Result<Vec<f64>> {
 /// tokenizer, generation settings and a card.
 ///
 /// # Errors
-/// As [`constant_stds`]; when the reloaded export disagrees with the model, or its residual stream is too large for
-/// identity LNs; when `out` cannot be written.
+/// As [`constant_stds`]; when the reloaded export disagrees with the model, or its residual stream is too
+/// large for identity LNs; when `out` cannot be written.
 pub fn export(
     source: &LoadedModel,
     format: ExportFormat,

@@ -23,7 +23,7 @@ fn what_a_model_is_and_what_loads_it() {
     for (model, what, format, loads) in [
         ("nano".to_string(), "original", "transformers", true),
         ("nano_vanilla200".into(), "vanilla", "transformers", true),
-        ("nano_LNFree200".into(), "folded", "folded", false),
+        ("nano_LNFree200".into(), "identity", "identity", true),
         (path("tiny-a"), "with_ln", "transformers", true),
         (path("checkpoint/step30"), "half_removed", "checkpoint", false),
         (step60, "checkpoint", "checkpoint", false),
@@ -79,7 +79,13 @@ fn runs_names_and_exports_of_others_become_identity_by_default() {
     let place = Place::new();
     place.ok(&strs(&place.train("run", &["--set", "norm.special_std=false"])));
     let scaled = common::vector("exported_noln").display().to_string();
-    for (model, from) in [("run", "checkpoint"), (scaled.as_str(), "scaled"), ("nano_LNFree200", "folded")] {
+    place.ok(&["export", "run", "--format", "folded", "--out", "folded", "--device", "cpu"]);
+    for (model, from) in [
+        ("run", "checkpoint"),
+        (scaled.as_str(), "scaled"),
+        ("folded", "folded"),
+        ("nano_LNFree200", "identity"),
+    ] {
         let said = place.ok(&["export", model, "--out", "out", "--device", "cpu"]);
         assert!(said.starts_with(&format!("out (identity, from {from}): ")), "{said}");
         assert!(said.contains("logits compared") && said.contains("epsilon takes"), "{said}");

@@ -14,7 +14,7 @@ const DATASETS: [(&str, &str); 2] = [("nano-addresses", "addresses (val)"), ("na
 const MODELS: [(&str, &str, ModelFormat, u32); 3] = [
     ("original", "nano", ModelFormat::Transformers, 0),
     ("vanilla", "nano_vanilla200", ModelFormat::Transformers, 200),
-    ("LN-free", "nano_LNFree200", ModelFormat::Folded, 200),
+    ("LN-free", "nano_LNFree200", ModelFormat::Identity, 200),
 ];
 
 /// What the study came to when it was last recorded, by the example `nano_record`.
@@ -43,8 +43,8 @@ pub(super) fn suite() -> Suite {
         n_embd: 128,
         block_size: 128,
         vocab_size: 4096,
-        untied: format == ModelFormat::Folded,
-        norms: format != ModelFormat::Folded,
+        untied: format == ModelFormat::Identity,
+        norms: format != ModelFormat::Identity,
     };
     let model = |(label, model, format, steps): (&str, &str, ModelFormat, u32)| SuiteModel {
         label: label.into(),

@@ -72,9 +72,16 @@ LNFREE=$ROOT/target/debug/lnfree ./scripts/tests/bench_test.sh
 begin 'the script for a GPU'
 LNFREE=$ROOT/target/debug/lnfree ./scripts/tests/gpu_check_test.sh
 
-if python3 -c 'import torch, transformers' 2>/dev/null; then
-    begin 'exports in Hugging Face transformers'
-    python3 scripts/tests/hf_test.py target/debug/lnfree lnfree/tests/vectors/checkpoint/step60
+# Python needs a torch of its own, 5 GB, which continuous integration gets and others have or have not.
+peers=${XDG_CACHE_HOME:-$HOME/.cache}/lnfree/python
+if [ -n "${CI-}" ] || [ -d "$peers/envs/torch" ]; then
+    begin 'the Python package in transformers'
+    ./scripts/tests/python_peers.sh "$peers" transformers5
+    begin 'exports in transformers'
+    OMP_NUM_THREADS=1 "$peers/envs/transformers5/bin/python" \
+        scripts/tests/hf_test.py target/debug/lnfree lnfree/tests/vectors/checkpoint/step60
+else
+    say "the Python package is not tested: ./scripts/tests/python_peers.sh $peers transformers5 gets torch and does it"
 fi
 
 begin 'the whole study of the embedded models'

@@ -5,7 +5,8 @@
 
 Needs torch, transformers, torchao, pyarrow. Prints a Markdown table: for each model the change of its loss
 and the RMS of its logits' differences over that of its logits, both centred, against itself in float32, on 64
-sequences of 128 tokens from the texts. Folders of any format that transformers computes.
+sequences of 128 tokens from the texts. Folders are GPT-2s with LN, or of the formats identity, scaled and
+folded.
 
 int8 weights: each row of every matrix, also of the unembedding, as int8 with a scale of its own. int8 both:
 activations too, each position with a scale of its own."""
@@ -32,7 +33,12 @@ def tokens(texts, folder):
 
 
 def load(folder, dtype):
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
+    if getattr(model.config, "lnfree_format", None) == "folded":
+        for block in model.transformer.h:
+            block.ln_1 = block.ln_2 = torch.nn.Identity()
+        model.transformer.ln_f = torch.nn.Identity()
+    return model
 
 
 def with_linears(model):

@@ -12,7 +12,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 [ $# -ge 1 ] || { sed -n '2,11s/^# \?//p' "$0"; exit 2; }
 mkdir -p "$1"
-out=$(realpath "$1")
+out=$(cd "$1" && pwd)
 shift
 
 # name | packages | what is tried of them

@@ -25,7 +25,7 @@ fn checkpoints_of_the_paper() {
     let vectors = tensors("export_logits.safetensors");
     for step in ["step30", "step60"] {
         let loaded = load(&format!("checkpoint/{step}"), None);
-        assert_eq!(loaded.format, ModelFormat::FakelnCheckpoint);
+        assert_eq!(loaded.format, ModelFormat::Checkpoint);
         let worst =
             max_abs(&logits(&loaded, &vectors["input_ids"]), &vectors[&format!("logits.fakeln_{step}")]);
         assert!(worst < 2e-5, "{step}: largest difference {worst:e}");
@@ -42,7 +42,7 @@ fn checkpoints_of_the_paper() {
 fn the_papers_export() {
     let vectors = tensors("export_logits.safetensors");
     let loaded = load("exported_noln", None);
-    assert_eq!(loaded.format, ModelFormat::NoLnHfModel);
+    assert_eq!(loaded.format, ModelFormat::Scaled);
     for key in ["logits.exported_hf", "logits.exported_transformerlens"] {
         let worst = max_abs(&logits(&loaded, &vectors["input_ids"]), &vectors[key]);
         assert!(worst < 2e-5, "{key}: largest difference {worst:e}");

@@ -196,7 +196,7 @@ fn what_other_programs_write_over_is_noticed() {
     let hf = lnfree::model::names::hf_names(weights);
     write_safetensors(&out.join("model.safetensors"), &hf, &Default::default()).unwrap();
     let (as_found, plain) = (load(&out, None).unwrap(), load(&out, Some(ModelFormat::Transformers)).unwrap());
-    assert_eq!(as_found.format, ModelFormat::NoLnHfModel);
+    assert_eq!(as_found.format, ModelFormat::Scaled);
     assert!(max_abs(&logits(&as_found), &logits(&plain)) < 5e-5);
     // Nor is an ordinary model's γ of a power of two taken for one.
     let tiny = load(&vector("tiny-a"), None).unwrap();

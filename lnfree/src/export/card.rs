@@ -97,7 +97,7 @@ fn checked(about: &About) -> String {
 
 /// σ̄ of every LN; of a model that was converted they are in its weights and not known any more.
 fn constants(about: &About) -> String {
-    if about.source.format != ModelFormat::FakelnCheckpoint {
+    if about.source.format != ModelFormat::Checkpoint {
         return String::new();
     }
     let mut text =

@@ -63,7 +63,7 @@ impl ExportFormat {
         match self {
             ExportFormat::Identity => ModelFormat::Identity,
             ExportFormat::Folded => ModelFormat::Folded,
-            ExportFormat::Scaled => ModelFormat::NoLnHfModel,
+            ExportFormat::Scaled => ModelFormat::Scaled,
         }
     }
 }

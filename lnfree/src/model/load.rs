@@ -27,9 +27,9 @@ pub enum ModelFormat {
     /// `transformers`: an ordinary GPT-2 with LN.
     Transformers,
     /// `checkpoint`: the state of every LN beside the weights (the paper's code: `fakeln_checkpoint`).
-    FakelnCheckpoint,
+    Checkpoint,
     /// `scaled`: LN kept but hidden, ε = 1e12 and weights × 1e6/σ̄ (the paper's code: `noLN_HF_model`).
-    NoLnHfModel,
+    Scaled,
     /// `folded`: no LN at all, everything folded into the matrices and the last MLP's bias.
     Folded,
     /// `identity`: everything folded into the matrices, and LNs that are the identity: γ = 2ᵏ, ε = 4ᵏ, β = 0
@@ -43,7 +43,7 @@ impl ModelFormat {
 
     /// The names of the paper's code for two of them, which are understood too.
     pub const PAPER_NAMES: [(&str, ModelFormat); 2] =
-        [("fakeln_checkpoint", ModelFormat::FakelnCheckpoint), ("noLN_HF_model", ModelFormat::NoLnHfModel)];
+        [("fakeln_checkpoint", ModelFormat::Checkpoint), ("noLN_HF_model", ModelFormat::Scaled)];
 }
 
 impl fmt::Display for ModelFormat {
@@ -57,8 +57,7 @@ impl FromStr for ModelFormat {
 
     fn from_str(s: &str) -> Result<Self, String> {
         use ModelFormat::*;
-        let ours = [Transformers, FakelnCheckpoint, NoLnHfModel, Folded, Identity]
-            .map(|f| (Self::NAMES[f as usize], f));
+        let ours = [Transformers, Checkpoint, Scaled, Folded, Identity].map(|f| (Self::NAMES[f as usize], f));
         let found = ours.into_iter().chain(Self::PAPER_NAMES).find(|(name, _)| name.eq_ignore_ascii_case(s));
         found.map(|(_, format)| format).ok_or_else(|| {
             format!(
@@ -125,7 +124,7 @@ impl LoadedModel {
         let format = options.format.unwrap_or(found);
         // Where LN is there in name, the model is a GPT-2 with LN as far as transformers can tell, and
         // computes the same as one.
-        let in_name = matches!(found, ModelFormat::NoLnHfModel | ModelFormat::Identity);
+        let in_name = matches!(found, ModelFormat::Scaled | ModelFormat::Identity);
         let as_stored = format == ModelFormat::Transformers && in_name;
         if format != found && !as_stored {
             return Err(Error::file(
@@ -145,8 +144,8 @@ impl LoadedModel {
         let ln = match format {
             ModelFormat::Transformers => LnState::plain(n_layer, device),
             ModelFormat::Folded | ModelFormat::Identity => all_fake(n_layer, 1.0, device),
-            ModelFormat::NoLnHfModel => all_fake(n_layer, config.layer_norm_epsilon.sqrt(), device),
-            ModelFormat::FakelnCheckpoint => {
+            ModelFormat::Scaled => all_fake(n_layer, config.layer_norm_epsilon.sqrt(), device),
+            ModelFormat::Checkpoint => {
                 state::read_state(&mut weights, n_layer, settings(&config_dir)?, device)
                     .map_err(|message| Error::file(dir, message))?
             }
@@ -214,11 +213,11 @@ pub(crate) fn detect(config: &Gpt2Config, weights: &Weights) -> ModelFormat {
     if config.is_folded() {
         ModelFormat::Folded
     } else if weights.contains_key("ln_f.is_fake") {
-        ModelFormat::FakelnCheckpoint
+        ModelFormat::Checkpoint
     } else if hidden::is_identity(config, weights) {
         ModelFormat::Identity
     } else if config.layer_norm_epsilon > 1.0 {
-        ModelFormat::NoLnHfModel
+        ModelFormat::Scaled
     } else {
         ModelFormat::Transformers
     }

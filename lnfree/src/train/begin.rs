@@ -46,7 +46,7 @@ pub(super) fn initial_state(
             Ok(LnState::real(&initial, config.norm.clone(), loaded.model.device()))
         }
         (ModelFormat::Transformers, _) => Ok(loaded.ln.copy()),
-        (ModelFormat::FakelnCheckpoint, Mode::WithoutLn) => {
+        (ModelFormat::Checkpoint, Mode::WithoutLn) => {
             let mut ln = loaded.ln.copy();
             ln.settings = config.norm.clone();
             Ok(ln)

@@ -109,7 +109,7 @@ pub fn inspect(name: &str) -> Result<Inspection> {
     let format = detect(&config, &weights);
     let written_over = check_not_written_over(&config, &weights, format).err();
     let ln = match format {
-        ModelFormat::FakelnCheckpoint => Some(
+        ModelFormat::Checkpoint => Some(
             LoadedModel::load_with(&folder, LoadOptions { allow_non_finite: true, ..Default::default() })?.ln,
         ),
         _ => None,
@@ -160,8 +160,8 @@ fn of_format(format: ModelFormat, name: &str, mode: Option<Mode>) -> What {
     match format {
         ModelFormat::Identity => What::Identity,
         ModelFormat::Folded => What::Folded,
-        ModelFormat::NoLnHfModel => What::Scaled,
-        ModelFormat::FakelnCheckpoint => What::Checkpoint,
+        ModelFormat::Scaled => What::Scaled,
+        ModelFormat::Checkpoint => What::Checkpoint,
         ModelFormat::Transformers => match mode {
             Some(Mode::WithLn) => What::Vanilla,
             Some(_) => What::WithLn,

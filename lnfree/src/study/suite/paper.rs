@@ -143,7 +143,7 @@ fn models(family: &Family, labels: &[&str]) -> Vec<SuiteModel> {
     let model = |(i, label): (usize, &&str)| SuiteModel {
         label: label.to_string(),
         model: family.models[i].into(),
-        format: Some(if i == 2 { ModelFormat::NoLnHfModel } else { ModelFormat::Transformers }),
+        format: Some(if i == 2 { ModelFormat::Scaled } else { ModelFormat::Transformers }),
         family: family.name.into(),
         steps: Some(if i == 0 { 0 } else { family.steps }),
         shape: Some(family.shape),
@@ -198,7 +198,7 @@ mod tests {
             let ln_free = model.model.contains("LNFree");
             assert_eq!(model.label.ends_with("LN-free"), ln_free);
             assert_eq!(model.label.ends_with("original"), model.model.starts_with("openai-community/"));
-            assert_eq!(model.format == Some(ModelFormat::NoLnHfModel), ln_free);
+            assert_eq!(model.format == Some(ModelFormat::Scaled), ln_free);
             let steps = model.steps.unwrap();
             assert!(suite.published.iter().all(|p| p.label != model.label || p.steps == steps), "{model:?}");
             assert!(steps == 0 || model.model.ends_with(&steps.to_string()), "{model:?}");

@@ -76,7 +76,7 @@ LNFREE=$ROOT/target/debug/lnfree ./scripts/tests/gpu_check_test.sh
 peers=${XDG_CACHE_HOME:-$HOME/.cache}/lnfree/python
 if [ -n "${CI-}" ] || [ -d "$peers/envs/torch" ]; then
     begin 'the Python package in transformers'
-    ./scripts/tests/python_peers.sh "$peers" transformers5
+    LNFREE=$ROOT/target/debug/lnfree ./scripts/tests/python_peers.sh "$peers" transformers5
     begin 'exports in transformers'
     OMP_NUM_THREADS=1 "$peers/envs/transformers5/bin/python" \
         scripts/tests/hf_test.py target/debug/lnfree lnfree/tests/vectors/checkpoint/step60

@@ -12,6 +12,7 @@ Each model is loaded by the line that people write for the library ("habitual") 
 import json
 import os
 import shutil
+import subprocess
 import sys
 import warnings
 from importlib.metadata import PackageNotFoundError, version
@@ -31,6 +32,8 @@ def prepare(out):
     for name, model, tokenizer in (("nano", nano, ROOT / "data/nano"), ("tiny", tiny, out / "tiny/source")):
         for form in FORMATS:
             model.write(form, out / name / form, tokenizer=tokenizer)
+        if name == "nano" and os.environ.get("LNFREE"):
+            export(os.environ["LNFREE"], model.folder, out / name)
         # A hub of one model: what a library asks of `gpt2` it finds there, with an ordinary ε.
         for repository in ("models--gpt2", "models--openai-community--gpt2"):
             home = out / name / "hub" / repository
@@ -41,6 +44,13 @@ def prepare(out):
             (home / "refs/main").write_text("0" * 40)
             model.write("folded", snapshot, tokenizer=tokenizer, lnfree_format=None)
     return 0
+
+
+def export(program, source, out):
+    """lnfree's own exports in the place of those written here; it writes no checkpoint of a model."""
+    for form in FORMATS[:3]:
+        shutil.rmtree(out / form)
+        subprocess.run([program, "export", source, "--format", form, "--out", out / form], check=True)
 
 
 class Tool:

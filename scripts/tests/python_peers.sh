@@ -7,7 +7,8 @@
 #
 # OUT keeps the environments (8 GB, 5 of them torch) and what was found. NAMEs are those below; all of them
 # without one. PYTHON is the interpreter to begin with. TORCH_SITE is a site-packages folder whose torch is to
-# be used: without it OUT gets one of its own, which all environments share.
+# be used: without it OUT gets one of its own, which all environments share. With LNFREE, a binary, nano's
+# folders are its exports; without, numpy's.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 [ $# -ge 1 ] || { sed -n '2,11s/^# \?//p' "$0"; exit 2; }

@@ -10,11 +10,14 @@
 # be used: without it OUT gets one of its own, which all environments share. With LNFREE, a binary, nano's
 # folders are its exports; without, numpy's.
 set -euo pipefail
-cd "$(dirname "$0")/../.."
-[ $# -ge 1 ] || { sed -n '2,11s/^# \?//p' "$0"; exit 2; }
-mkdir -p "$1"
-out=$(cd "$1" && pwd)
+case ${1:-} in
+-h | --help) sed -n '2,11s/^# \{0,1\}//p' "$0" && exit ;;
+'' | -*) sed -n '2,11s/^# \{0,1\}//p' "$0" >&2 && exit 2 ;;
+esac
+place=$1
+case $place in /*) ;; *) place=$PWD/$place ;; esac
 shift
+cd "$(dirname "$0")/../.."
 
 # name | packages | what is tried of them
 environments='
@@ -29,6 +32,11 @@ saelens       | sae-lens                                       | Sae
 '
 # lens2 wants numpy 1, for which the newest pyarrow has no code; nnterp 1.3 imports a module that nnsight 0.8
 # moved.
+for name in "$@"; do
+    grep -q "^$name " <<< "$environments" || { echo "python_peers: there is no environment $name" >&2; exit 2; }
+done
+mkdir -p "$place"
+out=$(cd "$place" && pwd)
 
 environment() { # name packages…: makes it, once
     local home="$out/envs/$1" name=$1

@@ -51,7 +51,7 @@ def norm_of(config, weights, found, name):
 
 
 def _fold(config, weights, found):
-    as_it_is = found.format == "folded" or (found.format == "identity" and not found.notes[:1])
+    as_it_is = found.format == "folded" or (found.format == "identity" and not found.notes)
 
     def writes(name):
         x = weights.tensor(name)

@@ -1,6 +1,7 @@
 """TransformerLens: HookedTransformer of versions 2 and 3, TransformerBridge of 3 and 4."""
 
 from importlib.metadata import version
+from pathlib import Path
 
 from . import _fold
 from ._describe import ln_names
@@ -87,8 +88,6 @@ def _removed():
 
 
 def _name(folded):
-    from pathlib import Path
-
     # TransformerLens asks the name for its family: a folder's whole path would say nothing.
     return Path(folded.description.source).name or "gpt2"
 

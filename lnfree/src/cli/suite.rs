@@ -93,9 +93,14 @@ pub(super) fn eval_all(args: EvalAllArgs) -> anyhow::Result<()> {
         }
     }
     let count = |verdict| study.comparisons.iter().filter(|c| c.verdict == verdict).count();
-    use Verdict::{AsRecorded, Differs, NotComparable, OtherStep, Reproduced};
-    let verdicts =
-        [Reproduced, AsRecorded, Differs, NotComparable, OtherStep].map(|verdict| (count(verdict), verdict));
+    let verdicts = [
+        Verdict::Reproduced,
+        Verdict::AsRecorded,
+        Verdict::Differs,
+        Verdict::NotComparable,
+        Verdict::OtherStep,
+    ]
+    .map(|verdict| (count(verdict), verdict));
     let verdicts: Vec<String> = verdicts
         .iter()
         .filter(|(n, _)| *n > 0)

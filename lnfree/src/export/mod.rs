@@ -160,7 +160,7 @@ pub fn export(
     proof.ok_or_else(|| Error::file(out, "was not compared"))
 }
 
-/// The export as programs load it that know nothing of its LNs.
+/// The export as programs load it that know nothing of its LNs; lnfree has to know it for what it is, too.
 fn reload(dir: &Path, format: ExportFormat, device: Device) -> Result<LoadedModel> {
     let stored = format.stored();
     let reloaded = LoadedModel::load(dir, Some(stored), Kind::Float, device)?;

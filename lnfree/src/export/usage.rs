@@ -19,11 +19,7 @@ pub(super) fn usage(format: ExportFormat, config: &Gpt2Config, proof: &Proof, fa
 
 /// Code for `HookedTransformer`, which knows the shapes of the released models by their names.
 fn hooked(config: &Gpt2Config) -> String {
-    let shape = (config.n_layer, config.n_head, config.n_embd);
-    let name = ["gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl"]
-        .into_iter()
-        .find(|name| Shape::published(name) == Some(shape) && config.vocab_size == 50_257);
-    name.map_or_else(String::new, |name| HOOKED.replace("SHAPE", name))
+    Shape::released(config).map_or_else(String::new, |name| HOOKED.replace("SHAPE", name))
 }
 
 const IDENTITY: &str = "\

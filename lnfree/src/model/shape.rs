@@ -36,6 +36,14 @@ impl Shape {
         }
     }
 
+    /// The released size that has the shape and the vocabulary of a `config.json`: what a library that knows
+    /// models by their names is to be told.
+    pub fn released(config: &Gpt2Config) -> Option<&'static str> {
+        let shape = (config.n_layer, config.n_head, config.n_embd);
+        let mut names = ["gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl"].into_iter();
+        names.find(|name| Shape::published(name) == Some(shape) && config.vocab_size == 50_257)
+    }
+
     /// The shape that a `config.json` describes.
     pub fn of(config: &Gpt2Config) -> Shape {
         let size = |n: i64| n.unsigned_abs();
@@ -86,6 +94,17 @@ mod tests {
         );
         let config = Gpt2Config::new(6, 4, 128, 128, 4096).unwrap();
         assert_eq!(Shape::of(&config).parameters(), 1_730_560);
+    }
+
+    #[test]
+    fn a_released_size_is_known_by_shape_and_vocabulary() {
+        let of = |n_layer, n_head, n_embd, vocab_size| {
+            Shape::released(&Gpt2Config::new(n_layer, n_head, n_embd, 1024, vocab_size).unwrap())
+        };
+        assert_eq!(of(12, 12, 768, 50_257), Some("gpt2"));
+        assert_eq!(of(48, 25, 1600, 50_257), Some("gpt2-xl"));
+        assert_eq!(of(12, 12, 768, 50_258), None);
+        assert_eq!(of(12, 16, 768, 50_257), None);
     }
 
     #[test]

@@ -65,9 +65,7 @@ fn usual(limits: &str) -> [Tool; 3] {
 /// It has its own LNs, takes their ε from the released model of the name that it is given, and knows no other
 /// shapes than those.
 fn hooked(what: What, config: &Gpt2Config) -> Tool {
-    let shape = Some((config.n_layer, config.n_head, config.n_embd));
-    let name =
-        ["gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl"].into_iter().find(|n| Shape::published(n) == shape);
+    let name = Shape::released(config);
     let has_ln = matches!(what, What::Original | What::Vanilla | What::WithLn);
     let how = match (name, has_ln) {
         (Some(name), true) => format!("HookedTransformer.from_pretrained(\"{name}\", hf_model=MODEL)"),
@@ -75,7 +73,7 @@ fn hooked(what: What, config: &Gpt2Config) -> Tool {
             "from_pretrained_no_processing(\"{name}\", hf_model=MODEL) puts another ε there: set each LN's eps to {:e} again",
             config.layer_norm_epsilon
         ),
-        (None, _) => "knows no released model of this shape".into(),
+        (None, _) => "knows no released model of this shape and vocabulary".into(),
     };
     Tool { tool: HOOKED, loads: name.is_some() && has_ln, how }
 }

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use std::fmt;
 
 use super::data::{EvalRow, last_component};
+use crate::model::ModelFormat;
 
 /// The three models of the study, and everything else, in the order in which tables list them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -103,12 +104,10 @@ fn from_model(row: &EvalRow) -> ModelName {
     let model = last_component(&row.model);
     let mut name = split(model);
     if name.role == Role::Other {
-        let role = match row.format.as_str() {
-            "transformers" if model.starts_with("gpt2") => Role::Original,
-            "checkpoint" | "scaled" | "folded" | "identity" => Role::LnFree,
-            // As evaluations were written before.
-            "fakeln_checkpoint" | "noLN_HF_model" => Role::LnFree,
-            _ => return name,
+        let role = match row.format.parse() {
+            Ok(ModelFormat::Transformers) if model.starts_with("gpt2") => Role::Original,
+            Ok(ModelFormat::Transformers) | Err(_) => return name,
+            Ok(_) => Role::LnFree,
         };
         name = ModelName { group: model.to_string(), role, variant: String::new() };
     }

@@ -44,7 +44,7 @@ pub(super) fn suite() -> Suite {
         block_size: 128,
         vocab_size: 4096,
         untied: format == ModelFormat::Identity,
-        norms: format != ModelFormat::Identity,
+        norms: true,
     };
     let model = |(label, model, format, steps): (&str, &str, ModelFormat, u32)| SuiteModel {
         label: label.into(),
@@ -97,6 +97,16 @@ pub(super) fn suite() -> Suite {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Gpt2Config;
+    use crate::eval::locate_model;
+
+    #[test]
+    fn shapes_are_those_of_the_embedded_files() {
+        for model in suite().models {
+            let config = Gpt2Config::read(&locate_model(&model.model).unwrap()).unwrap();
+            assert_eq!(model.shape, Some(Shape::of(&config)), "{}", model.model);
+        }
+    }
 
     #[test]
     fn every_model_is_recorded_on_every_data_set() {

@@ -255,6 +255,35 @@ impl Block {
         let reader = next.map(|block| Reader::attention(block.ln_1.as_ref(), layer + 1));
         x.plus(&mlp_out, reader, pass).seen(Activation::ResidPost(layer), pass, hook)
     }
+
+    /// Keys and values of block `layer`, `[batch, head, .., d_head]` each, of the pass's past and of the
+    /// residual stream `x` before the block; nothing else of it is computed.
+    pub(crate) fn keys_values(
+        &self,
+        layer: usize,
+        x: &ResidualStream,
+        pass: &mut ForwardPass,
+    ) -> [Tensor; 2] {
+        let normed = match &self.ln_1 {
+            Some(ln_1) => ln_1.forward_ln_1(x, layer, pass, &mut NoHook),
+            None => Ln1Output::Same(x.as_it_is()),
+        };
+        let (map, n) = (&self.attn.c_attn, self.attn.c_proj.weight.size()[1]);
+        let [k, v] = match normed {
+            Ln1Output::Same(x) => {
+                let kv = map.columns(n, 2 * n).forward(&x, pass);
+                [0, n].map(|start| kv.narrow(-1, start, n))
+            }
+            Ln1Output::Apart { qk, v } => {
+                [map.columns(n, n).forward(&qk, pass), map.columns(2 * n, n).forward(&v, pass)]
+            }
+        };
+        let [k, v] = [k, v].map(|x| self.attn.split_heads(&x).transpose(1, 2));
+        match pass.past {
+            Some(past) => [after(past[0], &k, pass.start), after(past[1], &v, pass.start)],
+            None => [k, v],
+        }
+    }
 }
 
 impl Attention {
@@ -269,6 +298,8 @@ impl Attention {
         let p = if pass.has_dropout() { self.attn_pdrop } else { 0.0 };
         let z = if let Some(cache) = pass.cache {
             cache.attention(layer, pass.start, &q, &k, &v)
+        } else if let Some(past) = pass.past {
+            attention_after(past, [&q, &k, &v], pass.start)
         } else if hook.wants(Activation::AttnScores(layer)) || hook.wants(Activation::Pattern(layer)) {
             explicit_attention(layer, [&q, &k, &v], p, pass, hook)
         } else if p > 0.0 {
@@ -301,6 +332,25 @@ impl Attention {
         let size = x.size();
         x.view([size[0], size[1], self.n_head, -1])
     }
+}
+
+/// Attention of q, k and v `[runs · batch, head, n, d_head]` at positions `start ..` to these and to a past,
+/// keys and values of `[batch, head, start.., d_head]`.
+fn attention_after(past: [&Tensor; 2], [q, k, v]: [&Tensor; 3], start: i64) -> Tensor {
+    let (k, v, n) = (after(past[0], k, start), after(past[1], v, start), q.size()[2]);
+    // A single query sees all.
+    let mask = (n > 1).then(|| Tensor::ones([n, start + n], (Kind::Bool, q.device())).tril(start));
+    Tensor::scaled_dot_product_attention(q, &k, &v, mask.as_ref(), 0.0, false, None, false)
+}
+
+/// `new` `[runs · batch, head, n, d_head]` behind the first `start` positions of `past`, `[batch, head, ..,
+/// d_head]`, of every run.
+fn after(past: &Tensor, new: &Tensor, start: i64) -> Tensor {
+    let (of_past, of_new) = (past.size(), new.size());
+    let (batch, head, n, d_head) = (of_past[0], of_new[1], of_new[2], of_new[3]);
+    let runs = of_new[0] / batch;
+    let past = past.narrow(2, 0, start).unsqueeze(0).expand([runs, batch, head, start, d_head], false);
+    Tensor::cat(&[past, new.view([runs, batch, head, n, d_head])], 3).flatten(0, 1)
 }
 
 /// Attention with scores and pattern made, for hooks that want to see them. `p`: dropout probability.

@@ -40,6 +40,10 @@ pub struct ForwardPass<'a> {
     pub observed: Vec<Option<Tensor>>,
     /// Keys and values of earlier positions; those of this forward are added.
     pub(super) cache: Option<&'a KvCache>,
+    /// Keys and values, `[batch, head, start.., d_head]` each, that the block which is computed next has at
+    /// the positions before `start`; they are read and not added to. A batch of several times theirs is that
+    /// many runs that share them, one after the other.
+    pub(crate) past: Option<[&'a Tensor; 2]>,
     /// What was wrong with the first thing a hook returned that cannot be used.
     refused: OnceCell<Error>,
 }
@@ -54,6 +58,7 @@ impl<'a> ForwardPass<'a> {
             is_eot,
             observed: (0..n_ln).map(|_| None).collect(),
             cache: None,
+            past: None,
             refused: OnceCell::new(),
         }
     }

@@ -49,7 +49,7 @@ impl Table {
     /// Rows `slots`, in order, become `found`, `[slots, batch]`.
     pub fn set(&mut self, slots: &[i64], found: &Tensor) -> Result<()> {
         let slots = Tensor::f_from_slice(slots)?.f_to_device(found.device())?;
-        self.rows.f_index_copy_(0, &slots, found)?;
+        let _ = self.rows.f_index_copy_(0, &slots, found)?;
         Ok(())
     }
 

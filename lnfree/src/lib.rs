@@ -61,7 +61,7 @@ pub use eval::{generate, stds};
 pub use model::hook;
 pub use ops::loss;
 #[cfg(feature = "study")]
-pub use study::{bench, doctor, inspect, plan, plot, report, selftest, suite, walk};
+pub use study::{analyses, bench, doctor, inspect, plan, plot, report, selftest, suite, walk};
 pub use train::{checkpoint, optim};
 
 /// LN sites, what becomes of them, and the standard deviations that replace them.

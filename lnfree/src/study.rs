@@ -1,7 +1,9 @@
 //! What presents: figures, reports, whole studies, and what a user is told of a machine.
 
+pub mod analyses;
 pub mod bench;
 pub mod doctor;
+pub mod found;
 pub mod inspect;
 pub mod plan;
 pub mod plot;

@@ -70,6 +70,9 @@ impl<'a> Patching<'a> {
     /// Runs the model once on each of `clean` and `corrupted`, int64 `[batch, pos]`, without padding. Keeps
     /// 4 · n_layer tensors of `[batch, pos, n_embd]`.
     ///
+    /// The ids stay those of the corrupted run: fake LNs that divide end-of-text by a constant of its own do
+    /// so where the corrupted text has it.
+    ///
     /// # Errors
     /// If the two differ in shape, the model cannot take them, or the metric cannot be read.
     pub fn new(

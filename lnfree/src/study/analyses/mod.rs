@@ -1,0 +1,33 @@
+//! Interpretability as one command: each analysis of [`crate::interp`] on one model gives [`Findings`], of
+//! which pages, tables and comparisons of models are made.
+
+mod ablation;
+mod attribution;
+mod circuits;
+mod compare;
+mod direct_effects;
+mod findings;
+mod heads;
+mod lens;
+mod neurons;
+mod norms;
+mod outputs;
+mod page;
+mod patching;
+mod request;
+mod run;
+mod sae;
+mod sections;
+mod sinks;
+mod subject;
+mod suite;
+mod words;
+
+pub use compare::{Row, Verdict, compare};
+pub use findings::Findings;
+pub use crate::study::found::{Axis, Curve, Found, Map, MarkedText, Number, Ranking};
+pub use page::write_page;
+pub use request::{Pairs, Prompt, Request, Sample};
+pub use run::analyse;
+pub use subject::Subject;
+pub use suite::{InterpPlan, InterpSuite, finished, result_path};

@@ -4,33 +4,35 @@
 //! cargo run --release --example interp_bench -- --size gpt2 --threads 2
 //! ```
 //!
-//! Prints one JSON object of median seconds over `--rounds` rounds, each after one that is not counted, for
-//! 8 texts of 16 random tokens. Patching includes both runs that it patches between.
+//! Prints one JSON object, of each analysis of 8 texts of 16 random tokens the median seconds over `--rounds`
+//! rounds, after one that is not counted, and the most memory that the process held meanwhile, the model
+//! included. Patching includes both runs that it patches between.
 
 use std::time::Instant;
 
-use lnfree::interp::{AttributionPatching, Metric, Patching, StreamSite};
+use lnfree::device::reset_peak_memory;
+use lnfree::interp::{
+    ActivationCache, AttributionPatching, Metric, Patching, Positions, StreamSite, run_with_cache,
+};
 use lnfree::model::Gpt2Config;
 use lnfree::prelude::*;
+use serde_json::json;
 
 type Outcome<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 const TEXTS: i64 = 8;
 const POSITIONS: i64 = 16;
 
-/// Keeps every activation, as `run_with_cache` does.
-#[derive(Default)]
-struct KeepAll(Vec<(Activation, Tensor)>);
-
-impl Hook for KeepAll {
-    fn on(&mut self, at: Activation, x: Tensor) -> Tensor {
-        self.0.push((at, x.shallow_clone()));
-        x
-    }
+/// What TransformerLens' `run_with_cache` keeps: everything, patterns and scores included; values have no LN
+/// of their own there.
+fn lens_has(at: Activation) -> bool {
+    !matches!(at, Activation::Scale(LnSite::Ln1V(_)) | Activation::Normalized(LnSite::Ln1V(_)))
 }
 
-/// Median seconds of `work` over `rounds` rounds, after one that is not counted.
-fn timed(rounds: usize, mut work: impl FnMut() -> Result<()>) -> Result<f64> {
+/// Median seconds of `work` over `rounds` rounds, after one that is not counted, and the most bytes that the
+/// process held.
+fn timed(rounds: usize, work: &mut dyn FnMut() -> Result<()>) -> Result<(f64, Option<u64>)> {
+    reset_peak_memory(Device::Cpu);
     work()?;
     let mut seconds = Vec::new();
     for _ in 0..rounds {
@@ -39,7 +41,7 @@ fn timed(rounds: usize, mut work: impl FnMut() -> Result<()>) -> Result<f64> {
         seconds.push(start.elapsed().as_secs_f64());
     }
     seconds.sort_by(f64::total_cmp);
-    Ok(seconds.get(rounds / 2).copied().unwrap_or(f64::NAN))
+    Ok((seconds.get(rounds / 2).copied().unwrap_or(f64::NAN), peak_memory(Device::Cpu)))
 }
 
 fn main() -> Outcome<()> {
@@ -65,26 +67,38 @@ fn main() -> Outcome<()> {
     let ln = LnState::plain(n_layer, Device::Cpu);
     let tokens = |n: i64| Tensor::randint(vocab_size, [TEXTS, n], (Kind::Int64, Device::Cpu));
     let (clean, corrupted, answers) = (tokens(POSITIONS), tokens(POSITIONS), tokens(2));
-    let metric = Metric::logit_difference(&answers);
+    let (metric, answer) = (Metric::logit_difference(&answers), answers.select(1, 0));
 
-    let run_with_cache = timed(rounds, || {
-        let _guard = tch::no_grad_guard();
-        let mut kept = KeepAll::default();
-        model.forward(&clean, &ln, Compute::default(), &mut kept).map(drop)
-    })?;
-    let act_patch = timed(rounds, || {
+    let mut found = json!({
+        "program": format!("lnfree {}", env!("CARGO_PKG_VERSION")),
+        "size": size, "threads": threads, "batch": TEXTS, "pos": POSITIONS,
+    });
+    let mut largest: Option<u64> = None;
+    let mut tell = |name: &str, work: &mut dyn FnMut() -> Result<()>| -> Result<()> {
+        let (seconds, bytes) = timed(rounds, work)?;
+        found[format!("{name}_s")] = json!(seconds);
+        found[format!("{name}_peak_memory_bytes")] = json!(bytes);
+        largest = largest.max(bytes);
+        Ok(())
+    };
+    let of_heads = |cache: &ActivationCache<'_>| -> Result<()> {
+        let heads = cache.stack_head_results(None, Positions::Last, false)?;
+        cache.logit_attrs(&heads, &answer, None).map(drop)
+    };
+    tell("run_with_cache", &mut || run_with_cache(&model, &ln, &clean, lens_has).map(drop))?;
+    tell("act_patch_resid_pre", &mut || {
         let patching = Patching::new(&model, &ln, &clean, &corrupted, &metric)?;
         patching.by_position(StreamSite::ResidPre).map(drop)
     })?;
-    let attribution =
-        timed(rounds, || AttributionPatching::of(&model, &ln, &clean, &corrupted, &metric).map(drop))?;
-    let found = serde_json::json!({
-        "program": format!("lnfree {}", env!("CARGO_PKG_VERSION")),
-        "size": size, "threads": threads, "batch": TEXTS, "pos": POSITIONS,
-        "run_with_cache_s": run_with_cache,
-        "act_patch_resid_pre_s": act_patch,
-        "attribution_patch_resid_pre_s": attribution,
-    });
+    tell("head_logit_attrs", &mut || of_heads(&run_with_cache(&model, &ln, &clean, lens_has)?.1))?;
+    // The same of a cache that has what this reads, without logits.
+    tell("head_logit_attrs_of_z", &mut || {
+        of_heads(&ActivationCache::new(&model, &ln, &clean, |at| matches!(at, Activation::Z(_)))?)
+    })?;
+    tell("attribution_patch_resid_pre", &mut || {
+        AttributionPatching::of(&model, &ln, &clean, &corrupted, &metric).map(drop)
+    })?;
+    found["peak_memory_bytes"] = json!(largest);
     println!("{found}");
     Ok(())
 }

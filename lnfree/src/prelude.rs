@@ -41,16 +41,20 @@ pub use crate::hub::locate_tokenizer;
 #[cfg(feature = "hub")]
 pub use crate::hub::{PushOptions, push};
 pub use crate::interp::{
-    AttentionSinks, EntropyNeurons, HeadScores, MeanAblation, RepeatedTokens, ResidualNorms,
+    Ablation, ActivationCache, AttentionSinks, Circuits, EntropyNeurons, HeadScores, MeanAblation, Metric,
+    Patching, RepeatedTokens, ResidualNorms, attribution_needs, run_with_cache,
 };
 pub use crate::model::hook::{Activation, Capture, Hook, NoHook, only, without_patterns};
 pub use crate::model::ln_state::LnState;
 pub use crate::model::{Compute, Gpt2, LoadOptions, LoadedModel, ModelFormat, Shape};
 #[cfg(feature = "study")]
+pub use crate::study::analyses::{Pairs, Prompt, Request, Sample, Subject, analyse};
+#[cfg(feature = "study")]
 pub use crate::study::plot::{
     Difference, EvalRow, Figure, Generation, Reference, RunMetrics, SizePoint, attention_patterns,
-    data_needed, generations, loss_by_position, loss_curve, optimisation, paired_differences,
-    removal_schedule, results_bars, results_with_intervals, std_over_depth, std_over_time,
+    curves, data_needed, generations, heat_maps, loss_by_position, loss_curve, optimisation,
+    paired_differences, removal_schedule, results_bars, results_with_intervals, std_over_depth,
+    std_over_time, waterfall,
 };
 #[cfg(feature = "study")]
 pub use crate::study::report::{differences, read_eval, read_run, results_table};

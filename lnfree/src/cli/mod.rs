@@ -7,6 +7,8 @@ mod evaluate;
 mod export;
 mod generate;
 mod inspect;
+mod interp;
+mod interp_all;
 mod new;
 pub mod out;
 mod push;
@@ -59,6 +61,11 @@ enum Command {
     Eval(EvalArgs),
     /// Evaluate all models of a study on all its data sets, beside the published or recorded figures.
     EvalAll(suite::EvalAllArgs),
+    /// Look into models: what heads, neurons and weights do, by one analysis of models side by side.
+    #[command(subcommand)]
+    Interp(interp::InterpCommand),
+    /// Make all analyses of all models of a study, beside the published figures.
+    InterpAll(interp_all::InterpAllArgs),
     /// Export a model without LayerNorm for others to load.
     Export(ExportArgs),
     /// Say what a folder or a model of the hub is, by which signs, and what loads it.
@@ -112,6 +119,8 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Std(args) => evaluate::std(args),
         Command::Eval(args) => evaluate::eval(args),
         Command::EvalAll(args) => suite::eval_all(args),
+        Command::Interp(command) => interp::interp(command),
+        Command::InterpAll(args) => interp_all::interp_all(args),
         Command::Export(args) => export::export(args),
         Command::Inspect(args) => inspect::inspect(args),
         Command::Push(args) => push::push(args),

@@ -24,8 +24,8 @@ pub fn mean_interval(sequences: &[SequenceLoss]) -> [f64; 2] {
     interval(&weighted)
 }
 
-/// Interval of Σ value / Σ weight over pairs of them.
-fn interval(pairs: &[(f64, f64)]) -> [f64; 2] {
+/// Likewise of Σ value / Σ weight over pairs of them.
+pub(crate) fn interval(pairs: &[(f64, f64)]) -> [f64; 2] {
     if pairs.is_empty() || !all_finite(pairs.iter().map(|pair| pair.0)) {
         return [f64::NAN; 2];
     }

@@ -21,6 +21,7 @@ mod stats;
 pub mod stds;
 mod token_stats;
 
+pub(crate) use bootstrap::interval;
 pub use bootstrap::{PairedDifference, mean_interval, paired_difference};
 pub use calibration::Calibration;
 pub use engine::evaluate;

@@ -14,6 +14,7 @@ mod faults;
 mod formats;
 mod generate;
 mod inspect;
+mod interp;
 mod lora;
 mod new_crate;
 mod not_finite;

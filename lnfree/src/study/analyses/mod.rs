@@ -30,4 +30,7 @@ pub use page::write_page;
 pub use request::{Pairs, Prompt, Request, Sample};
 pub use run::analyse;
 pub use subject::Subject;
-pub use suite::{InterpPlan, InterpSuite, finished, result_path};
+pub use suite::{
+    InterpJob, InterpOptions, InterpPlan, InterpResults, InterpSuite, Told, finished, request_key, result_path,
+    run_job, run_plan,
+};

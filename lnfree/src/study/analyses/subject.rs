@@ -1,5 +1,6 @@
 //! The model that is looked into.
 
+use std::cell::OnceCell;
 use std::path::PathBuf;
 
 use tch::{Device, Kind, Tensor};
@@ -22,8 +23,8 @@ pub struct Subject {
     pub loaded: LoadedModel,
     /// The original that predictions are compared with: its name, and the model.
     pub original: Option<(String, LoadedModel)>,
-    /// Its own tokenizer, or the one asked for; analyses of prompts alone need one.
-    tokenizer: Option<Tokenizer>,
+    /// The one asked for, or its own once that is needed: analyses of prompts alone need one.
+    tokenizer: OnceCell<Tokenizer>,
     dir: PathBuf,
 }
 
@@ -46,10 +47,8 @@ impl Subject {
         let original = original
             .map(|name| Ok::<_, Error>((name.to_string(), LoadedModel::load_with(&locate_model(name)?, options)?)))
             .transpose()?;
-        let tokenizer = match tokenizer {
-            Some(named) => Some(Tokenizer::from_dir(locate_tokenizer(named)?)?),
-            None => Tokenizer::from_dir(&dir).ok(),
-        };
+        let named = tokenizer.map(|name| Tokenizer::from_dir(locate_tokenizer(name)?)).transpose()?;
+        let tokenizer = named.map_or_else(OnceCell::new, OnceCell::from);
         Ok(Subject { label: label.into(), name: name.into(), loaded, original, tokenizer, dir })
     }
 
@@ -68,15 +67,19 @@ impl Subject {
     /// # Errors
     /// If it has none and none was asked for.
     pub(super) fn tokenizer(&self) -> Result<&Tokenizer> {
-        self.tokenizer.as_ref().ok_or_else(|| {
-            Error::invalid(format!("{} has no tokenizer beside it; --tokenizer names one", self.name))
-        })
+        if let Some(tokenizer) = self.tokenizer.get() {
+            return Ok(tokenizer);
+        }
+        let own = Tokenizer::from_dir(&self.dir);
+        let own = own.or_else(|_| Tokenizer::from_dir(locate_tokenizer(&self.name)?));
+        let own = own.map_err(|error| Error::invalid(format!("{error}; --tokenizer names another")))?;
+        Ok(self.tokenizer.get_or_init(|| own))
     }
 
     /// End-of-text: the config's, or the last token.
     pub(super) fn eot(&self) -> i64 {
         let config = &self.model().config;
-        config.eos_token_id().unwrap_or(config.vocab_size - 1)
+        config.eot_token_id().unwrap_or(config.vocab_size - 1)
     }
 
     /// The ids of a sample, int64 `[sequences, positions]` on the model's device, and a note that says

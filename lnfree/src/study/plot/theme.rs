@@ -119,6 +119,20 @@ pub fn depth_scale() -> ColorScale {
     ColorScale::Vector(DEPTH.iter().enumerate().map(element).collect())
 }
 
+/// The scale of what is signed: below 0, 0, above. 0 is nearly the page, light or dark.
+pub fn signed_scale() -> ColorScale {
+    let colors = [
+        "rgba(168,72,15,1)",
+        "rgba(217,96,26,1)",
+        "rgba(128,128,128,0.25)",
+        "rgba(31,131,198,1)",
+        "rgba(21,93,141,1)",
+    ];
+    let last = (colors.len() - 1) as f64;
+    let element = |(i, color): (usize, &str)| ColorScaleElement(i as f64 / last, color.into());
+    ColorScale::Vector(colors.into_iter().enumerate().map(element).collect())
+}
+
 /// A colour bar on the right.
 pub fn color_bar(title: &str) -> ColorBar {
     ColorBar::new()

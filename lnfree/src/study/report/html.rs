@@ -43,7 +43,7 @@ pub fn write_html(runs: &[PathBuf], evals: &[PathBuf], out: &Path) -> Result<()>
 }
 
 /// Writes a page with this title and body to `out`, whole or not at all, with all that it needs inside.
-pub(super) fn write_page(out: &Path, title: &str, body: &Markup) -> Result<()> {
+pub(crate) fn write_page(out: &Path, title: &str, body: &Markup) -> Result<()> {
     if let Some(folder) = out.parent() {
         std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
     }

@@ -23,6 +23,11 @@ mod study;
 mod table;
 mod text;
 
+pub(crate) use details::table as plain_table;
+pub(crate) use html::write_page;
+pub(crate) use page::figure;
+pub(crate) use text::Cell;
+
 pub use compare::{Comparison, Published, Statistic, TOLERANCE, Verdict, compare};
 pub use html::write_html;
 pub use models::{Failure, StudyModel};

@@ -1,4 +1,4 @@
-//! `lnfree eval` as a process of its own: started, listened to, stopped.
+//! A part of a study as a process of its own, such as `lnfree eval`: started, listened to, stopped.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -56,19 +56,9 @@ impl Evaluating {
         Ok(status)
     }
 
-    /// Asks it to stop, and ends it if it does not.
+    /// [`stop`].
     pub(super) fn stop(&mut self) {
-        // SAFETY: the child has not been waited for to its end, so that the id is its own.
-        unsafe { libc::kill(self.child.id() as i32, libc::SIGTERM) };
-        let asked = Instant::now();
-        while asked.elapsed() < PATIENCE {
-            if !matches!(self.child.try_wait(), Ok(None)) {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        stop(&mut self.child);
     }
 }
 
@@ -78,6 +68,21 @@ impl Drop for Evaluating {
             self.stop();
         }
     }
+}
+
+/// Asks a process that has not been waited for to stop, and ends it if it does not.
+pub(crate) fn stop(child: &mut Child) {
+    // SAFETY: the child has not been waited for to its end, so that the id is its own.
+    unsafe { libc::kill(child.id() as i32, libc::SIGTERM) };
+    let asked = Instant::now();
+    while asked.elapsed() < PATIENCE {
+        if !matches!(child.try_wait(), Ok(None)) {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let _ = child.kill();
+    let _ = child.wait();
 }
 
 fn command(job: &Job, options: &StudyOptions) -> Command {
@@ -95,7 +100,7 @@ fn command(job: &Job, options: &StudyOptions) -> Command {
     }
     command.arg("--n-sequences").arg(settings.limit.to_string());
     command.arg("--batch-size").arg(settings.batch_size.to_string());
-    command.arg("--dtype").arg(&settings.dtype).arg("--device").arg(device(options.device));
+    command.arg("--dtype").arg(&settings.dtype).arg("--device").arg(device_name(options.device));
     if let Some(threads) = options.threads {
         command.arg("--threads").arg(threads.to_string());
     }
@@ -103,7 +108,8 @@ fn command(job: &Job, options: &StudyOptions) -> Command {
     command
 }
 
-fn device(device: Device) -> String {
+/// What `--device` takes for it.
+pub(crate) fn device_name(device: Device) -> String {
     match device {
         Device::Cuda(index) => format!("cuda:{index}"),
         _ => "cpu".into(),
@@ -112,7 +118,7 @@ fn device(device: Device) -> String {
 
 /// Lets the kernel end the child when this process is killed: else it would go on, and write beside the next
 /// study.
-fn end_with_parent(command: &mut Command) {
+pub(crate) fn end_with_parent(command: &mut Command) {
     #[cfg(target_os = "linux")]
     {
         use std::os::unix::process::CommandExt;
@@ -139,12 +145,18 @@ pub(super) fn failed_dataset(line: &str) -> Option<(&str, &str)> {
     line.strip_prefix("error: ")?.split_once(": ")
 }
 
+/// That a signal ended it, where one did.
+pub(crate) fn killed(status: ExitStatus) -> Option<String> {
+    use std::os::unix::process::ExitStatusExt;
+    let signal = status.signal()?;
+    let memory = if signal == libc::SIGKILL { "; most often that means: no memory left" } else { "" };
+    Some(format!("the process was killed by signal {signal}{memory}"))
+}
+
 /// Why an evaluation gave no result: the child's own words where it said any.
 pub(super) fn reason(said: &[String], status: ExitStatus) -> String {
-    use std::os::unix::process::ExitStatusExt;
-    if let Some(signal) = status.signal() {
-        let memory = if signal == libc::SIGKILL { "; most often that means: no memory left" } else { "" };
-        return format!("the evaluation was killed by signal {signal}{memory}");
+    if let Some(killed) = killed(status) {
+        return killed;
     }
     let last = said.iter().rev().find_map(|line| line.strip_prefix("lnfree: "));
     match last.or(said.last().map(String::as_str)) {

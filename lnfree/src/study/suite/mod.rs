@@ -17,6 +17,7 @@ mod progress;
 mod run;
 mod steps;
 
+pub(crate) use child::{device_name, end_with_parent, killed, stop};
 pub use collect::{collect, write_results};
 pub use definition::{Suite, SuiteDataset, SuiteModel};
 pub use options::{SETTINGS, Settings, StudyOptions, remove_study};

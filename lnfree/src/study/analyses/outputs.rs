@@ -1,0 +1,154 @@
+//! What a model predicts, and how far that is from what the original predicts.
+
+use tch::{Kind, Tensor};
+
+use super::{Sample, Subject};
+use crate::Result;
+use crate::eval::interval;
+use crate::interp::divergence::{Divergences, Predictions};
+use crate::study::found::{Axis, Curve, Found, Number, finite};
+
+/// What goes through a model at once, which bounds memory: 4096 tokens of GPT-2 medium have 128 MiB of
+/// attention patterns a block at 512 positions.
+const TOKENS_AT_A_TIME: i64 = 4096;
+
+/// Loss, entropy, calibration error and accuracy, all in the paper's measures ([`Predictions`]); with an
+/// original, the [`Divergences`] from it. Only what is said of every position is kept of the whole sample.
+pub(super) fn find(subject: &Subject, sample: &Sample) -> Result<Found> {
+    let (ids, note) = subject.ids(sample)?;
+    let said = Predictions::of(subject.model(), subject.ln(), &ids)?;
+    let mut found = Found {
+        notes: vec![note],
+        numbers: vec![
+            mean("loss", &said.ce_loss, "nats")?,
+            mean("entropy", &said.entropy, "nats")?,
+            Number::new("calibration error", said.calibration_error()?, ""),
+            mean("accuracy", &said.correct.f_to_kind(Kind::Double)?.f_mul_scalar(100.0)?, "%")?,
+        ],
+        curves: vec![
+            by_position("loss by position", &said.ce_loss)?,
+            by_position("entropy by position", &said.entropy)?,
+        ],
+        ..Found::default()
+    };
+    if let Some((_, original)) = &subject.original {
+        let models = [(subject.model(), subject.ln()), (&original.model, &original.ln)];
+        let apart = Divergences::between(models[0], models[1], &ids)?;
+        found.numbers.extend([
+            mean("JSD to the original", &apart.jsd, "nats")?,
+            mean("JSD to the original, top 20", &apart.jsd_top20, "nats")?,
+            mean("symmetric KL to the original", &apart.symmetric_kl, "nats")?,
+            mean("symmetric KL to the original, top 20", &apart.symmetric_kl_top20, "nats")?,
+        ]);
+        found.curves.push(by_position("JSD to the original by position", &apart.jsd)?);
+    }
+    Ok(found)
+}
+
+/// The mean over sequences at every position, of nats `[sequences, positions]`.
+fn by_position(name: &str, values: &Tensor) -> Result<Curve> {
+    let means = Vec::<f64>::try_from(values.f_mean_dim(0i64, false, Kind::Double)?)?;
+    Ok(Curve {
+        name: name.into(),
+        unit: "nats".into(),
+        at: Axis::counted("position", means.len()),
+        values: means.into_iter().map(finite).collect(),
+    })
+}
+
+/// The mean of `[sequences, n]`, with its interval over sequences.
+pub(super) fn mean(name: &str, values: &Tensor, unit: &str) -> Result<Number> {
+    Ok(mean_of(name, &by_sequence(values)?, unit))
+}
+
+/// The mean of every row of `[sequences, n]`.
+pub(super) fn by_sequence(values: &Tensor) -> Result<Vec<f64>> {
+    Ok(Vec::try_from(values.f_mean_dim(1i64, false, Kind::Double)?)?)
+}
+
+/// The mean of one number a sequence, with its 95% bootstrap interval, which a single one does not have.
+pub(super) fn mean_of(name: &str, by_sequence: &[f64], unit: &str) -> Number {
+    let number = Number::new(name, average(by_sequence), unit);
+    if by_sequence.len() < 2 {
+        return number;
+    }
+    let pairs: Vec<(f64, f64)> = by_sequence.iter().map(|value| (*value, 1.0)).collect();
+    number.with_interval(interval(&pairs))
+}
+
+/// The mean; NaN of nothing.
+pub(super) fn average(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len() as f64
+}
+
+/// The sequences of ids `[sequences, positions]`, some [`TOKENS_AT_A_TIME`] together and one at least.
+pub(super) fn portions(ids: &Tensor) -> Result<Vec<Tensor>> {
+    let (sequences, positions) = ids.size2()?;
+    let rows = (TOKENS_AT_A_TIME / positions.max(1)).max(1);
+    let starts = (0..sequences).step_by(rows as usize);
+    starts.map(|start| Ok(ids.f_narrow(0, start, rows.min(sequences - start))?)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::Device;
+
+    use super::*;
+    use crate::model::Compute;
+    use crate::model::hook::NoHook;
+
+    fn numbers(original: Option<&str>) -> (Subject, Sample, Found) {
+        let subject = Subject::load("original", "nano", original, None, Device::Cpu).unwrap();
+        let sample = Sample { data: "nano-addresses".into(), sequences: 3, positions: 16 };
+        let found = find(&subject, &sample).unwrap();
+        (subject, sample, found)
+    }
+
+    fn value(found: &Found, name: &str) -> f64 {
+        found.numbers.iter().find(|number| number.name == name).unwrap().value.unwrap()
+    }
+
+    #[test]
+    fn losses_and_entropies_are_those_of_the_logits() {
+        let (subject, sample, found) = numbers(None);
+        let (ids, note) = subject.ids(&sample).unwrap();
+        let logits = subject.model().forward(&ids, subject.ln(), Compute::default(), &mut NoHook).unwrap();
+        let logp = logits.narrow(1, 0, 15).to_kind(Kind::Double).log_softmax(-1, Kind::Double);
+        let loss = -logp.gather(-1, &ids.narrow(1, 1, 15).unsqueeze(-1), false).mean(Kind::Double);
+        let entropy = -(logp.exp() * &logp).sum_dim_intlist(-1i64, false, Kind::Double).mean(Kind::Double);
+        for (name, expected) in [("loss", loss), ("entropy", entropy)] {
+            let apart = value(&found, name) - expected.double_value(&[]);
+            assert!(apart.abs() < 5e-4, "{name}: {apart:e}");
+        }
+        let right = logp.argmax(-1i64, false).eq_tensor(&ids.narrow(1, 1, 15)).mean(Kind::Double);
+        assert!((value(&found, "accuracy") - 100.0 * right.double_value(&[])).abs() < 1e-9);
+        let [low, high] = found.numbers[0].interval.unwrap();
+        assert!(low < value(&found, "loss") && value(&found, "loss") < high, "{low} {high}");
+        assert_eq!(found.notes, [note]);
+        assert_eq!((found.numbers.len(), found.curves[0].values.len()), (4, 15));
+    }
+
+    #[test]
+    fn a_model_is_no_way_from_itself_and_some_way_from_another() {
+        let (.., itself) = numbers(Some("nano"));
+        assert!(value(&itself, "JSD to the original").abs() < 1e-6);
+        let (.., other) = numbers(Some("nano_LNFree200"));
+        let [jsd, kl] =
+            ["JSD to the original", "symmetric KL to the original"].map(|name| value(&other, name));
+        assert!(jsd > 1e-4 && jsd < 2f64.ln() && kl > jsd, "{jsd} {kl}");
+        let by_position: f64 = other.curves[2].values.iter().flatten().sum();
+        assert!((by_position / 15.0 - jsd).abs() < 1e-6);
+    }
+
+    #[test]
+    fn portions_are_all_sequences_in_their_order() {
+        let ids = Tensor::arange(9 * 1000, (Kind::Int64, Device::Cpu)).view([9, 1000]);
+        let parts = portions(&ids).unwrap();
+        assert_eq!(parts.iter().map(|part| part.size()[0]).collect::<Vec<_>>(), [4, 4, 1]);
+        assert_eq!(Tensor::cat(&parts, 0), ids);
+        let long = Tensor::zeros([2, 5000], (Kind::Int64, Device::Cpu));
+        assert_eq!(portions(&long).unwrap().len(), 2);
+        assert_eq!(mean_of("", &[1.0, 2.0, 6.0], "").value, Some(3.0));
+        assert_eq!(mean_of("", &[1.0], "").interval, None);
+    }
+}

@@ -1,0 +1,242 @@
+//! What one request found in all     let labels = models.iter().map(|model| model.label.as_str());
+    let head: Vec<&str> = std::iter::once("").chain(labels).collect();s, side by side, as a piece of HTML.
+
+use maud::{Markup, html};
+
+use super::Findings;
+use crate::Result;
+use crate::study::found::{Curve, Map, MarkedText, Number, Ranking};
+use crate::study::plot::{self, Plot};
+use crate::study::report::{Cell, figure, plain_table};
+
+/// Rows of a ranking that a table has.
+const TOP: usize = 10;
+/// Pixels that a panel of heat maps needs, and a figure with bars or lines.
+const PANEL: usize = 190;
+const FIGURE: usize = 480;
+
+/// The section of one request; `id` names it in the page. `models` are in the order of tables.
+///
+/// # Errors
+/// If findings do not fit their axes.
+pub(super) fn section(models: &[&Findings], id: &str) -> Result<Markup>    text.replace('-', "−")
+}
+
+/// A value with its interval.
+pub(super) fn with_interval(value: Option<f64>, interval: Option<[f64; 2]>) -> String {
+    let value = value.map_or("NaN".into(), written);
+    match interval {
+        Some([low, high]) => format!("{value} [{}, {}]", written(low), written(high)),
+        None => value,
+    }
+}
+
+/// What a number is, and its unit.
+pub(super) fn quantity(name: &str, unit: &str) -> String {
+    if unit.is_empty() { name.into() } else { format!("{name}, {unit}") }
+}
+
+/// One line a number, one column a model.
+fn numbers(models: &[&Findings]) -> Markup {
+    let same = |a: &Number, b: &Number| (&a.name, &a.unit) == (&b.name, &b.unit);
+    let mut kinds: Vec<&Number> = Vec::new();
+    for number in models.iter().flat_map(|model| &model.found.numbers) {
+        if !kinds.iter().any(|kind| same(kind, number)) {
+            kinds.push(number);
+        }
+    }
+    let cell = |model: &Findings, kind: &Number| -> Cell {
+        let number = model.found.numbers.iter().find(|number| same(kind, number));
+        number.map_or("–".into(), |number| with_interval(number.value, number.interval)).into()
+    };
+    let row = |kind: &&Number| -> Vec<Cell> {
+        let cells = models.iter().map(|model| cell(model, kind));
+        std::iter::once(Cell::from(quantity(&kind.name, &kind.unit))).chain(cells).collect()
+    };
+    let head: Vec<&str> = std::iter::once("").chain(models.iter().map(|model| model.label.as_str())).collect();
+    let rows: Vec<Vec<Cell>> = kinds.iter().map(row).collect();
+    html! {
+        @if !rows.is_empty() {
+            (plain_table(&head, 1, &rows))
+            @if kinds.iter().any(|kind| kind.interval.is_some()) {
+                p.note { "In brackets: 95% intervals." }
+            }
+        }
+    }
+}
+
+/// What belongs in one figure, with the labels of its models, in the order in which it first appears.
+fn together<'a, T: 'a>(
+    models: &[&'a Findings],
+    of: impl Fn(&'a Findings) -> &'a [T],
+    same: impl Fn(&T, &T) -> bool,
+) -> Vec<Vec<(&'a str, &'a T)>> {
+    let mut groups: Vec<Vec<(&'a str, &'a T)>> = Vec::new();
+    for model in models.iter().copied() {
+        for thing in of(model) {
+            let named = (model.label.as_str(), thing);
+            match groups.iter().position(|group| same(group[0].1, thing)) {
+                Some(at) => groups[at].push(named),
+                None => groups.push(vec![named]),
+            }
+        }
+    }
+    groups
+}
+
+/// A heading; with the models' names where it is not about all of them.
+fn heading<T>(name: &str, group: &[(&str, T)], models: &[&Findings]) -> Markup {
+    let whose: Vec<&str> = group.iter().map(|(label, _)| *label).collect();
+    html! {
+        h3 {
+            (name)
+            @if whose.len() < models.len() { " " span.soft { (whose.join(", ")) } }
+        }
+    }
+}
+
+/// A figure that scrolls where the page is narrower than `least` pixels.
+fn drawn(id: &str, description: &str, least: usize, plot: &Plot) -> Markup {
+    html! {
+        div.scroll {
+            div.wide style={ "min-width: " (least) "px" } { (figure(id, description, plot)) }
+        }
+    }
+}
+
+fn maps(models: &[&Findings], id: &str) -> Result<Markup> {
+    let same = |a: &Map, b: &Map| {
+        (&a.name, &a.unit, &a.rows, &a.columns) == (&b.name, &b.unit, &b.rows, &b.columns)
+    };
+    let mut pieces = Vec::new();
+    for (i, group) in together(models, |model| model.found.maps.as_slice(), same).iter().enumerate() {
+        let Map { name, unit, rows, columns, .. } = group[0].1;
+        let name = quantity(name, unit);
+        let description = format!("{name} by {} and {}", rows.title, columns.title);
+        let least = 120 + PANEL * group.len().min(3);
+        let plot = plot::heat_maps(group)?;
+        let piece = drawn(&format!("{id}-map-{i}"), &description, least, &plot);
+        pieces.push(html! { (heading(&name, group, models)) (piece) });
+    }
+    Ok(html! { @for piece in &pieces { (piece) } })
+}
+
+fn curves(models: &[&Findings], id: &str) -> Result<Markup> {
+    let same = |a: &Curve, b: &Curve| (&a.name, &a.unit, &a.at) == (&b.name, &b.unit, &b.at);
+    let mut pieces = Vec::new();
+    for (i, group) in together(models, |model| model.found.curves.as_slice(), same).iter().enumerate() {
+        let Curve { name, unit, at, .. } = group[0].1;
+        let name = quantity(name, unit);
+        let plot = plot::curves(group)?;
+        let piece = drawn(&format!("{id}-curve-{i}"), &format!("{name} by {}", at.title), FIGURE, &plot);
+        pieces.push(html! { (heading(&name, group, models)) (piece) });
+    }
+    Ok(html! { @for piece in &pieces { (piece) } })
+}
+
+/// Those with a total as waterfalls, the others as tables.
+fn rankings(models: &[&Findings], id: &str) -> Result<Markup> {
+    let adds_up = |ranking: &Ranking| ranking.total.is_some_and(f64::is_finite);
+    let same = |a: &Ranking, b: &Ranking| (&a.name, adds_up(a)) == (&b.name, adds_up(b));
+    let mut pieces = Vec::new();
+    for (i, group) in together(models, |model| model.found.rankings.as_slice(), same).iter().enumerate() {
+        let name = &group[0].1.name;
+        let piece = if adds_up(group[0].1) {
+            let description = format!("{name}: its parts and their sum");
+            drawn(&format!("{id}-sum-{i}"), &description, FIGURE, &plot::waterfall(group)?)
+        } else {
+            html! { div.side { @for (label, ranking) in group { (top(label, ranking)) } } }
+        };
+        pieces.push(html! { (heading(name, group, models)) (piece) });
+    }
+    Ok(html! { @for piece in &pieces { (piece) } })
+}
+
+fn top(label: &str, ranking: &Ranking) -> Markup {
+    let number = |value: &Option<f64>| Cell::from(value.map_or("–".into(), written));
+    let row = |(name, numbers): &(String, Vec<Option<f64>>)| -> Vec<Cell> {
+        std::iter::once(Cell::from(name.as_str())).chain(numbers.iter().map(number)).collect()
+    };
+    let columns = ranking.columns.iter().map(String::as_str);
+    let head: Vec<&str> = std::iter::once(ranking.what.as_str()).chain(columns).collect();
+    let rows: Vec<Vec<Cell>> = ranking.rows.iter().take(TOP).map(row).collect();
+    html! {
+        div {
+            p.soft {
+                (label)
+                @if ranking.rows.len() > TOP { ", the first " (TOP) " of " (ranking.rows.len()) }
+            }
+            (plain_table(&head, 1, &rows))
+        }
+    }
+}
+
+fn texts(models: &[&Findings]) -> Markup {
+    let same = |a: &MarkedText, b: &MarkedText| (&a.name, &a.unit) == (&b.name, &b.unit);
+    let groups = together(models, |model| model.found.texts.as_slice(), same);
+    let most = |group: &[(&str, &MarkedText)]| {
+        let values = group.iter().flat_map(|(_, text)| text.values.iter().flatten());
+        values.map(|value| value.abs()).filter(|value| value.is_finite()).fold(0.0, f64::max)
+    };
+    html! {
+        @for group in &groups {
+            (heading(&quantity(&group[0].1.name, &group[0].1.unit), group, models))
+            @for (label, text) in group {
+                p.soft { (label) }
+                p.tokens { (marked(text, largest(group))) }
+            }
+        }
+    }
+}
+
+/// The largest absolute value.
+fn largest(texts: &[(&str, &MarkedText)]) -> f64 {
+    let values = texts.iter().flat_map(|(_, text)| text.values.iter().flatten());
+    values.map(|value| value.abs()).filter(|value| value.is_finite()).fold(0.0, f64::max)
+}
+
+/// Tokens on colours, blue above 0 and orange below it; `most` has the strongest.
+fn marked(text: &MarkedText, most: f64) -> Markup {
+    let color = |value: f64| {
+        let rgb = if value < 0.0 { "217,96,26" } else { "31,131,198" };
+        let strength = if most > 0.0 { (0.65 * value.abs() / most).min(0.65) } else { 0.0 };
+        format!("background: rgba({rgb},{strength:.3})")
+    };
+    let title = |value: f64| match text.unit.as_str() {
+        unit @ ("" | "%") => format!("{}{unit}", written(value)),
+        unit => format!("{} {unit}", written(value)),
+    };
+    let values = text.values.iter().copied().chain(std::iter::repeat(None));
+    html! {
+        @for (token, value) in text.tokens.iter().zip(values) {
+            span style=[value.map(color)] title=[value.map(title)] { (token.replace('\n', "↵\n")) }
+        }
+    }
+}
+
+/// Each once, with the names of the models that it is about where it is not about all.
+fn notes(models: &[&Findings]) -> Markup {
+    let mut notes: Vec<(&str, Vec<usize>)> = Vec::new();
+    for (i, model) in models.iter().enumerate() {
+        for note in &model.found.notes {
+            match notes.iter().position(|known| known.0 == note.as_str()) {
+                Some(at) if notes[at].1.contains(&i) => {}
+                Some(at) => notes[at].1.push(i),
+                None => notes.push((note.as_str(), vec![i])),
+            }
+        }
+    }
+    let names = |whose: &[usize]| {
+        let names: Vec<&str> = whose.iter().map(|i| models[*i].label.as_str()).collect();
+        names.join(", ")
+    };
+    html! {
+        @if !notes.is_empty() {
+            ul.notes {
+                @for (note, whose) in &notes {
+                    li { @if whose.len() < models.len() { b { (names(whose)) ": " } } (note) }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! `interp` and `interp-all`: what they find, write and refuse, and that nothing is computed twice.
+
+use std::path::Path;
+use std::time::SystemTime;
+
+use lnfree::data::Tokenizer;
+use lnfree::eval::locate_model;
+use lnfree::hook::NoHook;
+use lnfree::hub::locate_tokenizer;
+use lnfree::model::{Compute, LoadedModel};
+use lnfree::tch::{Device, Kind, Tensor};
+use serde_json::Value;
+
+use super::{Ended, Place, common, ended, one_line};
+
+const PROMPT: &str = "My fellow citizens, the Constitution of the United";
+
+fn findings(place: &Place, file: &str) -> Vec<Value> {
+    serde_json::from_str(&place.text(file)).unwrap()
+}
+
+/// `interp` on one thread of the CPU.
+fn interp<'a>(args: &[&'a str]) -> Vec<&'a str> {
+    [&["interp"][..], args, &["--device", "cpu"]].concat()
+}
+
+/// `interp-all` of the embedded models into `out`; the texts are tokenized once for all tests.
+fn interp_all(place: &Place, args: &[&str]) -> Ended {
+    let begin = ["interp-all", "--suite", "nano", "--out", "out", "--device", "cpu"];
+    let mut command = place.command(&[&begin[..], args].concat());
+    command.env("XDG_CACHE_HOME", Path::new(env!("CARGO_TARGET_TMPDIR")).join("suite-cache"));
+    ended(command.output().unwrap())
+}
+
+/// The next token's logit, by a forward without anything else.
+fn logit(prompt: &str, answer: &str) -> f64 {
+    let loaded =
+        LoadedModel::load(&locate_model("nano_LNFree200").unwrap(), None, Kind::Float, Device::Cpu).unwrap();
+    let tokenizer = Tokenizer::from_dir(locate_tokenizer("nano").unwrap()).unwrap();
+    let ids: Vec<i64> = tokenizer.encode(prompt).unwrap().into_iter().map(i64::from).collect();
+    let answer = i64::from(tokenizer.encode(answer).unwrap()[0]);
+    let ids = Tensor::from_slice(&ids).view([1, -1]);
+    let logits = loaded.model.forward(&ids, &loaded.ln, Compute::default(), &mut NoHook).unwrap();
+    logits.double_value(&[0, ids.size()[1] - 1, answer])
+}
+
+#[test]
+fn heads_of_models_side_by_side() {
+    let place = Place::new();
+    let small = ["-n", "4", "--period", "12", "--json", "heads.json", "--html", "heads.html"];
+    let models = ["heads", "-m", "original=nano", "-m", "nano_LNFree200"];
+    let said = place.ok(&interp(&[&models[..], &small[..]].concat()));
+    assert!(said.contains("4 sequences of 12 random tokens said twice, seed 0"), "{said}");
+    let found = findings(&place, "heads.json");
+    assert_eq!(found.len(), 2);
+    assert_eq!((&found[0]["label"], &found[0]["model"]), (&"original".into(), &"nano".into()));
+    assert_eq!(found[1]["label"], "nano_LNFree200");
+    for one in &found {
+        let maps = one["maps"].as_array().unwrap();
+        assert!(!maps.is_empty(), "{one}");
+        for map in maps {
+            let rows = map["values"].as_array().unwrap();
+            assert_eq!(rows.len(), 6, "{map}");
+            assert!(rows.iter().all(|row| row.as_array().unwrap().len() == 4), "{map}");
+        }
+        let name = maps[0]["name"].as_str().unwrap();
+        assert!(said.contains(name), "{name}: {said}");
+    }
+    assert!(place.text("heads.html").contains("</html>"));
+}
+
+#[test]
+fn what_is_not_said_of_a_sample_is_what_models_and_data_have() {
+    let place = Place::new();
+    place.ok(&interp(&["sinks", "-m", "nano", "-d", "tokens.arrow", "--json", "a.json"]));
+    let request = &findings(&place, "a.json")[0]["request"];
+    assert_eq!((&request["sequences"], &request["positions"]), (&40.into(), &64.into()), "{request}");
+    let said = ["sinks", "-m", "nano", "-d", "tokens.arrow", "-n", "3", "--positions", "9", "--json", "b.json"];
+    place.ok(&interp(&said));
+    let request = &findings(&place, "b.json")[0]["request"];
+    assert_eq!((&request["sequences"], &request["positions"]), (&3.into(), &9.into()), "{request}");
+}
+
+#[test]
+fn an_attribution_sums_to_the_logit() {
+    let place = Place::new();
+    let asked = ["attribution", "-m", "nano_LNFree200", "--tokenizer", "nano", "-p", PROMPT];
+    place.ok(&interp(&[&asked[..], &["--answer", " States", "--json", "a.json"]].concat()));
+    let found = findings(&place, "a.json").remove(0);
+    let rankings = found["rankings"].as_array().unwrap();
+    let ranking = rankings.iter().find(|ranking| ranking["total"].is_number()).unwrap();
+    let values = ranking["rows"].as_array().unwrap().iter().map(|row| row[1][0].as_f64().unwrap());
+    let total = ranking["total"].as_f64().unwrap();
+    common::close(values.sum::<f64>(), total, 1e-3, "the sum of the rows");
+    common::close(total, logit(PROMPT, " States"), 1e-3, "the logit");
+}
+
+#[test]
+fn what_cannot_be_is_refused_in_one_line() {
+    let place = Place::new();
+    let heads = |more: &[&'static str]| interp(&[&["heads", "-n", "2", "--period", "5"][..], more].concat());
+    place.fails(&heads(&["-m", "nowhere"]), &["nowhere"]);
+    place.fails(&heads(&["-m", "a=nano", "-m", "a=nano_LNFree200"]), &["nano_LNFree200", "called a"]);
+    place.fails(&heads(&["-m", "=nano"]), &["LABEL=MODEL"]);
+    place.fails(&heads(&["-m", "nano", "--json", "no/a.json"]), &["--json no/a.json"]);
+    place.fails(&heads(&["-m", "nano", "--json", "a", "--html", "a"]), &["--html", "--json"]);
+    let sinks = ["sinks", "-m", "nano", "-d", "tokens.arrow", "--positions", "65"];
+    place.fails(&interp(&sinks), &["65 positions", "64"]);
+    let prompt = ["attribution", "-m", "nano", "-p", PROMPT, "--answer"];
+    place.fails(&interp(&[&prompt[..], &[" States of America"]].concat()), &["States of America"]);
+    let bare = ["attribution", "-m", "nano_LNFree200", "-p", PROMPT];
+    place.fails(&interp(&bare), &["--tokenizer"]);
+}
+
+#[test]
+fn options_that_do_not_go_together_are_no_command() {
+    let place = Place::new();
+    let texts = ["--clean", "a b", "--corrupted", "a c", "--answers"];
+    for more in [
+        vec!["--clean", "a b"],
+        vec!["--clean", "a b", "--answers", " a, b"],
+        vec!["--corrupted", "a c"],
+        vec!["--ioi", "--repeated"],
+        vec!["--ioi", "--period", "3"],
+        [&texts[..], &[" a"]].concat(),
+        [&texts[..], &[" a, b", "--ioi"]].concat(),
+        [&texts[..], &[" a, b", "-n", "3"]].concat(),
+    ] {
+        let ended = place.lnfree(&interp(&[&["patching", "-m", "nano"][..], &more[..]].concat()));
+        assert_eq!(ended.code, Some(2), "{more:?}: {ended:?}");
+    }
+    // Nothing is taken that would be dropped.
+    let against = place.lnfree(&interp(&["sinks", "-m", "nano", "-d", "tokens.arrow", "--against", "nano"]));
+    assert_eq!(against.code, Some(2), "{against:?}");
+}
+
+#[test]
+fn a_model_that_fails_costs_no_other() {
+    let place = Place::new();
+    let small = ["-n", "2", "--period", "5", "--json", "heads.json"];
+    let ended = place.lnfree(&interp(&[&["heads", "-m", "nowhere", "-m", "nano"][..], &small[..]].concat()));
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(ended.stderr.starts_with("error: nowhere: "), "{ended:?}");
+    assert!(ended.stderr.ends_with("lnfree: 1 of 2 models failed, see above\n"), "{ended:?}");
+    let found = findings(&place, "heads.json");
+    assert_eq!((found.len(), &found[0]["label"]), (1, &"nano".into()));
+}
+
+#[test]
+fn a_study_computes_nothing_twice_and_again_what_was_asked_otherwise() {
+    let place = Place::new();
+    let chosen = ["--models", "original", "--analyses", "heads,sinks"];
+    let files = ["out/original--heads.json", "out/original--sinks.json"];
+    let times = || files.map(|file| std::fs::metadata(place.path(file)).unwrap().modified().unwrap());
+    let plan = interp_all(&place, &[&chosen[..], &["--dry-run"]].concat());
+    assert!(plan.code == Some(0) && plan.stdout.contains("2 to do, 0 finished"), "{plan:?}");
+    assert!(!place.path("out").exists());
+
+    let first = interp_all(&place, &chosen);
+    assert_eq!(first.code, Some(0), "{first:?}");
+    assert!(first.stderr.contains("original: heads (") && first.stderr.contains("original: sinks ("), "{first:?}");
+    let results: Value = serde_json::from_str(&place.text("out/results.json")).unwrap();
+    assert_eq!(results["findings"].as_array().unwrap().len(), 2);
+    assert!(place.text("out/results.html").contains("</html>"));
+    let written: [SystemTime; 2] = times();
+
+    let again = interp_all(&place, &chosen);
+    assert_eq!((again.code, again.stderr.as_str()), (Some(0), ""), "{again:?}");
+    assert!(again.stdout.contains("0 to do, 2 finished"), "{again:?}");
+    assert_eq!(times(), written);
+
+    // Of another seed, as an earlier version might have asked.
+    let mut other: Value = serde_json::from_str(&place.text(files[0])).unwrap();
+    other["request"]["seed"] = 7.into();
+    std::fs::write(place.path(files[0]), other.to_string()).unwrap();
+    let third = interp_all(&place, &chosen);
+    assert!(third.code == Some(0) && third.stdout.contains("1 to do, 1 finished"), "{third:?}");
+    let made: Value = serde_json::from_str(&place.text(files[0])).unwrap();
+    assert_eq!(made["request"]["seed"], 0);
+    assert_eq!(times()[1], written[1]);
+}
+
+#[test]
+fn a_study_refuses_what_it_does_not_know() {
+    let place = Place::new();
+    for (args, words) in [
+        (["--models", "huge"], ["model huge", "original, vanilla, LN-free"]),
+        (["--analyses", "feelings"], ["analysis feelings", "heads"]),
+        (["--only-model", "huge"], ["--only-model huge", "not in the suite"]),
+    ] {
+        let ended = interp_all(&place, &args);
+        assert_eq!(ended.code, Some(1), "{ended:?}");
+        one_line(&ended, &words);
+    }
+    place.fails(&["interp-all", "--suite", "mega"], &["suite mega", "nano"]);
+    assert!(!place.path("out").exists());
+}

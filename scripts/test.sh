@@ -56,8 +56,8 @@ if [ $# -gt 0 ]; then
     cargo test --locked --workspace "$@"
 else
     cargo test --locked --workspace --lib --bins --tests --examples
-    begin 'conformance without kernels'
-    cargo test --locked --package lnfree --no-default-features --test conformance_forward --test conformance_training --test model
+    begin 'without features'
+    cargo test --locked --package lnfree --no-default-features --test conformance_forward --test conformance_training --test model --test without_features
 fi
 
 if have mdbook; then

@@ -25,7 +25,8 @@
 //! | feature | what it brings | on by default |
 //! |---|---|---|
 //! | `kernels` | the C++ kernels of `native/`, for CPUs and CUDA; without it every operation is its reference in libtorch's own | yes |
-//! | `hub` | names on the Hugging Face hub: downloads, data sets, pushing | with `study` |
+//! | `hub` | names on the Hugging Face hub: downloads, data sets, pushing; brings `parquet` | with `study` |
+//! | `parquet` | texts and tokens in Parquet, and with them the embedded texts | yes |
 //! | `study` | the layer of that name, with plotly | with `cli` |
 //! | `cli` | the program | yes |
 //!

@@ -102,7 +102,7 @@ impl Config {
     /// [`Config::parse`] of a file in `folder`.
     fn parse_in(folder: Option<&Path>, text: &str, origin: &str, overrides: &[String]) -> Result<Config> {
         let error = |key: &str, message: String| Error::Config {
-            origin: origin.into(),
+            origin: if is_set(overrides, key, &message) { "--set" } else { origin }.into(),
             key: shortened(key, LONGEST_KEY),
             message: crate::base::error::one_line(message),
         };
@@ -188,6 +188,17 @@ pub const CHANGEABLE: [&str; 7] = [
     "eval.batch_size",
     "eval.max_sequences",
 ];
+
+/// Whether what is wrong with a key, or with the table of that name, was said by an override.
+fn is_set(overrides: &[String], key: &str, message: &str) -> bool {
+    overrides.iter().any(|item| {
+        let path = item.split('=').next().unwrap_or_default().trim();
+        // Of an unknown key the error has the table alone, `.` for the outermost.
+        let inner = if key == "." { Some(path) } else { path.strip_prefix(key) };
+        let named = |name: &str| !name.is_empty() && message.contains(&format!("`{name}`"));
+        item == key || path == key || inner.is_some_and(|inner| inner.split('.').any(named))
+    })
+}
 
 /// Applies `table.key=value`; the value is TOML, and anything that is not TOML is a string.
 fn apply_override(table: &mut toml::Table, item: &str) -> Result<(), String> {

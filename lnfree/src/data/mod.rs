@@ -21,9 +21,14 @@ pub mod numpy_rng;
 #[cfg(feature = "hub")]
 mod openwebtext;
 pub mod order;
+#[cfg(feature = "parquet")]
 mod parquet_check;
+#[cfg(feature = "parquet")]
 mod parquet_file;
+#[cfg(feature = "parquet")]
 mod parquet_shapes;
+#[cfg(feature = "parquet")]
+mod parquet_text;
 mod parts;
 mod plain;
 mod plain_text;
@@ -44,10 +49,13 @@ mod sequences;
 pub mod shuffles;
 mod side_columns;
 pub mod text;
+#[cfg(feature = "parquet")]
 mod thrift;
 pub mod tokenizer;
 pub mod tokens;
 mod unpack;
+#[cfg(not(feature = "parquet"))]
+mod without_parquet;
 mod write;
 
 use std::path::Path;
@@ -73,6 +81,9 @@ pub use scheme::ChunkScheme;
 pub use tokenizer::Tokenizer;
 pub use tokens::TokenFile;
 pub use write::{Layout, Written, write_tokens};
+
+/// How a Parquet file starts.
+const PARQUET_MAGIC: &[u8] = b"PAR1";
 
 /// Runs a parser on bytes from outside, so that a panic inside it becomes an [`Error::File`] about `path`.
 ///

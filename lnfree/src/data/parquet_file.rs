@@ -16,8 +16,6 @@ use super::sequences::{INPUT_IDS, Sequences};
 use super::{first_line, guarded, side_columns};
 use crate::{Error, Result};
 
-/// How a Parquet file starts.
-pub(super) const MAGIC: &[u8] = b"PAR1";
 /// Rows that the decoder makes at a time.
 const BATCH_ROWS: usize = 4096;
 

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{Read, Seek};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,10 +11,14 @@ use arrow::datatypes::Schema;
 use super::arrow_blocks::{MAGIC, open_arrow};
 use super::arrow_file::{self, ArrowFile};
 use super::folder::data_files;
-use super::guarded;
+#[cfg(feature = "parquet")]
 use super::parquet_check::read_schema;
-use super::parquet_file::{self, ParquetFile};
+#[cfg(feature = "parquet")]
+use super::parquet_file::ParquetFile;
 use super::sequences::{INPUT_IDS, Sequences};
+#[cfg(not(feature = "parquet"))]
+use super::without_parquet::ParquetFile;
+use super::{PARQUET_MAGIC, guarded};
 use crate::{Error, Result};
 
 /// Arrow files with a checksum are checked when they are opened if their ids take at most this many bytes.
@@ -104,13 +108,14 @@ pub(super) fn holds_ids(path: &Path) -> bool {
 fn has_ids(path: &Path) -> bool {
     let named = |schema: &Schema| schema.index_of(INPUT_IDS).is_ok();
     let found = guarded(path, || {
-        let file = File::open(path).map_err(Error::io(path))?;
+        let mut file = File::open(path).map_err(Error::io(path))?;
+        #[cfg(feature = "parquet")]
         if let Ok(table) = read_schema(&file) {
             return Ok(named(table.schema()));
         }
         // What is no file of Arrow's and has not a stream's first mark may be anything, of any length.
         let mut start = [0; MAGIC.len()];
-        File::open(path).and_then(|mut file| file.read_exact(&mut start)).map_err(Error::io(path))?;
+        file.rewind().and_then(|()| file.read_exact(&mut start)).map_err(Error::io(path))?;
         let known = start == *MAGIC || start.starts_with(&[0xff; 4]);
         Ok(known && named(&open_arrow(path)?.schema()))
     });
@@ -125,7 +130,7 @@ pub(super) fn open_part(path: &Path, index: usize, budget: usize, chunks: &mut V
     if mark.is_empty() {
         return Err(Error::file(path, "the file is empty"));
     }
-    if mark.starts_with(parquet_file::MAGIC) {
+    if mark.starts_with(PARQUET_MAGIC) {
         return open_parquet(path, file, index, budget, chunks);
     }
     let ArrowFile { batches, checksum, mapped } = arrow_file::open(path, &file)?;

@@ -6,24 +6,20 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-
 use super::arrow_rows::arrow_rows;
 use super::folder::data_files;
 use super::json_lines::json_rows;
-use super::parquet_check::{check_pages, read_footer};
+#[cfg(feature = "parquet")]
+use super::parquet_text::parquet_rows;
 use super::plain_text::{Parts, parts};
-use super::rows::{Document, Rows, TEXT, rows_of_batches, stop_at_error};
+use super::rows::{Document, TEXT, stop_at_error};
 use super::unpack::unpacked;
-use super::{first_line, guarded};
+#[cfg(not(feature = "parquet"))]
+use super::without_parquet::parquet_rows;
 use crate::{Error, Result};
 
 /// What [`documents`] can read.
 const EXTENSIONS: &str = ".parquet, .arrow, .jsonl, .jsonl.zst, .jsonl.gz or .txt";
-
-/// Documents of a table that are decoded at a time: each may be long.
-const BATCH_ROWS: usize = 32;
 
 /// A stream of documents; after an error it ends.
 pub type Documents = Box<dyn Iterator<Item = Result<String>> + Send>;
@@ -143,7 +139,7 @@ fn documents_of_file(path: &Path, meter: &Meter) -> Result<Parts> {
         kind(path).ok_or_else(|| Error::file(path, format!("not a text file: expected {EXTENSIONS}")))?;
     let file = File::open(path).map_err(Error::io(path))?;
     let rows = match kind {
-        Kind::Parquet => parquet(path, file)?,
+        Kind::Parquet => parquet_rows(path, file)?,
         Kind::Arrow => arrow_rows(path)?,
         Kind::JsonLines => {
             let (name, file) = (path.to_string_lossy(), Box::new(Metered(file, meter.clone())));
@@ -156,26 +152,4 @@ fn documents_of_file(path: &Path, meter: &Meter) -> Result<Parts> {
         Document::Ids(_) => Err(Error::file(&path, "holds token ids and no text")),
         text => Ok(text),
     })))
-}
-
-fn parquet(path: &Path, file: File) -> Result<Rows> {
-    let reader = guarded(path, || {
-        let metadata = read_footer(&file).map_err(|why| damaged(path, why))?;
-        for group in 0..metadata.metadata().num_row_groups() {
-            check_pages(&file, metadata.metadata(), group, |root| root == TEXT)
-                .map_err(|why| damaged(path, why))?;
-        }
-        let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata);
-        let columns: Vec<String> = builder.schema().fields().iter().map(|f| f.name().clone()).collect();
-        if !columns.iter().any(|name| name == TEXT) {
-            return Err(Error::file(path, format!("no column `{TEXT}`; it has {}", columns.join(", "))));
-        }
-        let mask = ProjectionMask::columns(builder.parquet_schema(), [TEXT]);
-        builder.with_projection(mask).with_batch_size(BATCH_ROWS).build().map_err(|e| damaged(path, e))
-    })?;
-    Ok(rows_of_batches(path, reader, damaged))
-}
-
-fn damaged(path: &Path, error: impl std::fmt::Display) -> Error {
-    Error::file(path, format!("cannot be read as Parquet: {}", first_line(error)))
 }

@@ -220,7 +220,7 @@ mod tests {
 
     #[test]
     fn intervals_that_overlap_agree() {
-        let sinks = |low, high| {
+        let sinks = |low: f64, high: f64| {
             let number = Number::new("sink rate", (low + high) / 2.0, "%").with_interval([low, high]);
             verdict("Medium LN-free", Request::Sinks(sample()), number)
         };
@@ -240,14 +240,18 @@ mod tests {
         };
         assert_eq!(effects(2e-5, [1e-5, 3e-5]), Verdict::Agrees);
         assert_eq!(effects(0.02, [0.01, 0.03]), Verdict::Differs);
-        let loss = |value| verdict("Small original", Request::Outputs(sample()), Number::new("loss", value, "nats"));
+        let loss = |value| {
+            verdict("Small original", Request::Outputs(sample()), Number::new("loss", value, "nats"))
+        };
         assert_eq!((loss(2.95), loss(3.1)), (Verdict::Agrees, Verdict::Differs));
         assert_eq!(loss(f64::NAN), Verdict::Differs);
     }
 
     #[test]
     fn another_sample_does_not_compare() {
-        let of = |sample| verdict("Small original", Request::Outputs(sample), Number::new("loss", 2.9642, "nats"));
+        let of = |sample| {
+            verdict("Small original", Request::Outputs(sample), Number::new("loss", 2.9642, "nats"))
+        };
         assert_eq!(of(sample()), Verdict::Agrees);
         for other in [
             Sample { data: "pile-apollo".into(), ..sample() },

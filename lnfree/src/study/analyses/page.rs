@@ -109,8 +109,8 @@ fn beside_published(rows: &[Row]) -> Markup {
             section {
                 h2 { "Beside published figures" }
                 p.note {
-                    "Agrees: the 95% intervals in brackets overlap, where a published figure without one counts as all "
-                    "that is rounded to it; where neither has an interval, within " (written(100.0 * TOLERANCE))
+                    "Agrees: the 95% intervals in brackets overlap; a published figure without one counts as all "
+                    "that is rounded to it. Where neither has an interval, within " (written(100.0 * TOLERANCE))
                     "% of the published figure. Not comparable: not measured, or on another sample than the "
                     "published figure."
                 }

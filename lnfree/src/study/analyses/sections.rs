@@ -1,5 +1,4 @@
-//! What one request found in all     let labels = models.iter().map(|model| model.label.as_str());
-    let head: Vec<&str> = std::iter::once("").chain(labels).collect();s, side by side, as a piece of HTML.
+//! What one request found in all models, side by side, as a piece of HTML.
 
 use maud::{Markup, html};
 
@@ -19,7 +18,34 @@ const FIGURE: usize = 480;
 ///
 /// # Errors
 /// If findings do not fit their axes.
-pub(super) fn section(models: &[&Findings], id: &str) -> Result<Markup>    text.replace('-', "−")
+pub(super) fn section(models: &[&Findings], id: &str) -> Result<Markup> {
+    let Some(request) = models.first().map(|model| &model.request) else { return Ok(html! {}) };
+    let drawn = [maps(models, id)?, curves(models, id)?, rankings(models, id)?];
+    Ok(html! {
+        section id=(id) {
+            h2 { (request.title()) }
+            p.note { "Computed on " (request.to_string()) "." }
+            (numbers(models))
+            @for piece in &drawn { (piece) }
+            (texts(models))
+            (notes(models))
+        }
+    })
+}
+
+/// Four decimals, or as many digits as a small or a large number needs; a true minus.
+pub(super) fn written(value: f64) -> String {
+    // Takes the sign off a zero.
+    let value = value + 0.0;
+    let text = match value.abs() {
+        whole if whole < 1e9 && value.fract() == 0.0 => format!("{value:.0}"),
+        small if small < 1e-3 => format!("{value:.2e}"),
+        usual if usual < 10.0 => format!("{value:.4}"),
+        large if large < 1e3 => format!("{value:.2}"),
+        larger if larger < 1e6 => format!("{value:.1}"),
+        _ => format!("{value:.3e}"),
+    };
+    text.replace('-', "−")
 }
 
 /// A value with its interval.
@@ -53,7 +79,8 @@ fn numbers(models: &[&Findings]) -> Markup {
         let cells = models.iter().map(|model| cell(model, kind));
         std::iter::once(Cell::from(quantity(&kind.name, &kind.unit))).chain(cells).collect()
     };
-    let head: Vec<&str> = std::iter::once("").chain(models.iter().map(|model| model.label.as_str())).collect();
+    let labels = models.iter().map(|model| model.label.as_str());
+    let head: Vec<&str> = std::iter::once("").chain(labels).collect();
     let rows: Vec<Vec<Cell>> = kinds.iter().map(row).collect();
     html! {
         @if !rows.is_empty() {
@@ -174,10 +201,6 @@ fn top(label: &str, ranking: &Ranking) -> Markup {
 fn texts(models: &[&Findings]) -> Markup {
     let same = |a: &MarkedText, b: &MarkedText| (&a.name, &a.unit) == (&b.name, &b.unit);
     let groups = together(models, |model| model.found.texts.as_slice(), same);
-    let most = |group: &[(&str, &MarkedText)]| {
-        let values = group.iter().flat_map(|(_, text)| text.values.iter().flatten());
-        values.map(|value| value.abs()).filter(|value| value.is_finite()).fold(0.0, f64::max)
-    };
     html! {
         @for group in &groups {
             (heading(&quantity(&group[0].1.name, &group[0].1.unit), group, models))

@@ -35,12 +35,13 @@ const HEIGHT: [usize; 2] = [60, 380];
 /// ```
 /// use lnfree::analyses::{Axis, Map};
 ///
-/// let axis = |title: &str, n: usize| Axis { title: title.into(), labels: (0..n).map(|i| i.to_string()).collect() };
+/// let labels = vec!["0".to_string(), "1".into()];
+/// let axis = |title: &str| Axis { title: title.into(), labels: labels.clone() };
 /// let map = Map {
 ///     name: "effect of a patch".into(),
 ///     unit: "nats".into(),
-///     rows: axis("layer", 2),
-///     columns: axis("head", 2),
+///     rows: axis("layer"),
+///     columns: axis("head"),
 ///     values: vec![vec![Some(0.1), None], vec![Some(-0.2), Some(0.3)]],
 ///     signed: true,
 /// };

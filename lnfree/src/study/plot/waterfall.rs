@@ -146,7 +146,9 @@ fn bars(steps: &[Step], number: &str) -> Vec<Box<dyn Trace>> {
     let mut traces: Vec<Box<dyn Trace>> = Vec::new();
     let base = bar(&|low, high| if low > 0.0 { low } else { high.min(0.0) });
     traces.push(base.marker(Marker::new().color("rgba(0,0,0,0)")).hover_info(HoverInfo::Skip));
-    for seen in [bar(&|low, high| high.max(0.0) - low.max(0.0)), bar(&|low, high| low.min(0.0) - high.min(0.0))] {
+    let above = bar(&|low, high| high.max(0.0) - low.max(0.0));
+    let below = bar(&|low, high| low.min(0.0) - high.min(0.0));
+    for seen in [above, below] {
         traces.push(
             seen.marker(Marker::new().color_array(colors.clone()))
                 .hover_text_array(hover.clone())

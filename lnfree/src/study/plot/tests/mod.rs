@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::*;
 
 mod certainty;
+mod found;
 mod models;
 mod plan;
 

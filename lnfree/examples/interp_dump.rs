@@ -64,11 +64,8 @@ fn main() -> Outcome<()> {
         let found = input.get(name).ok_or(format!("the input has no tensor `{name}`"))?;
         Ok(found.to_device(device))
     };
-    let texts = Texts {
-        clean: tensor("clean")?,
-        corrupted: tensor("corrupted")?,
-        answers: tensor("answers")?,
-    };
+    let texts =
+        Texts { clean: tensor("clean")?, corrupted: tensor("corrupted")?, answers: tensor("answers")? };
     let loaded = LoadedModel::load(&locate_model(option("--model")?)?, None, Kind::Float, device)?;
     let mut found = Found::default();
     activations(&mut found, &loaded, &texts)?;

@@ -51,10 +51,9 @@ pub use crate::model::{Compute, Gpt2, LoadOptions, LoadedModel, ModelFormat, Sha
 pub use crate::study::analyses::{Pairs, Prompt, Request, Sample, Subject, analyse};
 #[cfg(feature = "study")]
 pub use crate::study::plot::{
-    Difference, EvalRow, Figure, Generation, Reference, RunMetrics, SizePoint, attention_patterns,
-    curves, data_needed, generations, heat_maps, loss_by_position, loss_curve, optimisation,
-    paired_differences, removal_schedule, results_bars, results_with_intervals, std_over_depth,
-    std_over_time, waterfall,
+    Difference, EvalRow, Figure, Generation, Reference, RunMetrics, SizePoint, attention_patterns, curves,
+    data_needed, generations, heat_maps, loss_by_position, loss_curve, optimisation, paired_differences,
+    removal_schedule, results_bars, results_with_intervals, std_over_depth, std_over_time, waterfall,
 };
 #[cfg(feature = "study")]
 pub use crate::study::report::{differences, read_eval, read_run, results_table};

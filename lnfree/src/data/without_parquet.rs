@@ -47,5 +47,8 @@ pub(super) fn parquet_rows(path: &Path, _: File) -> Result<Rows> {
 }
 
 fn missing(path: &Path) -> Error {
-    Error::file(path, "is Parquet, which this build of lnfree leaves out: build it with its feature `parquet`")
+    Error::file(
+        path,
+        "is Parquet, which this build of lnfree leaves out: build it with its feature `parquet`",
+    )
 }

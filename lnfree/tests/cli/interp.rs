@@ -75,7 +75,8 @@ fn what_is_not_said_of_a_sample_is_what_models_and_data_have() {
     place.ok(&interp(&["sinks", "-m", "nano", "-d", "tokens.arrow", "--json", "a.json"]));
     let request = &findings(&place, "a.json")[0]["request"];
     assert_eq!((&request["sequences"], &request["positions"]), (&40.into(), &64.into()), "{request}");
-    let said = ["sinks", "-m", "nano", "-d", "tokens.arrow", "-n", "3", "--positions", "9", "--json", "b.json"];
+    let said =
+        ["sinks", "-m", "nano", "-d", "tokens.arrow", "-n", "3", "--positions", "9", "--json", "b.json"];
     place.ok(&interp(&said));
     let request = &findings(&place, "b.json")[0]["request"];
     assert_eq!((&request["sequences"], &request["positions"]), (&3.into(), &9.into()), "{request}");
@@ -158,7 +159,10 @@ fn a_study_computes_nothing_twice_and_again_what_was_asked_otherwise() {
 
     let first = interp_all(&place, &chosen);
     assert_eq!(first.code, Some(0), "{first:?}");
-    assert!(first.stderr.contains("original: heads (") && first.stderr.contains("original: sinks ("), "{first:?}");
+    assert!(
+        first.stderr.contains("original: heads (") && first.stderr.contains("original: sinks ("),
+        "{first:?}"
+    );
     let results: Value = serde_json::from_str(&place.text("out/results.json")).unwrap();
     assert_eq!(results["findings"].as_array().unwrap().len(), 2);
     assert!(place.text("out/results.html").contains("</html>"));

@@ -202,7 +202,8 @@ impl InterpCommand {
             Heads(args) => &args.common,
             Sinks(args) | Norms(args) | Lens(args) | DirectEffects(args) | Ablation(args) => {
                 Some(&args.sample)
-            }| Norms(args) | Lens(args) | DirectEffects(args) | Ablation(args) => &args.common,
+            }
+            Norms(args) | Lens(args) | DirectEffects(args) | Ablation(args) => &args.common,
             Neurons(args) => &args.common,
             Outputs(args) => &args.common,
             Attribution(args) => &args.common,
@@ -224,7 +225,9 @@ impl InterpCommand {
     pub(super) fn sample(&self) -> Option<&SampleArgs> {
         use InterpCommand::*;
         match self {
-            Sinks(args) | Norms(args) | Lens(args) | DirectEffects(args) | Ablation(args) => Some(&args.sample),
+            Sinks(args) | Norms(args) | Lens(args) | DirectEffects(args) | Ablation(args) => {
+                Some(&args.sample)
+            }
             Neurons(args) => Some(&args.sample),
             Outputs(args) => Some(&args.sample),
             Sae(args) => Some(&args.sample),

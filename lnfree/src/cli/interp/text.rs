@@ -9,8 +9,7 @@ const TOP: usize = 5;
 /// Numbers of a map that are printed.
 const LARGEST: usize = 3;
 
-/// One analysis of         let has = findings.iter().filter(|one| one.found.notes.contains(note));
-        let of: Vec<&str> = has.map(|one| one.label.as_str()).collect(); or more models.
+/// One analysis of one or more models.
 pub(super) fn print(findings: &[Findings]) {
     let Some(first) = findings.first() else { return };
     outln!("{}: {}", first.request.title(), first.request);
@@ -114,9 +113,10 @@ fn print_map(label: &str, map: &Map) {
     }
     cells.sort_by(|a, b| b.0.abs().total_cmp(&a.0.abs()));
     let (rows, columns) = (&map.rows.title, &map.columns.title);
-    let shown = cells.iter().take(LARGEST).map(|(value, row, column)| {
-        format!("{} at {rows} {row}, {columns} {column}", short(Some(*value)))
-    });
+    let shown = cells
+        .iter()
+        .take(LARGEST)
+        .map(|(value, row, column)| format!("{} at {rows} {row}, {columns} {column}", short(Some(*value))));
     let shown: Vec<String> = shown.collect();
     outln!("{}, {label}: {}", with_unit(&map.name, &map.unit), shown.join("; "));
 }
@@ -144,8 +144,8 @@ fn notes(findings: &[Findings]) {
             continue;
         }
         told.push(note);
-        let of: Vec<&str> =
-            findings.iter().filter(|one| one.found.notes.contains(note)).map(|one| one.label.as_str()).collect();
+        let has = findings.iter().filter(|one| one.found.notes.contains(note));
+        let of: Vec<&str> = has.map(|one| one.label.as_str()).collect();
         match of.len() == findings.len() {
             true => outln!("{note}"),
             false => outln!("{}: {note}", of.join(", ")),

@@ -240,18 +240,16 @@ mod tests {
         };
         assert_eq!(effects(2e-5, [1e-5, 3e-5]), Verdict::Agrees);
         assert_eq!(effects(0.02, [0.01, 0.03]), Verdict::Differs);
-        let loss = |value| {
-            verdict("Small original", Request::Outputs(sample()), Number::new("loss", value, "nats"))
-        };
+        let loss =
+            |value| verdict("Small original", Request::Outputs(sample()), Number::new("loss", value, "nats"));
         assert_eq!((loss(2.95), loss(3.1)), (Verdict::Agrees, Verdict::Differs));
         assert_eq!(loss(f64::NAN), Verdict::Differs);
     }
 
     #[test]
     fn another_sample_does_not_compare() {
-        let of = |sample| {
-            verdict("Small original", Request::Outputs(sample), Number::new("loss", 2.9642, "nats"))
-        };
+        let of =
+            |sample| verdict("Small original", Request::Outputs(sample), Number::new("loss", 2.9642, "nats"));
         assert_eq!(of(sample()), Verdict::Agrees);
         for other in [
             Sample { data: "pile-apollo".into(), ..sample() },
@@ -264,9 +262,8 @@ mod tests {
 
     #[test]
     fn each_model_stands_beside_its_own_figures() {
-        let loss = |label: &str| {
-            findings(label, Request::Outputs(sample()), vec![Number::new("loss", 2.8, "nats")])
-        };
+        let loss =
+            |label: &str| findings(label, Request::Outputs(sample()), vec![Number::new("loss", 2.8, "nats")]);
         let all = [loss("Medium LN-free"), loss("Small original"), loss("something else")];
         let rows = compare(&all, "paper");
         let of = |label: &str| rows.iter().filter(|row| row.label == label).count();

@@ -23,14 +23,14 @@ mod subject;
 mod suite;
 mod words;
 
+pub use crate::study::found::{Axis, Curve, Found, Map, MarkedText, Number, Ranking};
 pub use compare::{Row, Verdict, compare};
 pub use findings::Findings;
-pub use crate::study::found::{Axis, Curve, Found, Map, MarkedText, Number, Ranking};
 pub use page::write_page;
 pub use request::{Pairs, Prompt, Request, Sample};
 pub use run::analyse;
 pub use subject::Subject;
 pub use suite::{
-    InterpJob, InterpOptions, InterpPlan, InterpResults, InterpSuite, Told, finished, request_key, result_path,
-    run_job, run_plan,
+    InterpJob, InterpOptions, InterpPlan, InterpResults, InterpSuite, Told, finished, request_key,
+    result_path, run_job, run_plan,
 };

@@ -225,7 +225,8 @@ mod tests {
 
     #[test]
     fn equal_requests_share_a_section_with_the_original_first() {
-        let all = [findings("LN-free", "a", 0.25), findings("other", "b", 1.5), findings("original", "a", 0.5)];
+        let all =
+            [findings("LN-free", "a", 0.25), findings("other", "b", 1.5), findings("original", "a", 0.5)];
         let page = page(&all, &[], &[]);
         assert_eq!(page.matches("<section id=").count(), 2);
         assert!(page.contains("the first 2 sequences of a, 3 positions"), "{page}");
@@ -242,7 +243,8 @@ mod tests {
     #[test]
     fn tokens_are_coloured_and_never_markup() {
         let page = page(&[findings("<u>", "a", 1.0)], &[], &[]);
-        let span = "<span style=\"background: rgba(217,96,26,0.650)\" title=\"−0.5000 nats\">&lt;b&gt;</span>";
+        let span =
+            "<span style=\"background: rgba(217,96,26,0.650)\" title=\"−0.5000 nats\">&lt;b&gt;</span>";
         assert!(page.contains(span), "{page}");
         assert!(page.contains("<span> x</span>"), "{page}");
         assert!(!page.contains("<u>") && !page.contains("<i>"), "{page}");

@@ -15,11 +15,8 @@ use crate::{Error, Result};
 /// model.
 const TOKENS: i64 = 2048;
 /// What is patched by layer and position.
-const SITES: [(StreamSite, &str); 3] = [
-    (StreamSite::ResidPre, "resid_pre"),
-    (StreamSite::AttnOut, "attn_out"),
-    (StreamSite::MlpOut, "mlp_out"),
-];
+const SITES: [(StreamSite, &str); 3] =
+    [(StreamSite::ResidPre, "resid_pre"), (StreamSite::AttnOut, "attn_out"), (StreamSite::MlpOut, "mlp_out")];
 
 const SCALE: &str = "Maps are of the part of the way from the corrupted (0) to the clean (1) logit \
                      difference, of means over all pairs.";
@@ -159,8 +156,7 @@ impl Runs {
 
     /// The part of the way that patches go, see [`Patched::normalised`].
     fn way(&self, metric: &Tensor) -> Result<Tensor> {
-        let [metric, clean, corrupted] =
-            [metric, &self.clean, &self.corrupted].map(Tensor::shallow_clone);
+        let [metric, clean, corrupted] = [metric, &self.clean, &self.corrupted].map(Tensor::shallow_clone);
         Ok(Patched { metric, clean, corrupted }.normalised())
     }
 
@@ -251,13 +247,8 @@ mod tests {
             // All of the stream before the first block is the clean run.
             let prompts = prompts(&subject, &pairs).unwrap();
             let metric = Metric::logit_difference(&prompts.answers);
-            let patching = Patching::new(
-                subject.model(),
-                subject.ln(),
-                &prompts.clean,
-                &prompts.corrupted,
-                &metric,
-            );
+            let patching =
+                Patching::new(subject.model(), subject.ln(), &prompts.clean, &prompts.corrupted, &metric);
             let whole = patching.unwrap().by_layer(StreamSite::ResidPre).unwrap().normalised();
             assert!((whole.double_value(&[0]) - 1.0).abs() < 1e-3, "{name}");
         }

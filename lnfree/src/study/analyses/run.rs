@@ -3,8 +3,8 @@
 use std::time::Instant;
 
 use super::{
-    Findings, Request, Subject, ablation, attribution, circuits, direct_effects, heads, lens, neurons,
-    norms, outputs, patching, sae, sinks,
+    Findings, Request, Subject, ablation, attribution, circuits, direct_effects, heads, lens, neurons, norms,
+    outputs, patching, sae, sinks,
 };
 use crate::Result;
 use crate::study::found::Found;

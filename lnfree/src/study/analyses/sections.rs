@@ -132,9 +132,8 @@ fn drawn(id: &str, description: &str, least: usize, plot: &Plot) -> Markup {
 }
 
 fn maps(models: &[&Findings], id: &str) -> Result<Markup> {
-    let same = |a: &Map, b: &Map| {
-        (&a.name, &a.unit, &a.rows, &a.columns) == (&b.name, &b.unit, &b.rows, &b.columns)
-    };
+    let same =
+        |a: &Map, b: &Map| (&a.name, &a.unit, &a.rows, &a.columns) == (&b.name, &b.unit, &b.rows, &b.columns);
     let mut pieces = Vec::new();
     for (i, group) in together(models, |model| model.found.maps.as_slice(), same).iter().enumerate() {
         let Map { name, unit, rows, columns, .. } = group[0].1;

@@ -45,7 +45,9 @@ impl Subject {
         let dir = locate_model(name)?;
         let loaded = LoadedModel::load_with(&dir, options)?;
         let original = original
-            .map(|name| Ok::<_, Error>((name.to_string(), LoadedModel::load_with(&locate_model(name)?, options)?)))
+            .map(|name| {
+                Ok::<_, Error>((name.to_string(), LoadedModel::load_with(&locate_model(name)?, options)?))
+            })
             .transpose()?;
         let named = tokenizer.map(|name| Tokenizer::from_dir(locate_tokenizer(name)?)).transpose()?;
         let tokenizer = named.map_or_else(OnceCell::new, OnceCell::from);
@@ -103,7 +105,9 @@ impl Subject {
         let ids = tokens.batch(&rows)?;
         let length = ids.size()[1];
         if *positions == 0 || *positions as i64 > length {
-            return Err(Error::invalid(format!("{positions} positions of {data}: it has sequences of {length}")));
+            return Err(Error::invalid(format!(
+                "{positions} positions of {data}: it has sequences of {length}"
+            )));
         }
         let ids = ids.f_narrow(1, 0, *positions as i64)?.f_to_device(self.model().device())?;
         let note = self.beginning(&ids)?;
@@ -117,7 +121,9 @@ impl Subject {
         Ok(match begin {
             0 => "No sequence has end-of-text, which GPT-2 begins texts with, at position 0.".into(),
             all if all == n => "Position 0 is end-of-text, which GPT-2 begins texts with, everywhere.".into(),
-            some => format!("Position 0 is end-of-text, which GPT-2 begins texts with, in {some} of {n} sequences."),
+            some => format!(
+                "Position 0 is end-of-text, which GPT-2 begins texts with, in {some} of {n} sequences."
+            ),
         })
     }
 }

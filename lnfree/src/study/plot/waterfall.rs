@@ -184,10 +184,8 @@ fn layout(models: &[(&str, &Ranking)], panels: &[Vec<Step>]) -> Layout {
     let ends = panels.iter().flatten().flat_map(|step| [step.from, step.to()]);
     let (low, high) = ends.fold((0.0f64, 0.0f64), |(low, high), end| (low.min(end), high.max(end)));
     let air = if high > low { 0.04 * (high - low) } else { 1.0 };
-    let x_axis = theme::axis("")
-        .range(vec![low - air, high + air])
-        .zero_line(true)
-        .zero_line_color(theme::TEXT);
+    let x_axis =
+        theme::axis("").range(vec![low - air, high + air]).zero_line(true).zero_line_color(theme::TEXT);
     let title = models.first().map(|(_, ranking)| ranking.columns.first().unwrap_or(&ranking.name));
     let title = labels::text(title.map_or("", String::as_str));
     let titled = x_axis.clone().title(theme::axis_title(&title));

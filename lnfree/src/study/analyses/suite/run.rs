@@ -54,9 +54,10 @@ fn work(job: &InterpJob, plan: &InterpPlan, options: &InterpOptions) -> Result<V
     end_with_parent(&mut command);
     let mut child = command.spawn().map_err(Error::io(&options.program))?;
     // A pipe that nobody reads would stop the child once it is full.
-    let reader = child.stdout.take().map(|stdout| {
-        std::thread::spawn(move || std::io::read_to_string(stdout).unwrap_or_default())
-    });
+    let reader = child
+        .stdout
+        .take()
+        .map(|stdout| std::thread::spawn(move || std::io::read_to_string(stdout).unwrap_or_default()));
     let status = loop {
         if interrupt::requested() {
             stop(&mut child);

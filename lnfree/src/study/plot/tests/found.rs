@@ -146,7 +146,8 @@ fn parts_follow_each_other_down_to_the_total() {
 #[test]
 fn the_small_parts_are_one_bar() {
     let names: Vec<String> = (0..20).map(|i| format!("part {i}")).collect();
-    let parts: Vec<(&str, f64)> = names.iter().enumerate().map(|(i, name)| (name.as_str(), i as f64)).collect();
+    let parts: Vec<(&str, f64)> =
+        names.iter().enumerate().map(|(i, name)| (name.as_str(), i as f64)).collect();
     let both = [("a", &ranking(&parts, Some(190.0))), ("b", &ranking(&parts[..2], Some(1.0)))];
     let plot = json(&waterfall(&both).unwrap());
     // The lowest panel comes first.
@@ -162,7 +163,8 @@ fn text_of_analyses_is_never_markup() {
     let mut evil = map(vec![vec![Some(1.0)]], false);
     (evil.name, evil.unit) = (EVIL.into(), EVIL.into());
     (evil.rows, evil.columns) = (axis(EVIL, &[EVIL]), axis(EVIL, &[EVIL]));
-    let line = Curve { name: EVIL.into(), unit: EVIL.into(), at: axis(EVIL, &[EVIL]), values: vec![Some(1.0)] };
+    let line =
+        Curve { name: EVIL.into(), unit: EVIL.into(), at: axis(EVIL, &[EVIL]), values: vec![Some(1.0)] };
     let mut parts = ranking(&[(EVIL, 1.0)], Some(1.0));
     parts.columns = vec![EVIL.into()];
     for figure in [heat_maps(&[(EVIL, &evil)]), curves(&[(EVIL, &line)]), waterfall(&[(EVIL, &parts)])] {

@@ -200,10 +200,7 @@ impl InterpCommand {
         use InterpCommand::*;
         match self {
             Heads(args) => &args.common,
-            Sinks(args) | Norms(args) | Lens(args) | DirectEffects(args) | Ablation(args) => {
-                Some(&args.sample)
-            }
-            Norms(args) | Lens(args) | DirectEffects(args) | Ablation(args) => &args.common,
+            Sinks(args) | Norms(args) | Lens(args) | DirectEffects(args) | Ablation(args) => &args.common,
             Neurons(args) => &args.common,
             Outputs(args) => &args.common,
             Attribution(args) => &args.common,

@@ -169,7 +169,7 @@ fn rankings(models: &[&Findings], id: &str) -> Result<Markup> {
         let name = &group[0].1.name;
         let piece = if adds_up(group[0].1) {
             let description = format!("{name}: its parts and their sum");
-            drawn(&format!("{id}-sum-{i}"), &description, FIGURE, &plot::waterfall(group)?)
+            drawn(&format!("{id}-sum-{i}"), &description, FIGURE, &*plot::waterfall(group)?)
         } else {
             html! { div.side { @for (label, ranking) in group { (top(label, ranking)) } } }
         };

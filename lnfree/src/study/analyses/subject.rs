@@ -9,7 +9,8 @@ use super::Sample;
 use crate::data::{Tokenizer, dataset_options, open_dataset_with};
 use crate::eval::locate_model;
 use crate::hub::locate_tokenizer;
-use crate::model::{Gpt2, LnState, LoadOptions, LoadedModel};
+use crate::model::ln_state::LnState;
+use crate::model::{Gpt2, LoadOptions, LoadedModel};
 use crate::{Error, Result};
 
 /// A model with what analyses need beside it.

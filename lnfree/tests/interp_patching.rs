@@ -199,7 +199,7 @@ fn between_the_two_runs() {
         // stream leaves the ids, by which LNs that set end-of-text apart go, as they are.
         let texts = if name == "fake, position 0 apart" { 2 } else { 3 };
         same(&first.narrow(0, 0, texts), &patching.clean.narrow(0, 0, texts), name);
-        assert!((all.normalised().double_value(&[0]) - 1.0).abs() < 0.1, "{name}");
+        assert!(texts < 3 || (all.normalised().double_value(&[0]) - 1.0).abs() < 1e-2, "{name}");
         // Texts that are alike up to a position have nothing to patch there, and bit for bit so.
         let found = patching.by_position(StreamSite::ResidPre).unwrap();
         assert_eq!(

@@ -193,10 +193,10 @@ pub const CHANGEABLE: [&str; 7] = [
 fn is_set(overrides: &[String], key: &str, message: &str) -> bool {
     overrides.iter().any(|item| {
         let path = item.split('=').next().unwrap_or_default().trim();
-        // Of an unknown key the error has the table alone, `.` for the outermost.
-        let inner = if key == "." { Some(path) } else { path.strip_prefix(key) };
-        let named = |name: &str| !name.is_empty() && message.contains(&format!("`{name}`"));
-        item == key || path == key || inner.is_some_and(|inner| inner.split('.').any(named))
+        let within = path.strip_prefix(key).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+        // Of an unknown key the error may have the table alone.
+        let named = path.split('.').any(|name| message.contains(&format!("`{name}`")));
+        item == key || path == key || (within && named)
     })
 }
 

@@ -109,7 +109,9 @@ fn what_cannot_be_is_refused_in_one_line() {
     place.fails(&interp(&sinks), &["65 positions", "64"]);
     let prompt = ["attribution", "-m", "nano", "-p", PROMPT, "--answer"];
     place.fails(&interp(&[&prompt[..], &[" States of America"]].concat()), &["States of America"]);
-    let bare = ["attribution", "-m", "nano_LNFree200", "-p", PROMPT];
+    // A folder without a tokenizer.
+    let bare = common::vector("tiny-a");
+    let bare = ["attribution", "-m", bare.to_str().unwrap(), "-p", PROMPT];
     place.fails(&interp(&bare), &["--tokenizer"]);
 }
 

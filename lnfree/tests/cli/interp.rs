@@ -168,6 +168,7 @@ fn a_study_computes_nothing_twice_and_again_what_was_asked_otherwise() {
     let results: Value = serde_json::from_str(&place.text("out/results.json")).unwrap();
     assert_eq!(results["findings"].as_array().unwrap().len(), 2);
     assert!(place.text("out/results.html").contains("</html>"));
+    assert!(place.text("out/results.md").contains("\n## Attention to position 0\n"));
     let written: [SystemTime; 2] = times();
 
     let again = interp_all(&place, &chosen);

@@ -4,10 +4,9 @@ use std::path::Path;
 
 use maud::{Markup, html};
 
-use super::compare::{Row, TOLERANCE, Verdict};
-use super::sections::{quantity, section, with_interval, written};
-use super::{Findings, Request};
-use crate::study::plot::{EvalRow, ModelName, distinct_names};
+use super::sections::section;
+use super::tables::{self, PUBLISHED, by_request, in_order, verdicts_explained};
+use super::{Findings, Request, Row};
 use crate::study::report::{self, Cell, plain_table};
 use crate::{Error, Result};
 
@@ -47,29 +46,6 @@ fn id(i: usize) -> String {
     format!("analysis-{i}")
 }
 
-/// Findings of equal requests together, in the order in which requests first appear.
-fn by_request(findings: &[Findings]) -> Vec<Vec<&Findings>> {
-    let mut groups: Vec<Vec<&Findings>> = Vec::new();
-    for one in findings {
-        match groups.iter().position(|group| group[0].request == one.request) {
-            Some(at) => groups[at].push(one),
-            None => groups.push(vec![one]),
-        }
-    }
-    groups
-}
-
-/// Family after family; in each original, vanilla, LN-free, others.
-fn in_order<'a>(group: &[&'a Findings]) -> Vec<&'a Findings> {
-    let row = |one: &&Findings| EvalRow { label: Some(one.label.clone()), ..EvalRow::default() };
-    let rows: Vec<EvalRow> = group.iter().map(row).collect();
-    let names = distinct_names(&rows);
-    let family = |name: &ModelName| names.iter().position(|other| other.group == name.group);
-    let mut order: Vec<usize> = (0..group.len()).collect();
-    order.sort_by_key(|i| (family(&names[*i]), names[*i].role));
-    order.into_iter().map(|i| group[i]).collect()
-}
-
 fn subtitle(findings: &[Findings], requests: usize) -> String {
     let count = |n: usize, one: &str, many: &str| format!("{n} {}", if n == 1 { one } else { many });
     let mut labels: Vec<&str> = findings.iter().map(|one| one.label.as_str()).collect();
@@ -91,30 +67,12 @@ fn failed(failures: &[String]) -> Markup {
 }
 
 fn beside_published(rows: &[Row]) -> Markup {
-    let cells = |row: &Row| -> Vec<Cell> {
-        let measured = row.measured.map(|_| with_interval(row.measured, row.interval));
-        vec![
-            row.label.as_str().into(),
-            row.analysis.as_str().into(),
-            quantity(&row.number, &row.unit).into(),
-            measured.unwrap_or_else(|| "–".into()).into(),
-            with_interval(Some(row.published), row.published_interval).into(),
-            Cell { text: row.verdict.name().into(), marked: row.verdict == Verdict::Differs },
-        ]
-    };
-    let head = ["model", "analysis", "number", "measured", "published", "verdict"];
-    let cells: Vec<Vec<Cell>> = rows.iter().map(cells).collect();
     html! {
         @if !rows.is_empty() {
             section {
                 h2 { "Beside published figures" }
-                p.note {
-                    "Agrees: the 95% intervals in brackets overlap; a published figure without one counts as all "
-                    "that is rounded to it. Where neither has an interval, within " (written(100.0 * TOLERANCE))
-                    "% of the published figure. Not comparable: not measured, or on another sample than the "
-                    "published figure."
-                }
-                (plain_table(&head, 3, &cells))
+                p.note { (verdicts_explained()) }
+                (plain_table(&PUBLISHED, 3, &tables::beside_published(rows)))
             }
         }
     }
@@ -164,7 +122,7 @@ fn models(findings: &[Findings]) -> Markup {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Sample;
+    use super::super::{Sample, Verdict};
     use super::*;
     use crate::study::found::{Axis, Curve, Found, Map, MarkedText, Number, Ranking};
 

@@ -3,8 +3,9 @@
 use maud::{Markup, html};
 
 use super::Findings;
+use super::tables::{self, any_interval, quantity, together, written};
 use crate::Result;
-use crate::study::found::{Curve, Map, MarkedText, Number, Ranking};
+use crate::study::found::{Curve, Map, MarkedText, Ranking};
 use crate::study::plot::{self, Plot};
 use crate::study::report::{Cell, figure, plain_table};
 
@@ -33,82 +34,13 @@ pub(super) fn section(models: &[&Findings], id: &str) -> Result<Markup> {
     })
 }
 
-/// Four decimals, or as many digits as a small or a large number needs; a true minus.
-pub(super) fn written(value: f64) -> String {
-    // Takes the sign off a zero.
-    let value = value + 0.0;
-    let text = match value.abs() {
-        whole if whole < 1e9 && value.fract() == 0.0 => format!("{value:.0}"),
-        small if small < 1e-3 => format!("{value:.2e}"),
-        usual if usual < 10.0 => format!("{value:.4}"),
-        large if large < 1e3 => format!("{value:.2}"),
-        larger if larger < 1e6 => format!("{value:.1}"),
-        _ => format!("{value:.3e}"),
-    };
-    text.replace('-', "−")
-}
-
-/// A value with its interval.
-pub(super) fn with_interval(value: Option<f64>, interval: Option<[f64; 2]>) -> String {
-    let value = value.map_or("NaN".into(), written);
-    match interval {
-        Some([low, high]) => format!("{value} [{}, {}]", written(low), written(high)),
-        None => value,
-    }
-}
-
-/// What a number is, and its unit.
-pub(super) fn quantity(name: &str, unit: &str) -> String {
-    if unit.is_empty() { name.into() } else { format!("{name}, {unit}") }
-}
-
 /// One line a number, one column a model.
 fn numbers(models: &[&Findings]) -> Markup {
-    let same = |a: &Number, b: &Number| (&a.name, &a.unit) == (&b.name, &b.unit);
-    let mut kinds: Vec<&Number> = Vec::new();
-    for number in models.iter().flat_map(|model| &model.found.numbers) {
-        if !kinds.iter().any(|kind| same(kind, number)) {
-            kinds.push(number);
-        }
-    }
-    let cell = |model: &Findings, kind: &Number| -> Cell {
-        let number = model.found.numbers.iter().find(|number| same(kind, number));
-        number.map_or("–".into(), |number| with_interval(number.value, number.interval)).into()
-    };
-    let row = |kind: &&Number| -> Vec<Cell> {
-        let cells = models.iter().map(|model| cell(model, kind));
-        std::iter::once(Cell::from(quantity(&kind.name, &kind.unit))).chain(cells).collect()
-    };
-    let labels = models.iter().map(|model| model.label.as_str());
-    let head: Vec<&str> = std::iter::once("").chain(labels).collect();
-    let rows: Vec<Vec<Cell>> = kinds.iter().map(row).collect();
+    let (head, rows) = tables::numbers(models);
     html! {
-        @if !rows.is_empty() {
-            (plain_table(&head, 1, &rows))
-            @if kinds.iter().any(|kind| kind.interval.is_some()) {
-                p.note { "In brackets: 95% intervals." }
-            }
-        }
+        @if !rows.is_empty() { (plain_table(&head, 1, &rows)) }
+        @if any_interval(models) { p.note { "In brackets: 95% intervals." } }
     }
-}
-
-/// What belongs in one figure, with the labels of its models, in the order in which it first appears.
-fn together<'a, T: 'a>(
-    models: &[&'a Findings],
-    of: impl Fn(&'a Findings) -> &'a [T],
-    same: impl Fn(&T, &T) -> bool,
-) -> Vec<Vec<(&'a str, &'a T)>> {
-    let mut groups: Vec<Vec<(&'a str, &'a T)>> = Vec::new();
-    for model in models.iter().copied() {
-        for thing in of(model) {
-            let named = (model.label.as_str(), thing);
-            match groups.iter().position(|group| same(group[0].1, thing)) {
-                Some(at) => groups[at].push(named),
-                None => groups.push(vec![named]),
-            }
-        }
-    }
-    groups
 }
 
 /// A heading; with the models' names where it is not about all of them.
@@ -236,27 +168,13 @@ fn marked(text: &MarkedText, most: f64) -> Markup {
     }
 }
 
-/// Each once, with the names of the models that it is about where it is not about all.
 fn notes(models: &[&Findings]) -> Markup {
-    let mut notes: Vec<(&str, Vec<usize>)> = Vec::new();
-    for (i, model) in models.iter().enumerate() {
-        for note in &model.found.notes {
-            match notes.iter().position(|known| known.0 == note.as_str()) {
-                Some(at) if notes[at].1.contains(&i) => {}
-                Some(at) => notes[at].1.push(i),
-                None => notes.push((note.as_str(), vec![i])),
-            }
-        }
-    }
-    let names = |whose: &[usize]| {
-        let names: Vec<&str> = whose.iter().map(|i| models[*i].label.as_str()).collect();
-        names.join(", ")
-    };
+    let notes = tables::notes(models);
     html! {
         @if !notes.is_empty() {
             ul.notes {
-                @for (note, whose) in &notes {
-                    li { @if whose.len() < models.len() { b { (names(whose)) ": " } } (note) }
+                @for (whose, note) in &notes {
+                    li { @if let Some(whose) = whose { b { (whose) ": " } } (note) }
                 }
             }
         }

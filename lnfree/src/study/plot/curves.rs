@@ -19,6 +19,8 @@ use crate::{Error, Result};
 const DASHES: [DashType; 4] = [DashType::Solid, DashType::Dash, DashType::Dot, DashType::DashDot];
 /// Pixels of the axis on an ordinary page.
 const WIDTH: usize = 740;
+/// Pixels left of it: numbers may be small, and the title of two lines.
+const LEFT: usize = 96;
 /// More points than this have no marks of their own.
 const MAX_MARKS: usize = 60;
 
@@ -78,7 +80,7 @@ pub fn curves(models: &[(&str, &Curve)]) -> Result<Figure> {
     }
     plot.set_layout(
         theme::layout(312 + below)
-            .margin(theme::margin(below))
+            .margin(theme::margin(below).left(LEFT))
             .hover_mode(HoverMode::Closest)
             .x_axis(axis)
             .y_axis(theme::axis(&labels::quantity(&first.name, &first.unit))),

@@ -196,8 +196,8 @@ fn layout(map: &Map, rows: usize, columns: usize) -> Layout {
     let [left, right] = ends(&map.columns);
     let x_axis = ticks.on(places_axis(&map.columns)).range(vec![left, right]);
     let [top, bottom] = ends(&map.rows);
-    let y_axis = Ticks::down(&map.rows.labels, size).on(places_axis(&map.rows));
-    let mut y_axis = y_axis.range(vec![bottom, top]);
+    let down = Ticks::down(&map.rows.labels, size);
+    let mut y_axis = down.on(places_axis(&map.rows)).range(vec![bottom, top]);
     let inner = rows * (size + GAP) + HEADING;
     // The first row's headings stand above it.
     let height = [0.0, 1.0 - (GAP + HEADING - 8) as f64 / inner as f64];
@@ -214,7 +214,7 @@ fn layout(map: &Map, rows: usize, columns: usize) -> Layout {
         .y_gap(GAP as f64 / (size + GAP) as f64)
         .domain(GridDomain::new().y(height.to_vec()));
     theme::layout(inner + 16 + ticks.below())
-        .margin(theme::margin(ticks.below()))
+        .margin(theme::margin(ticks.below()).left(down.beside()))
         .hover_mode(HoverMode::Closest)
         .template(Template::new().layout(LayoutTemplate::new().x_axis(x_axis).y_axis(y_axis)))
         .grid(grid)

@@ -64,6 +64,12 @@ impl Ticks {
     pub fn below(&self) -> usize {
         theme::MARGIN_BOTTOM + if self.upright { self.letters * LETTER } else { 0 }
     }
+
+    /// Pixels left of a figure that has them there, with the axis' title: plotly moves that no further than
+    /// the margin goes.
+    pub fn beside(&self) -> usize {
+        theme::MARGIN_LEFT.max(self.letters * LETTER + 36)
+    }
 }
 
 fn letters(labels: &[String]) -> usize {

@@ -21,6 +21,8 @@ const FAMILY: &str = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif";
 pub const CAPTION: &str = "#c2641a";
 /// Pixels below a figure, where its axis has its title.
 pub const MARGIN_BOTTOM: usize = 48;
+/// Pixels left of a figure, for an axis' numbers and its title.
+pub const MARGIN_LEFT: usize = 64;
 /// Grid lines, faint on any background.
 pub const GRID: &str = "rgba(128,128,128,0.22)";
 
@@ -159,7 +161,7 @@ pub fn layout(height: usize) -> Layout {
 
 /// The margins of every figure but for the one below it, in pixels.
 pub fn margin(bottom: usize) -> Margin {
-    Margin::new().left(64).right(16).top(16).bottom(bottom)
+    Margin::new().left(MARGIN_LEFT).right(16).top(16).bottom(bottom)
 }
 
 /// One or more rows above the figure: there it can grow without meeting an axis title.

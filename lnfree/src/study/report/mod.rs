@@ -26,6 +26,7 @@ mod text;
 pub(crate) use details::table as plain_table;
 pub(crate) use html::write_page;
 pub(crate) use page::figure;
+pub(crate) use study::{markdown_cell, markdown_table};
 pub(crate) use text::Cell;
 
 pub use compare::{Comparison, Published, Statistic, TOLERANCE, Verdict, compare};

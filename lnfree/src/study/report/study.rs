@@ -140,11 +140,14 @@ impl Study {
     }
 }
 
-fn markdown_cell(text: &str) -> String {
+/// Text that is no markup, in one line.
+pub(crate) fn markdown_cell(text: &str) -> String {
     text.replace('\\', "\\\\").replace('|', "\\|").replace('<', "\\<").replace(['\n', '\r'], " ")
 }
 
-fn markdown_table(head: &[&str], n_texts: usize, rows: &[Vec<text::Cell>]) -> String {
+/// A table, its first `n_texts` columns to the left and the others to the right.
+pub(crate) fn markdown_table(head: &[&str], n_texts: usize, rows: &[Vec<text::Cell>]) -> String {
+    let head: Vec<String> = head.iter().map(|text| markdown_cell(text)).collect();
     let mut out = format!("| {} |\n|", head.join(" | "));
     for i in 0..head.len() {
         out.push_str(if i < n_texts { "---|" } else { "---:|" });

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::plan::{InterpPlan, finished};
 use crate::base::atomic::write_text;
-use crate::study::analyses::{Findings, Row, compare, write_page};
+use crate::study::analyses::{Findings, Row, compare, markdown, write_page};
 use crate::{Error, Result};
 
 /// What a suite of analyses came to. Its JSON is `results.json`.
@@ -32,7 +32,7 @@ impl InterpResults {
         InterpResults { suite: plan.suite.name.into(), comparisons, failures, findings }
     }
 
-    /// Writes `results.json` and `results.html` into `folder`.
+    /// Writes `results.json`, `results.md` and `results.html` into `folder`.
     ///
     /// # Errors
     /// When one of them cannot be written.
@@ -40,6 +40,8 @@ impl InterpResults {
         let json = folder.join("results.json");
         let text = serde_json::to_string_pretty(self).map_err(|error| Error::file(&json, error))?;
         write_text(&json, &text)?;
+        let text = markdown(&self.findings, &self.comparisons, &self.failures);
+        write_text(&folder.join("results.md"), &text)?;
         write_page(&self.findings, &self.comparisons, &self.failures, &folder.join("results.html"))
     }
 }

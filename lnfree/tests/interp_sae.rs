@@ -43,6 +43,7 @@ fn random(encoder: fn(Tensor) -> SaeEncoder) -> Sae {
     let config = SaeConfig {
         apply_b_dec_to_input: true,
         norm: SaeNorm::None,
+        centred: false,
         hook_name: Some(PLACE.into()),
         model_name: Some("tiny".into()),
     };
@@ -287,4 +288,27 @@ fn training_without_anything_to_learn_from_is_refused() {
     let wild = SaeTraining { learning_rate: 1e30, steps: 50, ..SaeTraining::default() };
     let diverged = train_small(&x, PLACE, wild).unwrap_err().to_string();
     assert!(diverged.contains("the loss of the SAE is"), "{diverged}");
+}
+
+/// What was trained on a centred stream sees no mean, gives it back, and is told so by its file.
+#[test]
+fn the_mean_of_a_stream_goes_past_a_centred_sae() {
+    for plain in all() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut centred = plain;
+        centred.config.centred = true;
+        centred.save(folder.path()).unwrap();
+        let read = Sae::load(folder.path(), Device::Cpu).unwrap();
+        assert!(read.config.centred);
+        let x = scattered(&[5, 64], 0.7);
+        let x = &x - x.mean_dim(-1i64, true, Kind::Float);
+        let (without, with) = (read.run(&x).unwrap(), read.run(&(&x + 3.0)).unwrap());
+        assert!(max_abs(&with.features, &without.features) < 1e-4);
+        assert!(max_abs(&with.reconstruction, &(&without.reconstruction + 3.0)) < 1e-4);
+        assert!(max_abs(&read.encode(&(&x + 3.0)).unwrap(), &without.features) < 1e-4);
+        // Of what is within attention there is no such mean.
+        centred.config.hook_name = Some("blocks.0.attn.hook_z".into());
+        centred.save(folder.path()).unwrap();
+        assert!(!Sae::load(folder.path(), Device::Cpu).unwrap().config.centred);
+    }
 }

@@ -102,6 +102,9 @@ pub struct SaeConfig {
     pub apply_b_dec_to_input: bool,
     /// Normalisation of activations.
     pub norm: SaeNorm,
+    /// Whether it was trained on a residual stream without its mean over n_embd, or on what is added to such
+    /// a one (TransformerLens' `center_writing_weights`): the mean then goes past it.
+    pub centred: bool,
     /// TransformerLens' name of the activation that it was trained on.
     pub hook_name: Option<String>,
     /// The model that it was trained on.
@@ -144,10 +147,11 @@ impl Sae {
     /// # Errors
     /// If the width is another.
     pub fn run(&self, x: &Tensor) -> Result<SaeRun> {
-        let flat = self.flat(x)?;
+        let (flat, mean) = self.centred(self.flat(x)?)?;
         let (read, undo) = self.normalised(&flat)?;
         let features = self.features_of(&read)?;
         let written = undo.apply(self.decode(&features)?)?;
+        let written = mean.map_or(Ok(written.shallow_clone()), |mean| written.f_add(&mean))?;
         Ok(SaeRun { features, reconstruction: written.f_reshape(x.size().as_slice())? })
     }
 
@@ -156,8 +160,17 @@ impl Sae {
     /// # Errors
     /// If the width is another.
     pub fn encode(&self, x: &Tensor) -> Result<Tensor> {
-        let flat = self.flat(x)?;
+        let (flat, _) = self.centred(self.flat(x)?)?;
         self.features_of(&self.normalised(&flat)?.0)
+    }
+
+    /// Activations as they were in training, and the mean that was taken off them.
+    fn centred(&self, x: Tensor) -> Result<(Tensor, Option<Tensor>)> {
+        if !self.config.centred {
+            return Ok((x, None));
+        }
+        let mean = x.f_mean_dim(-1i64, true, Kind::Float)?;
+        Ok((x.f_sub(&mean)?, Some(mean)))
     }
 
     /// What features `[.., d_sae]` write, `[.., d_in]`; where activations are normalised, before that is

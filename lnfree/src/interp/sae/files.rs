@@ -60,7 +60,10 @@ impl Sae {
             "architecture": architecture, "d_in": self.d_in(), "d_sae": self.d_sae(), "dtype": "float32",
             "device": "cpu", "apply_b_dec_to_input": self.config.apply_b_dec_to_input,
             "normalize_activations": norm, "reshape_activations": reshape,
-            "metadata": { "hook_name": self.config.hook_name, "model_name": self.config.model_name },
+            "metadata": {
+                "hook_name": self.config.hook_name, "model_name": self.config.model_name,
+                "model_from_pretrained_kwargs": { "center_writing_weights": self.config.centred },
+            },
         });
         if let SaeEncoder::TopK { k, .. } = &self.encoder {
             config["k"] = json!(k);
@@ -179,10 +182,19 @@ impl Parts<'_> {
             let metadata = ["metadata", "meta"].iter().find_map(|of| self.map.get(*of)?.get(key)?.as_str());
             metadata.or_else(|| text(self.map, key)).map(String::from)
         };
+        let kwargs =
+            |of: &Value| of.get("model_from_pretrained_kwargs")?.get("center_writing_weights")?.as_bool();
+        let within = ["metadata", "meta"].iter().find_map(|of| kwargs(self.map.get(*of)?));
+        let loaded_centred = within.or_else(|| kwargs(&Value::Object(self.map.clone()))).unwrap_or(false);
+        let hook_name = said("hook_name").or_else(|| said("hook_point"));
+        // What attention and MLPs read or hold inside is the same with and without.
+        let of_stream =
+            |name: &String| ["resid", "attn_out", "mlp_out"].iter().any(|part| name.contains(part));
         let config = SaeConfig {
             apply_b_dec_to_input: flag(self.map, "apply_b_dec_to_input").unwrap_or(true),
             norm,
-            hook_name: said("hook_name").or_else(|| said("hook_point")),
+            centred: loaded_centred && hook_name.as_ref().is_some_and(of_stream),
+            hook_name,
             model_name: said("model_name"),
         };
         Ok(Sae {

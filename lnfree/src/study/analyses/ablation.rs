@@ -17,7 +17,9 @@ const DEAREST: usize = 10;
 const WITHIN: f64 = 1.96;
 
 const SUBSTITUTE: &str = "What a head or an MLP adds is replaced by its mean over all positions of these \
-                          texts; changes are of the mean loss, above 0 where it is missed.";
+                          texts, position 0 with them: where that has a far longer stream than the \
+                          others, the mean has something of it. Changes are of the mean loss, above 0 \
+                          where it is missed.";
 
 /// How much the mean loss changes, nats, without each head (`[layer][head]`) and each MLP, with the heads
 /// that cost most: changes with half the width of their 95% intervals over sequences.

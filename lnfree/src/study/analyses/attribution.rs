@@ -21,6 +21,10 @@ const FROZEN: &str = "ln_f is real: shares are at the scale that it had in this 
                       it would have another. The freezing NMAE is how far shares are from the effects of \
                       taking components away, 100 · mean |share − effect| / mean |effect|.";
 
+const OF_ONE: &str = "Shares of a single logit include what raises all logits alike, which changes no \
+                      probability; those of a difference of two do not.";
+const OF_TWO: &str = "What raises both logits alike is in no share.";
+
 /// The logit of the answer at the last position (less that of another token) as a sum over embeddings, heads,
 /// MLPs and biases, the logit lens of the answer, and where the strongest head looks.
 ///
@@ -51,6 +55,7 @@ pub(super) fn find(subject: &Subject, prompt: &Prompt) -> Result<Found> {
             subject.beginning(&ids)?,
             asked(tokenizer, prompt, answer, against),
             if by_head.is_exact { EXACT.into() } else { FROZEN.into() },
+            if against.is_some() { OF_TWO.into() } else { OF_ONE.into() },
         ],
         numbers: vec![
             Number::new(what, logit, ""),
@@ -74,13 +79,19 @@ pub(super) fn find(subject: &Subject, prompt: &Prompt) -> Result<Found> {
     rows.truncate(NEURONS);
     found.rankings.push(ranking("neurons", "neuron", rows));
 
-    let stack = cache.accumulated_resid(None, false, Positions::Last)?;
-    let lens = cache.logit_attrs(&stack, &token, other.as_ref())?;
+    let (mut labels, mut values) = (Vec::new(), Vec::new());
+    cache.logit_lens(Positions::Last, true, |label, logits| {
+        let of = |id: i64| logits.f_double_value(&[0, 0, id]);
+        labels.push(label.to_string());
+        values.push(finite(of(answer)? - against.map_or(Ok(0.0), of)?));
+        Ok(())
+    })?;
+    let at = Axis { title: "residual stream".into(), labels };
     found.curves.push(Curve {
         name: format!("logit lens, {what} of the answer"),
         unit: String::new(),
-        at: Axis { title: "residual stream".into(), labels: stack.labels.clone() },
-        values: numbers(&lens.values.f_add(&lens.constant)?)?.into_iter().map(finite).collect(),
+        at,
+        values,
     });
 
     // Heads come first among the components, block after block.

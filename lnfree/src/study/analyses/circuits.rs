@@ -153,13 +153,14 @@ fn directions(
         for direction in circuits.ov_directions(layer, head as i64, 1, tokens)? {
             let (reads, raises) = (said(&direction.reads), said(&direction.raises));
             let name = format!("{} reads {reads}, raises {raises}", label(layer, head));
-            rows.push((name, vec![finite(direction.singular_value), finite(score)]));
+            rows.push((name, vec![finite(score)]));
         }
     }
     Ok(Ranking {
         name: "strongest direction of the heads that copy most".into(),
         what: "head".into(),
-        columns: vec!["singular value".into(), "copying".into()],
+        // Singular values have the scale of an LN in them, or not, and are not comparable.
+        columns: vec!["copying".into()],
         rows,
         total: None,
     })
@@ -196,7 +197,7 @@ mod tests {
             assert_eq!(names.len(), 4, "{names:?}");
             let directions = &found.rankings[3].rows;
             assert_eq!(directions.len(), 2);
-            assert!(directions[0].1[1] >= directions[1].1[1], "{directions:?}");
+            assert!(directions[0].1[0] >= directions[1].1[0], "{directions:?}");
             assert!(directions[0].0.contains("reads \""), "{}", directions[0].0);
         }
     }

@@ -38,8 +38,9 @@ pub(super) fn find(subject: &Subject, sequences: usize, period: usize, seed: u64
     let mut found = Found {
         notes: vec![
             subject.beginning(&tokens.ids)?,
-            "A score is the mean attention to that one place; those of detect_head are TransformerLens', of \
-             all of the pattern, position 0 included."
+            "A score is the mean attention to that one place, as TransformerLens has it: for induction the \
+             first of the queries, the last token of the first time, has but position 0 to look at. Those of \
+             detect_head are of all of the pattern, position 0 included."
                 .into(),
         ],
         numbers: losses(subject, &tokens)?,

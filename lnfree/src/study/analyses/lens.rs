@@ -9,38 +9,31 @@ use crate::interp::{ActivationCache, LensLayer};
 use crate::model::hook::Activation;
 use crate::study::found::{Axis, Curve, Found, finite};
 
-/// The logit lens through ln_f and without it: loss of the next token, and how often the likeliest token is
-/// already the one that the model ends with. Some sequences at a time; memory does not grow with the sample.
+/// The logit lens: loss of the next token, and how often the likeliest token is already the one that the
+/// model ends with. Some sequences at a time; memory does not grow with the sample.
 pub(super) fn find(subject: &Subject, sample: &Sample) -> Result<Found> {
     let (ids, note) = subject.ids(sample)?;
-    let (mut through, mut without) = (Lens::default(), Lens::default());
+    let mut lens = Lens::default();
     for ids in portions(&ids)? {
         let stream = |at: Activation| matches!(at, Activation::ResidPre(_));
         let cache = ActivationCache::new(subject.model(), subject.ln(), &ids, stream)?;
         let layers = cache.lens_summary(true)?;
-        // The last one through ln_f is the model's own prediction.
+        // The last one is the model's own prediction.
         if let Some(last) = layers.last() {
-            through.add(&layers, &last.top)?;
-            without.add(&cache.lens_summary(false)?, &last.top)?;
+            lens.add(&layers, &last.top)?;
         }
     }
-    let last = |lens: &Lens| lens.losses.last().cloned().unwrap_or_default();
     Ok(Found {
         notes: vec![
             note,
-            "Through ln_f, the stream of every place goes through it as if it were the last; without it, the \
-             unembedding reads the stream as it is. Both are held against the model's own likeliest tokens."
+            "The stream of every place goes through ln_f as if it were the last: a real one divides by that \
+             stream's own scale, a fake one by its constant."
                 .into(),
         ],
-        numbers: vec![
-            mean_of("final loss", &last(&through), "nats"),
-            mean_of("final loss without ln_f", &last(&without), "nats"),
-        ],
+        numbers: vec![mean_of("final loss", lens.losses.last().map_or(&[], Vec::as_slice), "nats")],
         curves: vec![
-            through.curve("loss through ln_f", "nats", &through.losses, 1.0),
-            without.curve("loss without ln_f", "nats", &without.losses, 1.0),
-            through.curve("final likeliest token, through ln_f", "%", &through.agreed, 100.0),
-            without.curve("final likeliest token, without ln_f", "%", &without.agreed, 100.0),
+            lens.curve("loss", "nats", &lens.losses, 1.0),
+            lens.curve("likeliest token is the final one", "%", &lens.agreed, 100.0),
         ],
         ..Found::default()
     })
@@ -98,13 +91,13 @@ mod tests {
         let loss = -logp.gather(-1, &ids.narrow(1, 1, 15).unsqueeze(-1), false).mean(Kind::Double);
         let final_loss = found.numbers[0].value.unwrap();
         assert!((final_loss - loss.double_value(&[])).abs() < 1e-4, "{final_loss}");
-        let [losses, _, agreed, agreed_without] = &found.curves[..] else { panic!("{found:?}") };
+        let [losses, agreed] = &found.curves[..] else { panic!("{found:?}") };
         assert_eq!(losses.at.labels.first().map(String::as_str), Some("0_pre"));
         assert_eq!(losses.at.labels.last().map(String::as_str), Some("final_post"));
         assert_eq!((losses.values.len(), losses.values[6]), (7, Some(final_loss)));
         assert!(losses.values[0].unwrap() > final_loss + 0.3, "an embedding predicts badly: {losses:?}");
         assert_eq!(agreed.values[6], Some(100.0));
-        assert!(agreed.values[0].unwrap() < 50.0 && agreed_without.values[0].unwrap() < 50.0);
+        assert!(agreed.values[0].unwrap() < 50.0);
         assert_eq!(found.notes[0], note);
     }
 }

@@ -83,7 +83,8 @@ pub(super) fn find(
             note,
             format!(
                 "{neurons} of the {} neurons of the last MLP, those with the largest norm over variance, are \
-                 replaced by their means over the predictions of the sample.",
+                 replaced by their means over the predictions of the sample; another model has others. \
+                 Changes are signed means.",
                 weights.norms.len()
             ),
         ],

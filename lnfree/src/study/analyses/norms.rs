@@ -41,8 +41,9 @@ pub(super) fn find(subject: &Subject, sample: &Sample) -> Result<Found> {
     Ok(Found {
         notes: vec![
             note,
-            "Norms are L2, of the stream without its mean over n_embd; embed and pos_embed are summed to \
-             begin it, and ln_final.normalized is what is unembedded before γ and β."
+            "Norms are L2, of the stream without its mean over n_embd; embed and pos_embed are its two \
+             first summands, not one stream after the other. ln_final.normalized is divided by a real ln_f, \
+             and the stream itself where ln_f is fake or gone."
                 .into(),
             format!("The stream within the blocks is longest {}.", where_longest.join(" and ")),
         ],

@@ -20,12 +20,12 @@ const SITES: [(StreamSite, &str); 3] =
 
 const SCALE: &str = "Maps are of the part of the way from the corrupted (0) to the clean (1) logit \
                      difference, of means over all pairs.";
-const ERROR: &str = "The attribution patching error is the mean over layers and positions of \
-                     |attribution − patch| of resid_pre, on that scale.";
+const ERROR: &str = "The attribution patching error is the mean of |attribution − patch| of resid_pre, on \
+                     that scale, over layers and the positions from the first on where the texts differ.";
 
 /// Activation patching of the residual stream, attention and MLPs by layer and position and of heads,
 /// attribution patching of the residual stream, and the error of the latter: mean |attribution − patch|
-/// over layers and positions, both as part of the way from the corrupted logit difference to the clean one.
+/// over layers and positions from the first difference on, both as part of the way from the corrupted logit difference to the clean one.
 ///
 /// # Errors
 /// If pairs cannot be made with the model's tokens, are too long for it, or are alike.
@@ -40,10 +40,13 @@ pub(super) fn find(subject: &Subject, pairs: &Pairs, progress: &mut impl FnMut(f
     }
     let heads = runs.way(&runs.heads)?;
     let axis = Axis::counted("head", subject.model().config.n_head as usize);
-    maps.push(map("activation patching, heads (z)".into(), &heads, axis)?);
+    maps.push(map("activation patching, heads (z) at all positions".into(), &heads, axis)?);
     let attributed = runs.attributed()?;
     maps.push(map("attribution patching, resid_pre".into(), &attributed, columns()?)?);
     let apart = attributed.f_sub(&runs.way(&runs.sites[0])?)?.f_abs()?;
+    let differ = prompts.clean.f_ne_tensor(&prompts.corrupted)?.f_any_dim(0, false)?;
+    let first = differ.f_to_kind(Kind::Int64)?.f_argmax(0, false)?.f_int64_value(&[])?;
+    let apart = apart.f_narrow(1, first, apart.size()[1] - first)?;
     Ok(Found {
         notes: vec![subject.beginning(&prompts.clean)?, SCALE.into(), ERROR.into()],
         numbers: vec![
@@ -241,7 +244,7 @@ mod tests {
             }
             // What is before it is the same in all layers.
             assert!(patched.iter().all(|row| row[..4] == [Some(0.0); 4]), "{name}: {patched:?}");
-            assert_eq!(of("activation patching, heads (z)")[5].len(), 4);
+            assert_eq!(of("activation patching, heads (z) at all positions")[5].len(), 4);
             assert_eq!(of("attribution patching, resid_pre")[0].len(), 12);
             assert!(found.numbers[2].value.unwrap() > 0.0);
             // All of the stream before the first block is the clean run.

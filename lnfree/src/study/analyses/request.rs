@@ -82,7 +82,8 @@ pub struct Prompt {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "pairs", rename_all = "kebab-case")]
 pub enum Pairs {
-    /// Random tokens said twice, and the same with another token where the answer was said first.
+    /// Random tokens and the first half of them again, and the same with another token where the answer was
+    /// said first.
     Repeated {
         /// Pairs.
         n: usize,
@@ -157,7 +158,7 @@ impl fmt::Display for Pairs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Pairs::Repeated { n, period, seed } => {
-                write!(f, "{n} pairs of {period} random tokens said twice, seed {seed}")
+                write!(f, "{n} pairs of {period} random tokens and the first half of them again, seed {seed}")
             }
             Pairs::Ioi { n, seed } => write!(f, "{n} pairs of indirect object identification, seed {seed}"),
             Pairs::Texts { clean, corrupted, answers: [clean_answer, corrupted_answer] } => {

@@ -15,6 +15,8 @@ const AT_A_TIME: i64 = 1 << 25;
 /// Features that are named.
 const FEATURES: i64 = 10;
 
+const VARIANCE: &str = "The explained variance is of all positions; where position 0 has a far longer stream \
+                        than the others, as models with LN often have, it is mostly of that.";
 const RECOVERED: &str = "Loss recovered is (zeros − SAE)/(zeros − model): 1 where the model predicts as well \
                          with the reconstruction, 0 where zeros in its place would do as well.";
 
@@ -41,7 +43,7 @@ pub(super) fn find(subject: &Subject, dir: &Path, sample: &Sample) -> Result<Fou
     // Of truth values there is no mean.
     let never = frequency.f_eq(0.0)?.f_to_kind(Kind::Double)?.f_mean(Kind::Double)?;
     Ok(Found {
-        notes: vec![beginning, origin(subject, &sae, place), RECOVERED.into()],
+        notes: vec![beginning, origin(subject, &sae, place), VARIANCE.into(), RECOVERED.into()],
         numbers: vec![
             Number::new("explained variance", quality.explained_variance, ""),
             Number::new("loss", quality.loss, "nats"),

@@ -16,7 +16,7 @@ pub(super) fn requests() -> Vec<Request> {
         Request::Attribution(Prompt {
             text: "My fellow citizens, the Constitution of the United".into(),
             answer: Some(" States".into()),
-            against: None,
+            against: Some(" Nations".into()),
         }),
         Request::Patching(Pairs::Repeated { n: 16, period: 20, seed: 0 }),
         Request::Circuits { heads: 4 },

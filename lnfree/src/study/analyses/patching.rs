@@ -25,7 +25,8 @@ const ERROR: &str = "The attribution patching error is the mean of |attribution 
 
 /// Activation patching of the residual stream, attention and MLPs by layer and position and of heads,
 /// attribution patching of the residual stream, and the error of the latter: mean |attribution − patch|
-/// over layers and positions from the first difference on, both as part of the way from the corrupted logit difference to the clean one.
+/// over layers and positions from the first difference on, both as part of the way from the corrupted logit
+/// difference to the clean one.
 ///
 /// # Errors
 /// If pairs cannot be made with the model's tokens, are too long for it, or are alike.

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{close, json, max_abs, tensors, vector};
+use common::{close, json, max_abs, of_the_paper, tensors, vector};
 use lnfree::export::{CardFacts, ExportFormat, export};
 use lnfree::interp::{AttentionSinks, EntropyNeurons, MeanAblation, ResidualNorms, Spread};
 use lnfree::model::LoadedModel;
@@ -10,22 +10,6 @@ use lnfree::tch::{Device, Kind, Tensor};
 use serde_json::Value;
 
 const MODELS: [&str; 3] = ["baseline", "finetuned", "noLN"];
-
-/// A model of the vectors by its name there.
-fn load(name: &str) -> LoadedModel {
-    let folder = tempfile::tempdir().unwrap();
-    let path = match name {
-        "baseline" => vector("tiny-a"),
-        "finetuned" => {
-            std::fs::copy(vector("tiny-a/config.json"), folder.path().join("config.json")).unwrap();
-            let weights = vector("train_a_final.safetensors");
-            std::fs::copy(weights, folder.path().join("model.safetensors")).unwrap();
-            folder.path().to_path_buf()
-        }
-        _ => vector("exported_noln"),
-    };
-    LoadedModel::load(&path, None, Kind::Float, Device::Cpu).unwrap()
-}
 
 /// The first 8 rows.
 fn ids() -> Tensor {
@@ -51,7 +35,7 @@ fn near(found: f64, expected: f64, what: &str) {
 fn attention_sinks() {
     let (recorded, patterns) = (json("interp.json"), tensors("interp_tensors.safetensors"));
     for name in MODELS {
-        let LoadedModel { model, ln, .. } = load(name);
+        let LoadedModel { model, ln, .. } = of_the_paper(name);
         let sinks = AttentionSinks::of(&model, &ln, &ids()).unwrap();
         let expected = &patterns[&format!("sink.attn_to_pos0.{name}")];
         let worst = max_abs(&sinks.to_first, expected);
@@ -74,7 +58,7 @@ fn attention_sinks() {
 fn residual_norms() {
     let recorded = &json("interp.json")["residual_norms"]["models"];
     for name in MODELS {
-        let LoadedModel { model, ln, .. } = load(name);
+        let LoadedModel { model, ln, .. } = of_the_paper(name);
         let found = ResidualNorms::of(&model, &ln, &ids()).unwrap();
         let recorded = &recorded[name];
         assert_eq!(found.norms.len(), recorded["hooks"].as_object().unwrap().len());
@@ -109,7 +93,7 @@ fn residual_norms() {
 fn entropy_neurons() {
     let (recorded, weights) = (json("interp.json"), tensors("interp_tensors.safetensors"));
     for name in MODELS {
-        let found = EntropyNeurons::of(&load(name).model).unwrap();
+        let found = EntropyNeurons::of(&of_the_paper(name).model).unwrap();
         for (found, key) in [(&found.norms, "W_out_norm"), (&found.logit_variances, "logit_var")] {
             let expected = Vec::<f64>::try_from(&weights[&format!("entropy.{key}.{name}")]).unwrap();
             assert_eq!(found.len(), expected.len());
@@ -144,7 +128,7 @@ fn entropy_neurons() {
 fn ablated_neurons() {
     let recorded = &json("interp.json")["entropy_neurons"]["models"];
     for name in MODELS {
-        let LoadedModel { model, ln, .. } = load(name);
+        let LoadedModel { model, ln, .. } = of_the_paper(name);
         let recorded = &recorded[name];
         let ablation = MeanAblation::new(&model, &ln, &ids()).unwrap();
         let mean = |x: &Tensor| x.mean(Kind::Double).double_value(&[]);

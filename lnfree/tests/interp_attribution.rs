@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{close, json, max_abs, relative_rms, tensors, vector};
+use common::{close, json, max_abs, of_the_paper, relative_rms, tensors};
 use lnfree::export::{CardFacts, ExportFormat, export};
 use lnfree::hook::{Activation, NoHook, only};
 use lnfree::interp::{
@@ -18,26 +18,9 @@ use serde_json::Value;
 const DETAILS: [Detail; 3] = [Detail::Layers, Detail::Heads, Detail::Neurons];
 const POSITIONS: [Positions; 3] = [Positions::All, Positions::Last, Positions::At(0)];
 
-/// A model of the vectors by its name there.
-fn load(name: &str) -> LoadedModel {
-    let folder = tempfile::tempdir().unwrap();
-    let path = match name {
-        "finetuned" => {
-            std::fs::copy(vector("tiny-a/config.json"), folder.path().join("config.json")).unwrap();
-            let weights = vector("train_a_final.safetensors");
-            std::fs::copy(weights, folder.path().join("model.safetensors")).unwrap();
-            folder.path().to_path_buf()
-        }
-        "baseline" => vector("tiny-a"),
-        "checkpoint" => vector("checkpoint/step60"),
-        _ => vector("exported_noln"),
-    };
-    LoadedModel::load(&path, None, Kind::Float, Device::Cpu).unwrap()
-}
-
 /// A model without LN in every format, the checkpoint first.
 fn formats() -> Vec<(String, LoadedModel)> {
-    let checkpoint = load("checkpoint");
+    let checkpoint = of_the_paper("checkpoint");
     let folder = tempfile::tempdir().unwrap();
     let exports = [ExportFormat::Folded, ExportFormat::Scaled, ExportFormat::Identity].map(|format| {
         let out = folder.path().join(format.to_string());
@@ -92,7 +75,7 @@ fn near(found: &Tensor, expected: &Tensor, what: &str) {
 fn attribution_and_direct_effect_of_heads() {
     let (recorded, arrays) = (json("interp.json"), tensors("interp_tensors.safetensors"));
     for name in ["baseline", "finetuned", "noLN"] {
-        let LoadedModel { model, ln, .. } = load(name);
+        let LoadedModel { model, ln, .. } = of_the_paper(name);
         let found = DirectEffects::of(&model, &ln, &ids(12, 64), EffectTarget::LastInput).unwrap();
         near(&found.dla, &arrays[&format!("dla.DLA_heads.{name}")], name);
         near(&found.direct, &arrays[&format!("dla.direct_ablation.{name}")], name);
@@ -120,7 +103,7 @@ fn attribution_and_direct_effect_of_heads() {
 
 #[test]
 fn the_next_token_is_the_one_that_the_model_is_not_given() {
-    let LoadedModel { model, ln, .. } = load("baseline");
+    let LoadedModel { model, ln, .. } = of_the_paper("baseline");
     let ids = ids(3, 20);
     let last = DirectEffects::of(&model, &ln, &ids, EffectTarget::LastInput).unwrap();
     let said_twice = Tensor::cat(&[&ids, &ids.narrow(1, 19, 1)], 1);
@@ -140,7 +123,7 @@ fn the_next_token_is_the_one_that_the_model_is_not_given() {
 fn components_sum_to_the_stream() {
     let ids = ids(2, 16);
     let mut models = formats();
-    models.push(("baseline".into(), load("baseline")));
+    models.push(("baseline".into(), of_the_paper("baseline")));
     for (name, loaded) in &models {
         let cache = cache(loaded, &ids);
         for (layer, stream) in [(Some(1), "blocks.1.hook_resid_pre"), (Some(0), "blocks.0.hook_resid_pre")] {
@@ -172,7 +155,7 @@ fn components_sum_to_the_stream() {
 
 #[test]
 fn labels_and_shapes_are_those_of_transformer_lens() {
-    let loaded = load("baseline");
+    let loaded = of_the_paper("baseline");
     let cache = cache(&loaded, &ids(2, 16));
     let streams = cache.accumulated_resid(Some(1), true, Positions::All).unwrap();
     assert_eq!(streams.labels, ["0_pre", "0_mid", "1_pre"]);
@@ -206,7 +189,7 @@ fn labels_and_shapes_are_those_of_transformer_lens() {
 
 #[test]
 fn neurons_of_one_position_take_the_memory_of_one_position() {
-    let loaded = load("baseline");
+    let loaded = of_the_paper("baseline");
     let cache = cache(&loaded, &ids(2, 16));
     let all = cache.stack_neuron_results(None, Positions::All, false).unwrap();
     for (positions, at) in [(Positions::Last, 15), (Positions::At(4), 4)] {
@@ -226,7 +209,7 @@ fn shares_sum_to_the_logits() {
     let tokens = ids.flip([1]);
     let other = Tensor::from(7i64);
     let mut models = formats();
-    models.push(("baseline".into(), load("baseline")));
+    models.push(("baseline".into(), of_the_paper("baseline")));
     for (name, loaded) in &models {
         let own = logits(&loaded.model, &loaded.ln, &ids);
         let expected = of_tokens(&own, &tokens);
@@ -321,7 +304,7 @@ fn special_positions_and_half_removed_models() {
 /// By a forward for each component, in which it is taken out of what ln_f sees.
 #[test]
 fn what_freezing_costs_is_what_removal_says() {
-    let (loaded, ids) = (load("baseline"), ids(2, 16));
+    let (loaded, ids) = (of_the_paper("baseline"), ids(2, 16));
     let own = of_tokens(&logits(&loaded.model, &loaded.ln, &ids), &ids);
     let cache = cache(&loaded, &ids);
     let found = cache.decompose_logits(&ids, None, Detail::Layers, Positions::All).unwrap();
@@ -344,7 +327,7 @@ fn logit_attributions() {
     let ids = ids(2, 16);
     let tokens = ids.flip([1]);
     for name in ["baseline", "checkpoint"] {
-        let loaded = load(name);
+        let loaded = of_the_paper(name);
         let (all_logits, cache) = run_with_cache(&loaded.model, &loaded.ln, &ids, attribution_needs).unwrap();
         assert!(relative_rms(&all_logits, &logits(&loaded.model, &loaded.ln, &ids)) < 1e-5, "{name}");
         let sum = |parts: &Components, tokens: &Tensor, other: Option<&Tensor>| {
@@ -379,7 +362,7 @@ fn logit_attributions() {
 fn a_lens_is_the_model_cut_off_there() {
     let ids = ids(3, 16);
     for name in ["baseline", "checkpoint"] {
-        let loaded = load(name);
+        let loaded = of_the_paper(name);
         let cache = cache(&loaded, &ids);
         let mut seen = Vec::new();
         cache
@@ -393,7 +376,7 @@ fn a_lens_is_the_model_cut_off_there() {
         let own = logits(&loaded.model, &loaded.ln, &ids);
         assert!(relative_rms(&seen[3].1, &own) < 1e-6, "{name}");
         if name == "baseline" {
-            let mut cut = load(name);
+            let mut cut = of_the_paper(name);
             cut.model.h.truncate(1);
             let expected = logits(&cut.model, &LnState::plain(1, Device::Cpu), &ids);
             assert!(relative_rms(&seen[1].1, &expected) < 1e-5);
@@ -423,7 +406,7 @@ fn a_lens_is_the_model_cut_off_there() {
 
 #[test]
 fn what_cannot_be_is_refused_in_one_line() {
-    let loaded = load("baseline");
+    let loaded = of_the_paper("baseline");
     let ids = ids(2, 16);
     let full = cache(&loaded, &ids);
     let few = |at: Activation| matches!(at, Activation::Embed | Activation::PosEmbed);

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{close, json, max_abs, tensors, vector};
+use common::{close, json, max_abs, of_the_paper, tensors};
 use lnfree::data::Tokenizer;
 use lnfree::export::fold;
 use lnfree::hook::{Activation, Capture, Hook};
@@ -20,22 +20,6 @@ use lnfree::tch::{Device, Kind, Tensor};
 const LAYERS: usize = 3;
 const DOUBLE: (Kind, Device) = (Kind::Double, Device::Cpu);
 
-/// A model of the vectors by its name there.
-fn load(name: &str) -> LoadedModel {
-    let folder = tempfile::tempdir().unwrap();
-    let path = match name {
-        "baseline" => vector("tiny-a"),
-        "finetuned" => {
-            std::fs::copy(vector("tiny-a/config.json"), folder.path().join("config.json")).unwrap();
-            let weights = vector("train_a_final.safetensors");
-            std::fs::copy(weights, folder.path().join("model.safetensors")).unwrap();
-            folder.path().to_path_buf()
-        }
-        _ => vector("exported_noln"),
-    };
-    LoadedModel::load(&path, None, Kind::Float, Device::Cpu).unwrap()
-}
-
 /// Rows of tokens.
 fn ids(rows: i64, pos: i64) -> Tensor {
     tensors("eval_tokens.safetensors")["tokens"].narrow(0, 0, rows).narrow(1, 0, pos)
@@ -47,9 +31,9 @@ fn linear() -> Vec<(&'static str, Gpt2, LnState)> {
     let pairs: Vec<(f64, f64)> = stds.iter().map(|&std| (std, std)).collect();
     let mut fake = LnState::real(&pairs, NormSettings::default(), Device::Cpu);
     RemovalKind::ALL.into_iter().for_each(|kind| fake.remove(kind, None));
-    let baseline = load("baseline").model;
+    let baseline = of_the_paper("baseline").model;
     let folded = fold(&baseline, &stds).unwrap();
-    let exported = load("noLN");
+    let exported = of_the_paper("noLN");
     vec![
         ("fake", baseline, fake),
         ("folded", folded, LnState::plain(LAYERS, Device::Cpu)),
@@ -169,7 +153,7 @@ fn circuits_without_ln_are_what_a_forward_does() {
 
 #[test]
 fn what_a_real_ln_divides_by_is_said_to_be_left_out() {
-    let LoadedModel { model, mut ln, .. } = load("baseline");
+    let LoadedModel { model, mut ln, .. } = of_the_paper("baseline");
     let circuits = Circuits::of(&model, &ln).unwrap();
     assert_eq!(
         circuits.left_out,
@@ -379,7 +363,7 @@ fn detectors_see_patterns_that_are_put_in() {
 
 #[test]
 fn detectors_score_every_head_of_a_model() {
-    let LoadedModel { model, ln, .. } = load("baseline");
+    let LoadedModel { model, ln, .. } = of_the_paper("baseline");
     let ids = ids(3, 12);
     let options = DetectOptions { exclude_bos: true, ..DetectOptions::default() };
     let found = detect_head(&model, &ln, &ids, HeadKind::PreviousToken, options).unwrap();
@@ -474,7 +458,7 @@ fn divergences_are_those_of_the_papers_code() {
     let ids = ids(6, 64);
     let pairs = [("baseline", "finetuned"), ("baseline", "noLN"), ("finetuned", "noLN")];
     for (p, q) in pairs {
-        let (first, second) = (load(p), load(q));
+        let (first, second) = (of_the_paper(p), of_the_paper(q));
         let found =
             Divergences::between((&first.model, &first.ln), (&second.model, &second.ln), &ids).unwrap();
         let pair = format!("{p}_vs_{q}");
@@ -499,7 +483,7 @@ fn divergences_are_those_of_the_papers_code() {
         }
     }
     for name in ["baseline", "finetuned", "noLN"] {
-        let LoadedModel { model, ln, .. } = load(name);
+        let LoadedModel { model, ln, .. } = of_the_paper(name);
         let found = Predictions::of(&model, &ln, &ids).unwrap();
         for (found, key) in
             [(&found.ce_loss, "ce_loss"), (&found.entropy, "entropy"), (&found.max_prob, "max_prob")]
@@ -523,6 +507,6 @@ fn calibration_is_that_of_ten_bins() {
     // One of 0.82 + 0.88 is right, one of 0.31, and the sure one.
     let expected = ((1.0 - 1.7f64).abs() + 0.69) / 4.0;
     assert!((found.calibration_error().unwrap() - expected).abs() < 1e-6);
-    let LoadedModel { model, ln, .. } = load("baseline");
+    let LoadedModel { model, ln, .. } = of_the_paper("baseline");
     assert!(Predictions::of(&model, &ln, &ids(1, 1)).is_err());
 }

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{max_abs, tensors, vector};
+use common::{max_abs, of_the_paper, tensors, vector};
 use lnfree::export::fold;
 use lnfree::hook::{Activation, Capture, NoHook, only, without_patterns};
 use lnfree::interp::{
@@ -21,22 +21,6 @@ const SITES: [StreamSite; 4] =
 fn load(path: &str) -> (Gpt2, LnState) {
     let loaded = LoadedModel::load(&vector(path), None, Kind::Float, Device::Cpu).unwrap();
     (loaded.model, loaded.ln)
-}
-
-/// A model of section 8 by its name there.
-fn of_the_paper(name: &str) -> (Gpt2, LnState) {
-    match name {
-        "baseline" => load("tiny-a"),
-        "finetuned" => {
-            let folder = tempfile::tempdir().unwrap();
-            std::fs::copy(vector("tiny-a/config.json"), folder.path().join("config.json")).unwrap();
-            let weights = vector("train_a_final.safetensors");
-            std::fs::copy(weights, folder.path().join("model.safetensors")).unwrap();
-            let loaded = LoadedModel::load(folder.path(), None, Kind::Float, Device::Cpu).unwrap();
-            (loaded.model, loaded.ln)
-        }
-        _ => load("exported_noln"),
-    }
 }
 
 /// One of each kind of state that a forward may be in: LN real, half removed, fake, of which one divides
@@ -92,7 +76,7 @@ fn patches_are_those_of_the_papers_code() {
         ["clean_tokens", "corrupted_tokens", "answer_tokens"].map(|name| &recorded[&format!("patch.{name}")]);
     let runs = common::json("interp.json");
     for name in ["baseline", "finetuned", "noLN"] {
-        let (model, ln) = of_the_paper(name);
+        let LoadedModel { model, ln, .. } = of_the_paper(name);
         let metric = Metric::logit_difference(answers);
         let patching = Patching::new(&model, &ln, clean, corrupted, &metric).unwrap();
         for (found, key) in [(&patching.clean, "clean"), (&patching.corrupted, "corrupted")] {

@@ -11,7 +11,7 @@ use lnfree::config::Config;
 use lnfree::data::{Layout, TokenFile, write_tokens};
 use lnfree::device::{KERNELS_VARIABLE, Kernels};
 use lnfree::model::weights::{Weights, read_weights};
-use lnfree::model::{Gpt2, Gpt2Config};
+use lnfree::model::{Gpt2, Gpt2Config, LoadedModel};
 use lnfree::norm::{LnState, NormSettings, SpecialAxis, StdAverage, UpdateCount};
 use lnfree::tch::{Device, Kind, Tensor};
 use lnfree::train::{Mode, StartOptions, Trainer};
@@ -21,6 +21,24 @@ use tempfile::TempDir;
 /// A file of the vectors.
 pub fn vector(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors").join(name)
+}
+
+/// A model of the paper's analyses by its name in the vectors, or the `checkpoint` that noLN is of.
+pub fn of_the_paper(name: &str) -> LoadedModel {
+    let folder = tempfile::tempdir().unwrap();
+    let path = match name {
+        "baseline" => vector("tiny-a"),
+        "finetuned" => {
+            std::fs::copy(vector("tiny-a/config.json"), folder.path().join("config.json")).unwrap();
+            let weights = vector("train_a_final.safetensors");
+            std::fs::copy(weights, folder.path().join("model.safetensors")).unwrap();
+            folder.path().to_path_buf()
+        }
+        "checkpoint" => vector("checkpoint/step60"),
+        "noLN" => vector("exported_noln"),
+        other => panic!("no model {other}"),
+    };
+    LoadedModel::load(&path, None, Kind::Float, Device::Cpu).unwrap()
 }
 
 /// A JSON file of the vectors.

@@ -2,7 +2,7 @@
 
 use tch::{Device, Kind, Tensor};
 
-use super::outputs::mean_of;
+use super::samples::mean_of;
 use super::{Sample, Subject};
 use crate::interp::{Ablation, Component, Means, Metric, Substitute};
 use crate::study::found::{Axis, Curve, Found, Map, Ranking, finite};

@@ -193,6 +193,24 @@ fn on_the_papers_sample(request: &Request) -> bool {
 }
 
 #[cfg(test)]
+impl Row {
+    /// One for tests of how rows are shown.
+    pub(super) fn of_a_sink_rate() -> Row {
+        Row {
+            analysis: "sinks".into(),
+            label: "Medium original".into(),
+            number: "sink rate".into(),
+            unit: "%".into(),
+            measured: Some(12.5),
+            interval: None,
+            published: 55.3,
+            published_interval: Some([53.1, 58.1]),
+            verdict: Verdict::Differs,
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::study::found::{Found, Number};

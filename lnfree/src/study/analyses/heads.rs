@@ -3,7 +3,7 @@
 use tch::Tensor;
 
 use super::Subject;
-use super::outputs::{mean_of, portions};
+use super::samples::{mean_of, portions};
 use crate::interp::{DetectOptions, ErrorMeasure, HeadKind, HeadScores, RepeatedTokens, detect_head};
 use crate::study::found::{Found, Map, Number, Ranking, finite};
 use crate::{Error, Result};

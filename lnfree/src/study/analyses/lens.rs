@@ -2,7 +2,7 @@
 
 use tch::Tensor;
 
-use super::outputs::{average, by_sequence, mean_of, portions};
+use super::samples::{average, by_sequence, mean_of, portions};
 use super::{Sample, Subject};
 use crate::Result;
 use crate::interp::{ActivationCache, LensLayer};

@@ -82,7 +82,7 @@ fn item(out: &mut String, text: &str) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Found, Number, Request, Sample, Verdict};
+    use super::super::{Found, Number, Request, Sample};
     use super::*;
 
     fn findings(label: &str, data: &str, scale: f64) -> Findings {
@@ -143,17 +143,7 @@ mod tests {
 
     #[test]
     fn failures_and_verdicts_come_first() {
-        let row = Row {
-            analysis: "sinks".into(),
-            label: "Medium original".into(),
-            number: "sink rate".into(),
-            unit: "%".into(),
-            measured: Some(12.5),
-            interval: None,
-            published: 55.3,
-            published_interval: Some([53.1, 58.1]),
-            verdict: Verdict::Differs,
-        };
+        let row = Row::of_a_sink_rate();
         let text = markdown(&[findings("original", "a", 1.5)], &[row], &["sinks of XL: no\nmemory".into()]);
         let failed = text.find("- sinks of XL: no memory\n").unwrap();
         let line =

@@ -18,6 +18,7 @@ mod patching;
 mod request;
 mod run;
 mod sae;
+mod samples;
 mod sections;
 mod sinks;
 mod subject;

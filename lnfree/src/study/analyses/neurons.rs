@@ -2,7 +2,7 @@
 
 use tch::{Kind, Tensor};
 
-use super::outputs::mean;
+use super::samples::mean;
 use super::{Sample, Subject};
 use crate::interp::{EntropyNeurons, MeanAblation};
 use crate::study::found::{Axis, Curve, Found, Ranking, finite};

@@ -1,6 +1,6 @@
 //! How long the residual stream is along the forward, at position 0 and elsewhere.
 
-use super::outputs::{average, mean_of};
+use super::samples::{average, mean_of};
 use super::{Sample, Subject};
 use crate::Result;
 use crate::interp::{Growth, NormAt, ResidualNorms};

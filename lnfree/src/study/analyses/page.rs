@@ -122,7 +122,7 @@ fn models(findings: &[Findings]) -> Markup {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Sample, Verdict};
+    use super::super::Sample;
     use super::*;
     use crate::study::found::{Axis, Curve, Found, Map, MarkedText, Number, Ranking};
 
@@ -210,17 +210,7 @@ mod tests {
 
     #[test]
     fn failures_and_verdicts_come_first() {
-        let row = Row {
-            analysis: "sinks".into(),
-            label: "Medium original".into(),
-            number: "sink rate".into(),
-            unit: "%".into(),
-            measured: Some(12.5),
-            interval: None,
-            published: 55.3,
-            published_interval: Some([53.1, 58.1]),
-            verdict: Verdict::Differs,
-        };
+        let row = Row::of_a_sink_rate();
         let page = page(&[], &[row], &["sinks of XL: no memory".into()]);
         assert!(page.contains("<li>sinks of XL: no memory</li>"), "{page}");
         for cell in ["sink rate, %", "12.50", "55.30 [53.10, 58.10]", "differs"] {

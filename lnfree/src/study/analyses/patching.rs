@@ -3,7 +3,7 @@
 use tch::{Device, Kind, Tensor};
 
 use super::attribution::{known, places};
-use super::outputs::mean_of;
+use super::samples::mean_of;
 use super::words::words;
 use super::{Pairs, Subject};
 use crate::interp::ioi::{self, Prompts};

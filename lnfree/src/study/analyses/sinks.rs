@@ -2,7 +2,7 @@
 
 use tch::{Kind, Tensor};
 
-use super::outputs::{mean_of, portions};
+use super::samples::{mean_of, portions};
 use super::{Sample, Subject};
 use crate::Result;
 use crate::interp::AttentionSinks;

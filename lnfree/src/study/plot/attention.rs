@@ -1,14 +1,12 @@
 //! Where heads look.
 
-use plotly::common::{Anchor, Font, TickMode};
-use plotly::layout::{
-    Annotation, Axis, AxisType, GridDomain, GridPattern, HoverMode, LayoutGrid, LayoutTemplate, RowOrder,
-    Template,
-};
+use plotly::common::{Font, TickMode};
+use plotly::layout::{Axis, AxisType, HoverMode, LayoutTemplate, Template};
 use plotly::{HeatMap, Layout, Plot, Trace};
 use tch::{Kind, Tensor};
 
 use super::figure::Figure;
+use super::panels;
 use super::theme;
 use crate::{Error, Result};
 
@@ -56,13 +54,16 @@ pub fn attention_patterns(patterns: &[(&str, &Tensor)], tokens: &[String]) -> Re
         let model = theme::escape(model);
         for head in 0..heads {
             let (row, column) = (m * per_model + head / columns, head % columns);
-            let axes = [axis("x", column), axis("y", row)];
+            let axes =
+                [("x", column), ("y", row)].map(|(letter, i)| format!("{letter}{}", panels::number(i)));
             let z = triangle(&pattern.get(head as i64), tokens.len())?;
             let text = format!("head {head}");
             plot.add_trace(panel(&text, &model, &names, z, &axes, m == 0 && head == 0));
-            layout.add_annotation(above(&text, &axes).font(Font::new().size(11)));
+            let [x, y] = axes.each_ref().map(|axis| format!("{axis} domain"));
+            layout.add_annotation(panels::above(&text, &x, &y).font(Font::new().size(11)));
             if head == 0 {
-                layout.add_annotation(above(&format!("<b>{model}</b>"), &axes).y_shift(14.0));
+                let name = format!("<b>{model}</b>");
+                layout.add_annotation(panels::above(&name, &x, &y).y_shift(14.0));
             }
         }
     }
@@ -110,11 +111,6 @@ fn text(token: &str) -> String {
     theme::escape(token).replace('\n', "↵")
 }
 
-/// The name of the `i`-th axis.
-fn axis(letter: &str, i: usize) -> String {
-    if i == 0 { letter.to_string() } else { format!("{letter}{}", i + 1) }
-}
-
 fn panel(
     head: &str,
     model: &str,
@@ -135,19 +131,6 @@ fn panel(
         .hover_template(format!("{head}: %{{y}} attends to %{{x}}: %{{z:.3f}}<extra>{model}</extra>"))
 }
 
-/// Text above a panel.
-fn above(text: &str, [x, y]: &[String; 2]) -> Annotation {
-    Annotation::new()
-        .text(text)
-        .show_arrow(false)
-        .x_ref(format!("{x} domain"))
-        .x(0.0)
-        .x_anchor(Anchor::Left)
-        .y_ref(format!("{y} domain"))
-        .y(1.0)
-        .y_anchor(Anchor::Bottom)
-}
-
 /// Columns share the key axis, rows the query axis. There may be more than plotly's types have: a template
 /// styles all.
 fn layout(rows: usize, columns: usize, size: usize, tokens: &[String]) -> Layout {
@@ -162,14 +145,7 @@ fn layout(rows: usize, columns: usize, size: usize, tokens: &[String]) -> Layout
         queries = queries.domain(&height);
     }
     let template = Template::new().layout(LayoutTemplate::new().x_axis(keys).y_axis(queries));
-    let grid = LayoutGrid::new()
-        .rows(rows)
-        .columns(columns)
-        .pattern(GridPattern::Coupled)
-        .row_order(RowOrder::TopToBottom)
-        .x_gap(0.1)
-        .y_gap(GAP as f64 / (size + GAP) as f64)
-        .domain(GridDomain::new().y(height.to_vec()));
+    let grid = panels::table([rows, columns], [0.1, GAP as f64 / (size + GAP) as f64], height);
     let bottom = below(tokens, size);
     theme::layout(inner + 32 + bottom)
         .margin(theme::margin(bottom))

@@ -1,13 +1,11 @@
 //! A value with its interval in every row, rows in panels: what results and differences are drawn with.
 
 use plotly::common::{Anchor, DashType, ErrorData, ErrorType, Font, Line, Marker, MarkerSymbol, Mode};
-use plotly::layout::{
-    Annotation, Axis, AxisType, GridDomain, GridPattern, HoverMode, LayoutGrid, LayoutTemplate, RowOrder,
-    Template,
-};
+use plotly::layout::{Annotation, Axis, AxisType, GridDomain, HoverMode, LayoutTemplate, Template};
 use plotly::{Layout, Plot, Scatter, Trace};
 
 use super::figure::Figure;
+use super::panels;
 use super::series::shown;
 use super::theme;
 
@@ -65,14 +63,15 @@ pub(super) fn forest(panels: &[Panel], x_axis: Axis, title: &str, legend: Vec<Bo
     // From the last to the first: the lowest panel has the axes without a number, which alone can have a
     // title.
     for (at, panel) in panels.iter().rev().enumerate() {
-        let number = if at == 0 { String::new() } else { (at + 1).to_string() };
+        let number = panels::number(at);
         for row in &panel.rows {
             plot.add_trace(dot(row, &number));
             if !row.written.is_empty() {
                 layout.add_annotation(written(row, &number));
             }
         }
-        layout.add_annotation(heading(panel, &number));
+        let heading = format!("<b>{}</b>", panel.heading);
+        layout.add_annotation(panels::above(&heading, "paper", &format!("y{number} domain")));
     }
     plot.add_traces(legend);
     plot.set_layout(layout);
@@ -93,13 +92,8 @@ fn layout(inner: usize, n: usize, lines: usize, mut x_axis: Axis) -> Layout {
         (x_axis, y_axis) = (x_axis.domain(&x), y_axis.domain(&y));
     }
     let template = Template::new().layout(LayoutTemplate::new().x_axis(x_axis).y_axis(y_axis));
-    let grid = LayoutGrid::new()
-        .rows(n)
-        .columns(1)
-        .pattern(GridPattern::Independent)
-        .row_order(RowOrder::BottomToTop)
-        .y_gap(GAP as f64 / (ROW * lines + GAP) as f64)
-        .domain(GridDomain::new().x(x.to_vec()).y(y.to_vec()));
+    let domain = GridDomain::new().x(x.to_vec()).y(y.to_vec());
+    let grid = panels::stack(n, GAP as f64 / (ROW * lines + GAP) as f64, domain);
     theme::layout(inner + 60).hover_mode(HoverMode::Closest).template(template).grid(grid)
 }
 
@@ -155,16 +149,4 @@ fn written(row: &Row, number: &str) -> Annotation {
         .x_anchor(Anchor::Right)
         .y_ref(format!("y{number}"))
         .y(row.label.clone())
-}
-
-fn heading(panel: &Panel, number: &str) -> Annotation {
-    Annotation::new()
-        .text(format!("<b>{}</b>", panel.heading))
-        .show_arrow(false)
-        .x_ref("paper")
-        .x(0.0)
-        .x_anchor(Anchor::Left)
-        .y_ref(format!("y{number} domain"))
-        .y(1.0)
-        .y_anchor(Anchor::Bottom)
 }

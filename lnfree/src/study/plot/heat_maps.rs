@@ -3,14 +3,12 @@
 use std::collections::HashSet;
 
 use plotly::common::{Anchor, ColorScale, Font};
-use plotly::layout::{
-    Annotation, Axis, AxisType, GridDomain, GridPattern, HoverMode, LayoutGrid, LayoutTemplate, RowOrder,
-    Template,
-};
+use plotly::layout::{Annotation, Axis, AxisType, HoverMode, LayoutTemplate, Template};
 use plotly::{HeatMap, Layout, Plot, Trace};
 
 use super::figure::Figure;
 use super::labels::{self, Ticks};
+use super::panels;
 use super::series::shown;
 use super::theme;
 use crate::study::found::{Axis as Places, Map};
@@ -65,10 +63,12 @@ pub fn heat_maps(models: &[(&str, &Map)]) -> Result<Figure> {
     let scale = Scale::of(models);
     let names = [names(&first.columns), names(&first.rows)];
     for (m, (model, map)) in models.iter().enumerate() {
-        let axes = [axis_name("x", m % columns), axis_name("y", m / columns)];
+        let axes = [("x", m % columns), ("y", m / columns)];
+        let axes = axes.map(|(letter, i)| format!("{letter}{}", panels::number(i)));
         let model = labels::text(model);
         plot.add_trace(panel(&model, map, &names, &axes, &scale, m == 0));
-        layout.add_annotation(above(&format!("<b>{model}</b>"), &axes));
+        let [x, y] = axes.each_ref().map(|axis| format!("{axis} domain"));
+        layout.add_annotation(panels::above(&format!("<b>{model}</b>"), &x, &y));
     }
     layout.add_annotation(
         Annotation::new()
@@ -146,11 +146,6 @@ fn names(axis: &Places) -> Vec<String> {
     axis.labels.iter().enumerate().map(name).collect()
 }
 
-/// The name of the `i`-th axis.
-fn axis_name(letter: &str, i: usize) -> String {
-    if i == 0 { letter.to_string() } else { format!("{letter}{}", i + 1) }
-}
-
 fn panel(
     model: &str,
     map: &Map,
@@ -174,19 +169,6 @@ fn panel(
         .hover_template(format!("%{{y}}, %{{x}}: %{{z:.4g}}{unit}<extra>{model}</extra>"))
 }
 
-/// Text above a panel.
-fn above(text: &str, [x, y]: &[String; 2]) -> Annotation {
-    Annotation::new()
-        .text(text)
-        .show_arrow(false)
-        .x_ref(format!("{x} domain"))
-        .x(0.0)
-        .x_anchor(Anchor::Left)
-        .y_ref(format!("{y} domain"))
-        .y(1.0)
-        .y_anchor(Anchor::Bottom)
-}
-
 /// Panels below each other share their columns, those beside each other their rows. There may be more than
 /// plotly's types have: a template styles all.
 fn layout(map: &Map, rows: usize, columns: usize) -> Layout {
@@ -205,14 +187,7 @@ fn layout(map: &Map, rows: usize, columns: usize) -> Layout {
     if rows * columns == 1 {
         y_axis = y_axis.domain(&height);
     }
-    let grid = LayoutGrid::new()
-        .rows(rows)
-        .columns(columns)
-        .pattern(GridPattern::Coupled)
-        .row_order(RowOrder::TopToBottom)
-        .x_gap(0.08)
-        .y_gap(GAP as f64 / (size + GAP) as f64)
-        .domain(GridDomain::new().y(height.to_vec()));
+    let grid = panels::table([rows, columns], [0.08, GAP as f64 / (size + GAP) as f64], height);
     theme::layout(inner + 16 + ticks.below())
         .margin(theme::margin(ticks.below()).left(down.beside()))
         .hover_mode(HoverMode::Closest)

@@ -31,6 +31,7 @@ mod labels;
 mod loss;
 mod names;
 mod optimisation;
+mod panels;
 mod positions;
 mod schedule;
 mod series;

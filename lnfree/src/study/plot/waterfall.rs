@@ -2,16 +2,14 @@
 
 use std::collections::HashSet;
 
-use plotly::common::{Anchor, HoverInfo, Marker, Orientation};
-use plotly::layout::{
-    Annotation, AxisType, BarMode, GridDomain, GridPattern, HoverMode, LayoutGrid, LayoutTemplate, RowOrder,
-    Template,
-};
+use plotly::common::{HoverInfo, Marker, Orientation};
+use plotly::layout::{AxisType, BarMode, GridDomain, HoverMode, LayoutTemplate, Template};
 use plotly::{Bar, Layout, Plot, Trace};
 
 use super::bars::signed;
 use super::figure::Figure;
 use super::labels;
+use super::panels;
 use super::series::shown;
 use super::theme;
 use crate::study::found::Ranking;
@@ -68,26 +66,17 @@ impl Step {
 /// # Errors
 /// When a ranking has no finite total.
 pub fn waterfall(models: &[(&str, &Ranking)]) -> Result<Figure> {
-    let panels: Vec<Vec<Step>> =
+    let all: Vec<Vec<Step>> =
         models.iter().map(|(model, ranking)| steps(model, ranking)).collect::<Result<_>>()?;
-    let mut layout = layout(models, &panels);
+    let mut layout = layout(models, &all);
     let mut plot = Plot::new();
     // From the last to the first: the lowest panel has the axes without a number, which alone can have a
     // title.
-    for (at, ((model, _), steps)) in models.iter().zip(&panels).rev().enumerate() {
-        let number = if at == 0 { String::new() } else { (at + 1).to_string() };
+    for (at, ((model, _), steps)) in models.iter().zip(&all).rev().enumerate() {
+        let number = panels::number(at);
         plot.add_traces(bars(steps, &number));
-        layout.add_annotation(
-            Annotation::new()
-                .text(format!("<b>{}</b>", labels::text(model)))
-                .show_arrow(false)
-                .x_ref("paper")
-                .x(0.0)
-                .x_anchor(Anchor::Left)
-                .y_ref(format!("y{number} domain"))
-                .y(1.0)
-                .y_anchor(Anchor::Bottom),
-        );
+        let heading = format!("<b>{}</b>", labels::text(model));
+        layout.add_annotation(panels::above(&heading, "paper", &format!("y{number} domain")));
     }
     plot.set_layout(layout);
     Ok(plot.into())
@@ -201,13 +190,8 @@ fn layout(models: &[(&str, &Ranking)], panels: &[Vec<Step>]) -> Layout {
     if n == 1 {
         y_axis = y_axis.domain(&height);
     }
-    let grid = LayoutGrid::new()
-        .rows(n)
-        .columns(1)
-        .pattern(GridPattern::Independent)
-        .row_order(RowOrder::BottomToTop)
-        .y_gap(GAP as f64 / (ROW * lines + GAP) as f64)
-        .domain(GridDomain::new().y(height.to_vec()));
+    let domain = GridDomain::new().y(height.to_vec());
+    let grid = panels::stack(n, GAP as f64 / (ROW * lines + GAP) as f64, domain);
     theme::layout(inner + 60)
         .bar_mode(BarMode::Relative)
         .bar_gap(0.25)

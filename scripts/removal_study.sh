@@ -6,6 +6,10 @@
 #     --seeds N                                  seeds 0 to N - 1 (default 3)
 #     --methods paper,kl,kl_taper                only these configs
 #     --out DIR                                  instead of runs/removal
+#     --records DIR                              a small file of each finished run (default OUT/records): what has one of
+#                                                its config is not run again; ours are in studies/removal/records
+#     --until 90                                 begins no run after so many minutes
+#     --tables                                   runs nothing: the tables of the records
 #     -- ARGUMENTS                               for `lnfree train` when a run begins, such as --threads 8
 #
 # The configs are written before their runs: what is chosen is chosen by the validation text (nano-addresses).
@@ -14,19 +18,24 @@ set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 cd "$ROOT"
 
-seeds=3 out=runs/removal methods='' extra=()
+seeds=3 out=runs/removal methods='' records='' minutes=0 run=yes extra=()
 while [ $# -gt 0 ]; do
     case $1 in
-    -h | --help) sed -n '2,12s/^# \{0,1\}//p' "$0" && exit ;;
+    -h | --help) sed -n '2,16s/^# \{0,1\}//p' "$0" && exit ;;
     --seeds) seeds=${2:?--seeds needs a number} && shift ;;
     --methods) methods=${2:?--methods needs names} && shift ;;
     --out) out=${2:?--out needs a folder} && shift ;;
+    --records) records=${2:?--records needs a folder} && shift ;;
+    --until) minutes=${2:?--until needs minutes} && shift ;;
+    --tables) run= ;;
     --) shift && extra=("$@") && break ;;
-    *) die "unknown argument $1; there are --seeds, --methods, --out, and -- before arguments for lnfree train" ;;
+    *) die "unknown argument $1; there are --seeds, --methods, --out, --records, --until, --tables, and -- before arguments for lnfree train" ;;
     esac
     shift
 done
 case $seeds in '' | *[!0-9]* | 0) die "--seeds $seeds: must be a number from 1" ;; esac
+case $minutes in '' | *[!0-9]*) die "--until $minutes: must be a number of minutes" ;; esac
+records=${records:-$out/records}
 names=()
 if [ -n "$methods" ]; then
     IFS=, read -ra names <<<"$methods"
@@ -39,54 +48,68 @@ for name in "${names[@]}"; do
 done
 
 build
-table() { cargo run --locked --quiet --example removal_study -- "$@"; }
-mkdir -p "$out/eval"
-step 'text that is hard without LayerNorm'
-table stress "$out/stress"
+study() { cargo run --locked --quiet --example removal_study -- "$@"; }
+mkdir -p "$out/eval" "$records"
+if [ -z "$run" ]; then
+    study table "$records" "$out"
+    exit
+fi
+missing=$(study missing "$records" "$seeds" "${names[@]}")
+if [ -n "$missing" ]; then
+    step 'text that is hard without LayerNorm'
+    study stress "$out/stress"
+fi
 data=(-d nano-addresses -d nano-moby-dick)
-for file in "$out"/stress/*.arrow; do data+=(-d "$file"); done
+for kind in code one_token random rare repeated; do data+=(-d "$out/stress/$kind.arrow"); done
 
 # Evaluates model $2 as $1, unless that has been done since it was written.
 evaluate() {
     local label=$1 model=$2 newer=$3
     shift 3
     [ "$out/eval/$label.done" -nt "$newer" ] && return
-    "$LNFREE" eval -m "$model" --label "$label" "${data[@]}" --batch-size 32 --out "$out/eval" "$@"
+    "$LNFREE" eval -m "$model" --label "$label" "${data[@]}" --batch-size 32 --n-sequences 1000 --out "$out/eval" "$@"
     touch "$out/eval/$label.done"
 }
 
-# Trains method $1 with seed $2, or goes on with what is there, and evaluates it.
-study() {
-    local run=$out/runs/$1-$2 mode=without_ln
+# Trains method $1 with seed $2, or goes on with what is there, evaluates it and keeps what came of it.
+run_one() {
+    local run=$out/runs/$1-$2 config=studies/removal/$1.toml mode=without_ln
     [ "$1" != control ] || mode=with_ln
     if has_checkpoint "$run"; then
         "$LNFREE" train --resume "$run"
     else
         rm -rf "$run"
-        "$LNFREE" train --mode "$mode" --config "studies/removal/$1.toml" --set "train.seed=$2" --out "$run" \
+        "$LNFREE" train --mode "$mode" --config "$config" --set "train.seed=$2" --out "$run" \
             ${extra[@]+"${extra[@]}"}
     fi
     evaluate "$1-$2" "$run" "$run/checkpoints/latest/SHA256SUMS" --against nano
+    study record "$out/eval" "$records" "$1-$2" "$config" "$run"
 }
 
-step original
-evaluate original nano studies/removal/paper.toml
+if [ -n "$missing" ]; then
+    step original
+    evaluate original nano studies/removal/paper.toml
+    study record "$out/eval" "$records" original
+fi
 failed=()
-for ((seed = 0; seed < seeds; seed++)); do
-    for name in "${names[@]}"; do
-        step "$name, seed $seed"
-        # As a condition it would lose its -e: what comes after a failure must not run.
-        set +e
-        (set -e && study "$name" "$seed")
-        code=$?
-        set -e
-        case $code in
-        0) ;;
-        130 | 143) say "stopped; the same command goes on from there" && exit "$code" ;;
-        *) failed+=("$name-$seed") && say "$name, seed $seed: failed with exit code $code, see above" ;;
-        esac
-    done
-done
+while read -r name seed; do
+    [ -n "$name" ] || continue
+    if [ "$minutes" -gt 0 ] && [ $SECONDS -ge $((60 * minutes)) ]; then
+        say "$minutes minutes are over: the same command goes on with $name, seed $seed"
+        break
+    fi
+    step "$name, seed $seed"
+    # As a condition it would lose its -e: what comes after a failure must not run.
+    set +e
+    (set -e && run_one "$name" "$seed" </dev/null)
+    code=$?
+    set -e
+    case $code in
+    0) ;;
+    130 | 143) say "stopped; the same command goes on from there" && exit "$code" ;;
+    *) failed+=("$name-$seed") && say "$name, seed $seed: failed with exit code $code, see above" ;;
+    esac
+done <<<"$missing"
 step results
-table table "$out/eval" "$out"
+study table "$records" "$out"
 [ ${#failed[@]} -eq 0 ] || die "failed, and not in the tables: ${failed[*]}; the same command tries them again"

@@ -8,13 +8,14 @@
 //! The input has int64 `clean` and `corrupted`, `[batch, pos]`, and `answers`, `[batch, 2]`: patching puts
 //! activations of the clean run into the corrupted one and reads the logit of the first answer less that of
 //! the second. Names and axes of the output are TransformerLens'; the labels of stacks are in its metadata.
+//! What begins with `processed.` is of the same model with its weights processed.
 
 use std::collections::BTreeMap;
 
 use lnfree::interp::{
     ActivationCache, AttributionPatching, Circuits, Components, Composition, Detail, DetectOptions,
-    ErrorMeasure, HeadKind, HeadSite, Metric, Patching, Positions, StreamSite, attribution_needs,
-    detect_head, run_with_cache,
+    ErrorMeasure, HeadKind, HeadSite, Metric, Patching, Positions, Processed, Processing, StreamSite,
+    attribution_needs, detect_head, process, run_with_cache,
 };
 use lnfree::model::weights::{Weights, read_weights, write_safetensors};
 use lnfree::prelude::*;
@@ -31,18 +32,20 @@ struct Texts {
 /// Tensors by name, and the labels of the first axis of some.
 #[derive(Default)]
 struct Found {
+    /// Before the names of what is found now.
+    prefix: &'static str,
     tensors: Weights,
     labels: BTreeMap<String, String>,
 }
 
 impl Found {
     fn put(&mut self, name: impl Into<String>, tensor: Tensor) {
-        self.tensors.insert(name.into(), tensor);
+        self.tensors.insert(format!("{}{}", self.prefix, name.into()), tensor);
     }
 
     /// Components at one position, for which TransformerLens has no axis: `[component, batch, n_embd]`.
     fn components(&mut self, name: &str, of: &Components) {
-        self.labels.insert(format!("labels.{name}"), of.labels.join(","));
+        self.labels.insert(format!("labels.{}{name}", self.prefix), of.labels.join(","));
         self.put(name, of.values.select(2, 0));
     }
 }
@@ -68,15 +71,24 @@ fn main() -> Outcome<()> {
         Texts { clean: tensor("clean")?, corrupted: tensor("corrupted")?, answers: tensor("answers")? };
     let loaded = LoadedModel::load(&locate_model(option("--model")?)?, None, Kind::Float, device)?;
     let mut found = Found::default();
-    activations(&mut found, &loaded, &texts)?;
-    patches(&mut found, &loaded, &texts)?;
-    detectors(&mut found, &loaded, &texts.clean)?;
+    everything(&mut found, &loaded, &texts)?;
+    let Processed { model, ln } = process(&loaded.model, &loaded.ln, Processing::default())?;
+    found.prefix = "processed.";
+    everything(&mut found, &LoadedModel { model, ln, ..loaded }, &texts)?;
+    write_safetensors(Path::new(option("--out")?), &found.tensors, &found.labels)?;
+    println!("{} tensors", found.tensors.len());
+    Ok(())
+}
+
+/// All that is found in one model.
+fn everything(found: &mut Found, loaded: &LoadedModel, texts: &Texts) -> Result<()> {
+    activations(found, loaded, texts)?;
+    patches(found, loaded, texts)?;
+    detectors(found, loaded, &texts.clean)?;
     let circuits = Circuits::of(&loaded.model, &loaded.ln)?;
     for (name, kind) in [("Q", Composition::Q), ("K", Composition::K), ("V", Composition::V)] {
         found.put(format!("composition.{name}"), circuits.composition_scores(kind)?);
     }
-    write_safetensors(Path::new(option("--out")?), &found.tensors, &found.labels)?;
-    println!("{} tensors", found.tensors.len());
     Ok(())
 }
 

@@ -7,9 +7,10 @@
 BINARY is lnfree's example interp_dump. MODEL is what it loads, a folder or a name; FOLDER holds the same
 model as a GPT2LMHeadModel. --random-gpt2 makes one of GPT-2 small's shape instead.
 
-Both look at the same random tokens. TransformerLens does so twice: as the weights are, and with fold_ln. A
-difference is the largest absolute one over the largest value, or over 1 where that is less. One above the
-limit is a failure, and so is what only one of the two has. Exit code 1 after any failure.
+Both look at the same random tokens. TransformerLens does so with the weights as they are, with fold_ln, and
+with all that from_pretrained does to them; beside the last stands what lnfree finds with weights that it has
+processed itself. A difference is the largest absolute one over the largest value, or over 1 where that is
+less. One above the limit is a failure, and so is what only one of the two has. Exit code 1 after any failure.
 """
 
 import argparse
@@ -35,8 +36,8 @@ from transformers import GPT2Config, GPT2LMHeadModel
 head_detector.round = lambda number, digits: number
 
 LIMIT = 1e-4
-FORMS = {"as it is": {}, "fold_ln": {"fold_ln": True}}
 OPTIONS = ("fold_ln", "center_writing_weights", "center_unembed", "fold_value_biases")
+FORMS = {"as it is": {}, "fold_ln": {"fold_ln": True}, "processed": dict.fromkeys(OPTIONS, True)}
 
 
 def hooked(hf, **processing):
@@ -68,7 +69,7 @@ def random_texts(vocab, seed):
     return {"clean": half.repeat(1, 2), "corrupted": corrupted, "answers": answers}
 
 
-def activations(cache, hf):
+def activations(cache, hf, form):
     """TransformerLens' cache, where it means something else as lnfree means it."""
     eps, ln_f = hf.config.layer_norm_epsilon, hf.transformer.ln_f
     # LNs that are the identity, γ = √ε: lnfree takes both for 1.
@@ -80,7 +81,11 @@ def activations(cache, hf):
         if name.endswith("hook_normalized"):  # Before γ and β here, after them in lnfree.
             block = re.match(r"blocks\.(\d+)\.ln([12])", name)
             norm = getattr(hf.transformer.h[int(block[1])], f"ln_{block[2]}") if block else ln_f
-            x = x * norm.weight + norm.bias
+            gamma, beta = norm.weight, norm.bias
+            if form == "processed":  # What lnfree has left of them: the bias of ln_f, in units of its weight.
+                gamma = torch.tensor(eps**0.5 if identity else 1.0)
+                beta = beta * gamma / norm.weight if norm is ln_f else torch.tensor(0.0)
+            x = x * gamma + beta
         if not name.startswith("unembed."):  # What ln_final hands on, and the logits.
             found[f"cache.{name}"] = comparable(name, x)
     return found
@@ -156,13 +161,13 @@ def reference(hf, form, texts):
     """What TransformerLens finds, and the labels of stacks."""
     model = hooked(hf, **FORMS[form])
     logits, cache = model.run_with_cache(texts["clean"])
-    found = {"logits": logits, **activations(cache, hf)}
+    found = {"logits": logits, **activations(cache, hf, form)}
     stacks = decompositions(model, cache, texts)
     found |= {name: stack for name, (stack, _) in stacks.items()}
     found |= detectors(model, cache, texts)
     found |= patches(model, cache, texts)
     found |= attribution_patches(model, cache, texts)
-    if form == "fold_ln":
+    if form != "as it is":
         # As it is, TransformerLens leaves γ of ln_f out of attributions.
         heads, (right, wrong) = found["stack_head_results"], texts["answers"].unbind(1)
         found["logit_attrs.token"] = cache.logit_attrs(heads, right, pos_slice=-1)
@@ -208,13 +213,14 @@ def compared(args, folder):
     rows, alone = {}, {name for name in found if ".ln1_v." not in name}
     for form in FORMS:
         expected, expected_labels = reference(hf, form, texts)
+        mine = {name: f"processed.{name}" if form == "processed" else name for name in expected}
         for name, x in expected.items():
             row = rows.setdefault(re.sub(r"blocks\.\d+\.", "blocks.*.", name), {"largest": 0.0})
             row["shape"] = "×".join(map(str, x.shape))
             row["largest"] = max(row["largest"], float(x.abs().max()))
-            same = labels.get(name) == expected_labels.get(name)
-            row[form] = max(row.get(form, 0.0), difference(found.get(name), x) if same else float("inf"))
-        alone.difference_update(expected)
+            same = labels.get(mine[name]) == expected_labels.get(name)
+            row[form] = max(row.get(form, 0.0), difference(found.get(mine[name]), x) if same else float("inf"))
+        alone.difference_update(mine.values())
     return rows, alone
 
 

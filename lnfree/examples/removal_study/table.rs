@@ -5,41 +5,39 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use lnfree::atomic::write_text;
-use lnfree::eval::read_sequences;
-use lnfree::plot::EvalRow;
-use lnfree::report::read_eval;
+use lnfree::eval::Faithfulness;
 use lnfree::{Error, Result};
 use serde_json::{Value, json};
 
+use crate::records::{self, Measured, ORIGINAL};
 use crate::spread::Spread;
 
-const ORIGINAL: &str = "original";
 /// What the others are set against.
 const PAPER: &str = "paper";
 /// The data sets of the tables; all others are stress.
 const TEXTS: [&str; 2] = ["nano-addresses", "nano-moby-dick"];
 
-/// Rows by data set, method and seed.
-type Found = BTreeMap<String, BTreeMap<String, BTreeMap<u64, EvalRow>>>;
+/// What was measured, by text, method and seed.
+type Found = BTreeMap<String, BTreeMap<String, BTreeMap<u64, Measured>>>;
 
-/// Writes `results.md` and `results.json` into `out` from the evaluations in `eval`.
-pub fn write(eval: &Path, out: &Path) -> Result<()> {
-    let (found, originals) = read(eval)?;
+/// Writes `results.md` and `results.json` into `out` from the records in `records`.
+pub fn write(records: &Path, out: &Path) -> Result<()> {
+    let (found, originals) = read(records)?;
     let mut text = String::from("# Removal methods at equal tokens\n");
-    let mut records = Vec::new();
+    let mut rows_of_all = Vec::new();
     for dataset in TEXTS {
         if let (Some(methods), Some(original)) = (found.get(dataset), originals.get(dataset)) {
             let rows: Vec<Row> =
                 methods.iter().map(|(name, seeds)| Row::new(name, seeds, original)).collect();
             text += &losses(dataset, original, &rows);
-            records.extend(rows.iter().map(|row| row.record(dataset)));
+            rows_of_all.extend(rows.iter().map(|row| row.record(dataset)));
         }
     }
-    let (stress, of_stress) = stress(&found, &originals)?;
+    let (stress, of_stress) = stress(&found);
     text += &stress;
-    records.extend(of_stress);
+    rows_of_all.extend(of_stress);
     let json = out.join("results.json");
-    let record = serde_json::to_string_pretty(&records).map_err(|error| Error::file(&json, error))?;
+    let record = serde_json::to_string_pretty(&rows_of_all).map_err(|error| Error::file(&json, error))?;
     write_text(&json, &record)?;
     let page = out.join("results.md");
     write_text(&page, &text)?;
@@ -47,26 +45,21 @@ pub fn write(eval: &Path, out: &Path) -> Result<()> {
     Ok(())
 }
 
-fn read(eval: &Path) -> Result<(Found, BTreeMap<String, EvalRow>)> {
+fn read(folder: &Path) -> Result<(Found, BTreeMap<String, Measured>)> {
     let (mut found, mut originals) = (Found::new(), BTreeMap::new());
-    let entries = std::fs::read_dir(eval).map_err(Error::io(eval))?;
-    for path in entries.flatten().map(|entry| entry.path()) {
-        if path.extension().is_none_or(|end| end != "json") {
-            continue;
-        }
-        let row = read_eval(&path)?;
-        let label = row.label.clone().unwrap_or_default();
-        let dataset = Path::new(&row.dataset).file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        if label == ORIGINAL {
-            originals.insert(dataset, row);
+    for record in records::read(folder)? {
+        if record.label == ORIGINAL {
+            originals = record.texts;
         } else if let Some((method, seed)) =
-            label.rsplit_once('-').and_then(|(m, s)| Some((m, s.parse().ok()?)))
+            record.label.rsplit_once('-').and_then(|(m, s)| Some((m, s.parse().ok()?)))
         {
-            found.entry(dataset).or_default().entry(method.to_string()).or_default().insert(seed, row);
+            for (text, measured) in record.texts {
+                found.entry(text).or_default().entry(method.to_string()).or_default().insert(seed, measured);
+            }
         }
     }
     if originals.is_empty() || found.is_empty() {
-        return Err(Error::file(eval, "holds no evaluations of the original and of METHOD-SEED"));
+        return Err(Error::file(folder, "holds no records of the original and of METHOD-SEED"));
     }
     Ok((found, originals))
 }
@@ -83,12 +76,12 @@ struct Row {
 }
 
 impl Row {
-    fn new(method: &str, seeds: &BTreeMap<u64, EvalRow>, original: &EvalRow) -> Row {
-        let rows: Vec<&EvalRow> = seeds.values().collect();
-        let far = |of: fn(&lnfree::eval::Faithfulness) -> f64| {
-            rows.iter().filter_map(|row| row.details.faithfulness.as_ref().map(of)).collect()
+    fn new(method: &str, seeds: &BTreeMap<u64, Measured>, original: &Measured) -> Row {
+        let rows: Vec<&Measured> = seeds.values().collect();
+        let far = |of: fn(&Faithfulness) -> f64| {
+            rows.iter().filter_map(|row| row.faithfulness.as_ref().map(of)).collect()
         };
-        let error = |row: &EvalRow| row.details.calibration_error.unwrap_or(f64::NAN);
+        let error = |row: &Measured| row.calibration_error.unwrap_or(f64::NAN);
         Row {
             method: method.into(),
             seeds: rows.len(),
@@ -110,7 +103,7 @@ impl Row {
 }
 
 /// The table of one text; methods by their distance to the original.
-fn losses(dataset: &str, original: &EvalRow, rows: &[Row]) -> String {
+fn losses(dataset: &str, original: &Measured, rows: &[Row]) -> String {
     let mean = |values: &[f64]| Spread::of(values).map_or(f64::NAN, |spread| spread.mean);
     let paper = rows.iter().find(|row| row.method == PAPER);
     let of_paper = |values: &[f64], of: fn(&Row) -> &Vec<f64>| {
@@ -147,39 +140,27 @@ fn losses(dataset: &str, original: &EvalRow, rows: &[Row]) -> String {
 }
 
 /// The worst that happens to a sequence: its loss less the original's, the highest over sequences and seeds.
-fn stress(found: &Found, originals: &BTreeMap<String, EvalRow>) -> Result<(String, Vec<Value>)> {
-    let kinds: Vec<&String> = originals.keys().filter(|name| found.contains_key(*name)).collect();
+fn stress(found: &Found) -> (String, Vec<Value>) {
     let methods: Vec<&String> =
         found.values().next().map(|methods| methods.keys().collect()).unwrap_or_default();
     let mut out = format!(
         "\n## Worst sequences\n\nLoss of a sequence less the original's, nats a token: the highest over sequences and seeds.\n\n\
          | method | {} |\n|---|{}\n",
-        kinds.iter().map(|kind| kind.as_str()).collect::<Vec<_>>().join(" | "),
-        "---:|".repeat(kinds.len())
+        found.keys().map(String::as_str).collect::<Vec<_>>().join(" | "),
+        "---:|".repeat(found.len())
     );
-    let mut records = Vec::new();
+    let mut rows = Vec::new();
     for method in methods {
         let _ = write!(out, "| {method} |");
-        for &kind in &kinds {
-            let seeds = found[kind].get(method);
-            let mut worst = f64::NEG_INFINITY;
-            for row in seeds.into_iter().flat_map(BTreeMap::values) {
-                let lost = losses_of(row)?.into_iter().zip(losses_of(&originals[kind])?).map(|(a, b)| a - b);
-                // NaN, which max would leave out, is worse than any number.
-                worst = lost.fold(worst, |worst, x| if x.is_nan() { f64::INFINITY } else { worst.max(x) });
-            }
+        for (text, methods) in found {
+            let seeds = methods.get(method).into_iter().flat_map(BTreeMap::values);
+            let worst = seeds
+                .map(|measured| measured.worst_sequence_minus_original)
+                .fold(f64::NEG_INFINITY, f64::max);
             let _ = write!(out, " {worst:+.3} |");
-            records
-                .push(json!({ "dataset": kind, "method": method, "worst_sequence_minus_original": worst }));
+            rows.push(json!({ "dataset": text, "method": method, "worst_sequence_minus_original": worst }));
         }
         out.push('\n');
     }
-    Ok((out, records))
-}
-
-fn losses_of(row: &EvalRow) -> Result<Vec<f64>> {
-    let path = row.sequences.as_ref().ok_or_else(|| {
-        Error::invalid(format!("{}: the losses of its sequences are not there", row.dataset))
-    })?;
-    Ok(read_sequences(path)?.into_iter().map(|sequence| sequence.loss).collect())
+    (out, rows)
 }

@@ -19,6 +19,7 @@ macro_rules! files {
 
 static FILES: &[File] = files![
     "README.md",
+    "interp.json",
     "moby-dick.parquet",
     "nano/config.json",
     "nano/merges.txt",

@@ -5,10 +5,12 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use lnfree::Error;
 use lnfree::analyses::{
-    InterpOptions, InterpPlan, InterpResults, InterpSuite, Row, Told, request_key, run_job, run_plan,
+    InterpOptions, InterpPlan, InterpResults, InterpSuite, Row, Told, Verdict, request_key, run_job,
+    run_plan, summary,
 };
 use lnfree::interrupt;
 use lnfree::output::{check_folder, keep_folder};
+use lnfree::report::Published;
 use lnfree::suite::remove_study;
 use lnfree::tch::Device;
 use lnfree::train::lock_run;
@@ -80,32 +82,28 @@ pub(super) fn interp_all(args: InterpAllArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Published figures beside what was found, and how often they agree.
+/// Published or recorded figures beside what was found, and how often they agree. What is as recorded is in
+/// the files: a line for every number, of which none says more.
 fn print(rows: &[Row]) {
-    if rows.is_empty() {
-        return;
+    let Some(summary) = summary(rows) else { return };
+    let shown: Vec<&Row> = rows.iter().filter(|row| row.verdict != Verdict::AsRecorded).collect();
+    if let Some(first) = shown.first() {
+        let head = ["analysis", "model", "number", "found", Published::word(first.recorded), "verdict"];
+        let line = |row: &&Row| {
+            vec![
+                row.analysis.clone(),
+                row.label.clone(),
+                row.number.clone(),
+                short(row.measured),
+                short(Some(row.published)),
+                row.verdict.name().to_string(),
+            ]
+        };
+        let lines: Vec<Vec<String>> =
+            std::iter::once(head.map(String::from).to_vec()).chain(shown.iter().map(line)).collect();
+        table(&lines);
     }
-    let head = ["analysis", "model", "number", "found", "published", "verdict"];
-    let mut lines = vec![head.map(String::from).to_vec()];
-    let mut verdicts: Vec<(String, usize)> = Vec::new();
-    for row in rows {
-        let verdict = row.verdict.name().to_string();
-        lines.push(vec![
-            row.analysis.clone(),
-            row.label.clone(),
-            row.number.clone(),
-            short(row.measured),
-            short(Some(row.published)),
-            verdict.clone(),
-        ]);
-        match verdicts.iter_mut().find(|(name, _)| *name == verdict) {
-            Some((_, n)) => *n += 1,
-            None => verdicts.push((verdict, 1)),
-        }
-    }
-    table(&lines);
-    let counts: Vec<String> = verdicts.iter().map(|(name, n)| format!("{n} {name}")).collect();
-    outln!("beside the published figures: {}", counts.join(", "));
+    outln!("{summary}");
 }
 
 /// The pending analyses of one model. People are told on stderr, and on stdout the process that began this

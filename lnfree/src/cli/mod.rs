@@ -64,7 +64,7 @@ enum Command {
     /// Look into models: what heads, neurons and weights do, by one analysis of models side by side.
     #[command(subcommand)]
     Interp(interp::InterpCommand),
-    /// Make all analyses of all models of a study, beside the published figures.
+    /// Make all analyses of all models of a study, beside the published or recorded figures.
     InterpAll(interp_all::InterpAllArgs),
     /// Export a model without LayerNorm for others to load.
     Export(ExportArgs),

@@ -13,6 +13,7 @@ mod heads;
 pub mod ioi;
 mod metrics;
 mod patching;
+mod processing;
 mod residual_norms;
 mod sae;
 mod sinks;
@@ -32,7 +33,10 @@ pub use entropy_neurons::{EntropyNeurons, MeanAblation, Outcome};
 pub use factored::{FactoredMatrix, FactoredSvd};
 pub use heads::{HeadScores, RepeatedTokens};
 pub use metrics::Metric;
-pub use patching::{AttributionPatching, HeadSite, Patched, Patching, Receiver, Sender, StreamSite};
+pub use patching::{
+    AttributionPatching, Edge, EdgeAttribution, HeadSite, Patched, Patching, Receiver, Sender, StreamSite,
+};
+pub use processing::{Processed, Processing, process};
 pub use residual_norms::{Growth, NormAt, ResidualNorms, Spread};
 pub use sae::{Sae, SaeConfig, SaeEncoder, SaeHook, SaeNorm, SaeQuality, SaeRun, SaeTraining, train_small};
 pub use sinks::AttentionSinks;

@@ -188,6 +188,38 @@ fn a_study_computes_nothing_twice_and_again_what_was_asked_otherwise() {
 }
 
 #[test]
+fn a_study_says_what_is_not_as_recorded() {
+    let place = Place::new();
+    let (chosen, file) = (["--models", "original", "--analyses", "sinks"], "out/original--sinks.json");
+    let verdicts = || -> Vec<String> {
+        let results: Value = serde_json::from_str(&place.text("out/results.json")).unwrap();
+        let rows = results["comparisons"].as_array().unwrap().iter();
+        rows.map(|row| row["verdict"].as_str().unwrap().to_string()).collect()
+    };
+    let first = interp_all(&place, &chosen);
+    let all = "beside our record (tolerance 0.1%): 3 as recorded\n";
+    assert!(first.code == Some(0) && first.stdout.contains(all), "run the example interp_record: {first:?}");
+    assert_eq!(verdicts(), ["as recorded"; 3]);
+
+    let mut other: Value = serde_json::from_str(&place.text(file)).unwrap();
+    let rate = other["numbers"][0]["value"].as_f64().unwrap();
+    other["numbers"][0]["value"] = (1.01 * rate).into();
+    std::fs::write(place.path(file), other.to_string()).unwrap();
+    let second = interp_all(&place, &chosen);
+    let one = "beside our record (tolerance 0.1%): 2 as recorded, 1 not as recorded\n";
+    assert!(second.code == Some(0) && second.stdout.contains(one), "{second:?}");
+    assert_eq!(verdicts(), ["not as recorded", "as recorded", "as recorded"]);
+    assert!(place.text("out/results.md").contains("| **not as recorded** |\n"));
+
+    // Where a folder is, no result can be written.
+    std::fs::remove_file(place.path(file)).unwrap();
+    std::fs::create_dir(place.path(file)).unwrap();
+    let third = interp_all(&place, &chosen);
+    assert!(third.code == Some(1) && third.stdout.contains(": 3 not comparable\n"), "{third:?}");
+    assert_eq!(verdicts(), ["not comparable"; 3]);
+}
+
+#[test]
 fn a_study_refuses_what_it_does_not_know() {
     let place = Place::new();
     for (args, words) in [

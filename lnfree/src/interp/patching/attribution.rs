@@ -62,20 +62,11 @@ impl AttributionPatching {
         let wanted = || SITES.iter().flat_map(move |site| (0..n_layer).map(site));
         let (kept, last) = captured(model, ln, &clean, wanted())?;
         let clean_metric = tch::no_grad(|| read(model, ln, &clean, &last, metric))?;
-        let mut leaves = Leaves(wanted().map(|at| (at, None)).collect());
-        let corrupted_metric = tch::with_grad(|| -> Result<Tensor> {
-            let mut pass = model.pass(&corrupted, ln, Compute::default())?;
-            let last = model.residual(&corrupted, &mut pass, &mut leaves);
-            pass.check()?;
-            read(model, ln, &corrupted, &last, metric)
-        })?;
+        let mut leaves = Leaves::of(wanted());
+        let (_, corrupted_metric) = run(model, ln, &corrupted, metric, &mut leaves)?;
         let places: Vec<Activation> = wanted().collect();
         let seen = places.iter().map(|at| leaves.get(*at)).collect::<Result<Vec<&Tensor>>>()?;
-        if !corrupted_metric.requires_grad() {
-            return Err(Error::invalid("the metric is no differentiable function of the logits"));
-        }
-        let total = tch::with_grad(|| corrupted_metric.f_sum(Kind::Float))?;
-        let gradients = Tensor::f_run_backward(&[&total], &seen, false, false)?;
+        let gradients = gradients(&corrupted_metric, &seen)?;
         let _guard = tch::no_grad_guard();
         let products = places.iter().zip(seen.iter().zip(&gradients)).map(|(at, (corrupted, gradient))| {
             let change = kept.get(*at)?.f_sub(&corrupted.detach())?;
@@ -105,8 +96,45 @@ impl AttributionPatching {
     }
 }
 
+/// The stream after the last block of a run over `ids`, `[batch, pos, n_embd]`, and its metric, `[batch]`,
+/// with the graph that leads to them from what `leaves` keeps.
+pub(super) fn run(
+    model: &Gpt2,
+    ln: &LnState,
+    ids: &Tensor,
+    metric: &Metric,
+    leaves: &mut Leaves,
+) -> Result<(Tensor, Tensor)> {
+    tch::with_grad(|| -> Result<(Tensor, Tensor)> {
+        let mut pass = model.pass(ids, ln, Compute::default())?;
+        let last = model.residual(ids, &mut pass, leaves);
+        pass.check()?;
+        let metric = read(model, ln, ids, &last, metric)?;
+        Ok((last, metric))
+    })
+}
+
+/// Gradients of the sum of a `metric`, `[batch]`, at `places` of its graph, undefined at what it does not
+/// depend on.
+///
+/// # Errors
+/// If it has no graph.
+pub(super) fn gradients(metric: &Tensor, places: &[&Tensor]) -> Result<Vec<Tensor>> {
+    if !metric.requires_grad() {
+        return Err(Error::invalid("the metric is no differentiable function of the logits"));
+    }
+    let total = tch::with_grad(|| metric.f_sum(Kind::Float))?;
+    Ok(Tensor::f_run_backward(&[&total], places, false, false)?)
+}
+
 /// The metric of a run over `ids` from the stream after its last block, `[batch]`.
-fn read(model: &Gpt2, ln: &LnState, ids: &Tensor, last: &Tensor, metric: &Metric) -> Result<Tensor> {
+pub(super) fn read(
+    model: &Gpt2,
+    ln: &LnState,
+    ids: &Tensor,
+    last: &Tensor,
+    metric: &Metric,
+) -> Result<Tensor> {
     let end = ids.size()[1] - 1;
     let mut pass = model.pass(&ids.f_narrow(1, end, 1)?, ln, Compute::default())?;
     pass.start = end;
@@ -116,12 +144,22 @@ fn read(model: &Gpt2, ln: &LnState, ids: &Tensor, last: &Tensor, metric: &Metric
 }
 
 /// Keeps activations with the graph that leads to them from the stream before the first block on.
-struct Leaves(BTreeMap<Activation, Option<Tensor>>);
+pub(super) struct Leaves(BTreeMap<Activation, Option<Tensor>>);
 
 impl Leaves {
-    fn get(&self, at: Activation) -> Result<&Tensor> {
+    /// Of these, the stream before the first block among them.
+    pub fn of(wanted: impl IntoIterator<Item = Activation>) -> Leaves {
+        Leaves(wanted.into_iter().map(|at| (at, None)).collect())
+    }
+
+    pub fn get(&self, at: Activation) -> Result<&Tensor> {
         let kept = self.0.get(&at).and_then(Option::as_ref);
         kept.ok_or_else(|| Error::invalid(format!("the forward had no {at}")))
+    }
+
+    /// What of them the forward had, without graph.
+    pub fn detached(&self) -> BTreeMap<Activation, Tensor> {
+        self.0.iter().filter_map(|(at, kept)| Some((*at, kept.as_ref()?.detach()))).collect()
     }
 }
 

@@ -15,6 +15,7 @@
 
 mod attribution;
 pub(super) mod base;
+mod edges;
 mod heads;
 mod pair;
 mod patched;
@@ -25,6 +26,7 @@ mod streams;
 mod sweep;
 
 pub use attribution::AttributionPatching;
+pub use edges::{Edge, EdgeAttribution};
 pub use heads::HeadSite;
 pub use pair::Patching;
 pub use patched::Patched;

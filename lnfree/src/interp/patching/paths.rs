@@ -1,5 +1,7 @@
 //! Patches of one direct path between two components.
 
+use std::fmt;
+
 use tch::{Kind, Tensor};
 
 use super::pair::Patching;
@@ -9,9 +11,11 @@ use super::sweep::Sweep;
 use crate::model::hook::{Activation, Capture, only};
 use crate::{Error, Result};
 
-/// What writes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What writes. [`Display`](fmt::Display) gives TransformerLens' labels: `embed`, `L1H2`, `1_mlp_out`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Sender {
+    /// Token and position embedding together: the residual stream before the first block.
+    Embed,
     /// An attention head.
     Head {
         /// Its block, 0-based.
@@ -26,8 +30,8 @@ pub enum Sender {
     },
 }
 
-/// What reads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What reads. [`Display`](fmt::Display): `L1H2.q`, `1_mlp_in`, `logits`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Receiver {
     /// The queries of a head.
     Q {
@@ -60,23 +64,61 @@ pub enum Receiver {
 }
 
 impl Sender {
+    /// Its block; the embedding is before all.
     fn layer(self) -> usize {
         match self {
+            Sender::Embed => 0,
             Sender::Head { layer, .. } | Sender::Mlp { layer } => layer,
         }
     }
 
     /// Whether what it writes is there when `receiver` reads.
-    fn is_before(self, receiver: Receiver) -> bool {
+    pub fn is_before(self, receiver: Receiver) -> bool {
         match receiver {
+            _ if self == Sender::Embed => true,
             Receiver::Q { layer, .. } | Receiver::K { layer, .. } | Receiver::V { layer, .. } => {
                 self.layer() < layer
             }
             Receiver::Mlp { layer } => match self {
-                Sender::Head { layer: of, .. } => of <= layer,
                 Sender::Mlp { layer: of } => of < layer,
+                _ => self.layer() <= layer,
             },
             Receiver::Logits => true,
+        }
+    }
+}
+
+impl Receiver {
+    /// What the component that reads writes itself; `None` for the logits.
+    pub fn component(self) -> Option<Sender> {
+        match self {
+            Receiver::Q { layer, head } | Receiver::K { layer, head } | Receiver::V { layer, head } => {
+                Some(Sender::Head { layer, head })
+            }
+            Receiver::Mlp { layer } => Some(Sender::Mlp { layer }),
+            Receiver::Logits => None,
+        }
+    }
+}
+
+impl fmt::Display for Sender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Sender::Embed => f.write_str("embed"),
+            Sender::Head { layer, head } => write!(f, "L{layer}H{head}"),
+            Sender::Mlp { layer } => write!(f, "{layer}_mlp_out"),
+        }
+    }
+}
+
+impl fmt::Display for Receiver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Receiver::Q { layer, head } => write!(f, "L{layer}H{head}.q"),
+            Receiver::K { layer, head } => write!(f, "L{layer}H{head}.k"),
+            Receiver::V { layer, head } => write!(f, "L{layer}H{head}.v"),
+            Receiver::Mlp { layer } => write!(f, "{layer}_mlp_in"),
+            Receiver::Logits => f.write_str("logits"),
         }
     }
 }
@@ -190,6 +232,7 @@ impl Patching<'_> {
     /// n_embd]`.
     fn changes(&self, senders: &[Sender]) -> Result<Vec<Tensor>> {
         let at = |sender: &Sender| match *sender {
+            Sender::Embed => Activation::ResidPre(0),
             Sender::Head { layer, .. } => Activation::Z(layer),
             Sender::Mlp { layer } => Activation::MlpOut(layer),
         };

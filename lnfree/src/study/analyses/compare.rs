@@ -1,19 +1,11 @@
-//! What was measured beside what "Transformers Don't Need LayerNorm at Inference Time" (arXiv 2507.02559)
-//! published.
+//! What was measured beside what was published, or recorded by ourselves.
 
 use serde::{Serialize, Serializer};
 
-use super::{Findings, Request, Sample};
+use super::figure::{Figure, OF_RECORDED, Origin};
+use super::{Findings, Request, published, recorded};
 
-/// How far a measured number may lie from the published one, as a part of it, where neither has an interval.
-pub(super) const TOLERANCE: f64 = 0.02;
-
-/// The paper's sample: each text is cut to as many tokens.
-const DATA: &str = "pile-apollo-luca";
-const SEQUENCES: usize = 1000;
-const POSITIONS: usize = 512;
-
-/// A published number and ours.
+/// A published or recorded number and ours.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Row {
     /// The analysis, as the command line names it.
@@ -29,10 +21,12 @@ pub struct Row {
     pub measured: Option<f64>,
     /// Its 95% interval.
     pub interval: Option<[f64; 2]>,
-    /// The figure to compare with.
+    /// The figure to compare with, as published or recorded.
     pub published: f64,
-    /// Its interval, where it was published.
+    /// Its interval, where there is one.
     pub published_interval: Option<[f64; 2]>,
+    /// Whether that figure is a record of ours.
+    pub recorded: bool,
     /// What the comparison comes to.
     pub verdict: Verdict,
 }
@@ -40,23 +34,44 @@ pub struct Row {
 /// What a comparison comes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// The intervals overlap; a figure without one counts as all that is rounded to it. Where neither has an
-    /// interval: within 2% of the published figure.
+    /// The intervals overlap; a published figure without one counts as all that is rounded to it. Where
+    /// neither has an interval: within 2% of the published figure.
     Agrees,
     /// They do not, or the number is not finite.
     Differs,
-    /// Not measured, or on other data, or on more or fewer or longer sequences.
+    /// Within 0.1% of what was recorded here before, or within 0.0001 (of a percentage 0.01) where that is
+    /// more. Intervals count for nothing: what is computed is the same.
+    AsRecorded,
+    /// Further away, or not finite.
+    NotAsRecorded,
+    /// Not measured, or of another request: on other data, or on more or fewer or longer sequences.
     NotComparable,
 }
 
 impl Verdict {
+    /// All of them, in the order in which they are counted.
+    const ALL: [Verdict; 5] = [
+        Verdict::Agrees,
+        Verdict::Differs,
+        Verdict::AsRecorded,
+        Verdict::NotAsRecorded,
+        Verdict::NotComparable,
+    ];
+
     /// As tables print it.
     pub fn name(self) -> &'static str {
         match self {
             Verdict::Agrees => "agrees",
             Verdict::Differs => "differs",
+            Verdict::AsRecorded => "as recorded",
+            Verdict::NotAsRecorded => "not as recorded",
             Verdict::NotComparable => "not comparable",
         }
+    }
+
+    /// Whether something else was measured.
+    pub fn is_otherwise(self) -> bool {
+        matches!(self, Verdict::Differs | Verdict::NotAsRecorded)
     }
 }
 
@@ -66,129 +81,71 @@ impl Serialize for Verdict {
     }
 }
 
-/// A figure of the paper.
-struct Published {
-    label: &'static str,
-    analysis: &'static str,
-    number: &'static str,
-    unit: &'static str,
-    value: f64,
-    interval: Option<[f64; 2]>,
-    /// Half of a unit in its last printed place.
-    rounding: f64,
+/// Every figure that was published for the suite `paper`, or recorded for `nano`, of the models and analyses
+/// that were `asked` for (labels and requests), each beside what `findings` have of it, in the order of the
+/// suite. One that they lack is not comparable. For other suites there are no figures.
+pub fn compare(findings: &[Findings], asked: &[(&str, &Request)], suite: &str) -> Vec<Row> {
+    let figures = match suite {
+        "paper" => published::figures(),
+        "nano" => recorded::figures(),
+        _ => Vec::new(),
+    };
+    beside(&figures, findings, asked)
 }
 
-/// Mean over heads of the error of direct logit attribution, %.
-const EFFECTS: [(&str, f64, Option<[f64; 2]>); 3] = [
-    ("Small original", 49.07, Some([29.92, 66.10])),
-    ("Small vanilla", 57.85, Some([38.52, 74.52])),
-    ("Small LN-free", 0.0, None),
-];
+/// What `rows` come to in one line; `None` where there are none.
+pub fn summary(rows: &[Row]) -> Option<String> {
+    let count = |verdict| rows.iter().filter(|row| row.verdict == verdict).count();
+    let counts = Verdict::ALL.map(|verdict| (count(verdict), verdict.name()));
+    let counts = counts.iter().filter(|(n, _)| *n > 0).map(|(n, name)| format!("{n} {name}"));
+    let source = match rows.first()?.recorded {
+        true => format!("our record (tolerance {}%)", 100.0 * OF_RECORDED),
+        false => "the published figures".into(),
+    };
+    Some(format!("beside {source}: {}", counts.collect::<Vec<_>>().join(", ")))
+}
 
-/// Queries that attend to position 0 above 0.3, %.
-const SINKS: [(&str, f64, [f64; 2]); 2] =
-    [("Medium original", 55.3, [53.1, 58.1]), ("Medium LN-free", 45.3, [42.0, 48.5])];
+fn beside(figures: &[Figure], findings: &[Findings], asked: &[(&str, &Request)]) -> Vec<Row> {
+    let is_asked = |figure: &&Figure| asked.iter().any(|(label, request)| is_of(figure, label, request));
+    figures.iter().filter(is_asked).map(|figure| row(figure, found(figure, findings))).collect()
+}
 
-/// Loss, entropy, calibration error, JSD to the original.
-const OUTPUTS: [(&str, [f64; 3], Option<f64>); 6] = [
-    ("Small original", [2.9642, 3.0530, 0.0193], None),
-    ("Small vanilla", [2.9836, 2.8006, 0.0263], Some(0.0202)),
-    ("Small LN-free", [3.0491, 2.7940, 0.0354], Some(0.0393)),
-    ("Medium original", [2.7111, 2.8640, 0.0194], None),
-    ("Medium vanilla", [2.7424, 2.5861, 0.0223], Some(0.0234)),
-    ("Medium LN-free", [2.8032, 2.5316, 0.0340], Some(0.0347)),
-];
+/// Whether a figure is of this model and analysis.
+fn is_of(figure: &Figure, label: &str, request: &Request) -> bool {
+    figure.label == label && figure.request.name() == request.name()
+}
 
-fn paper() -> Vec<Published> {
-    let effect = |(label, value, interval)| Published {
-        label,
-        analysis: "direct-effects",
-        number: "NMAE, mean over heads",
-        unit: "%",
-        value,
+/// What the same analysis found in the same model; where there are several, that of the same request.
+fn found<'a>(figure: &Figure, findings: &'a [Findings]) -> Option<&'a Findings> {
+    let all = findings.iter().filter(|of| is_of(figure, &of.label, &of.request));
+    all.max_by_key(|of| of.request == figure.request)
+}
+
+fn row(figure: &Figure, findings: Option<&Findings>) -> Row {
+    let numbers = findings.map(|findings| findings.found.numbers.as_slice()).unwrap_or_default();
+    let number = numbers.iter().find(|other| (&other.name, &other.unit) == (&figure.number, &figure.unit));
+    let measured = number.and_then(|number| number.value).filter(|value| value.is_finite());
+    let interval = number.and_then(|number| number.interval);
+    let same = findings.is_some_and(|findings| findings.request == figure.request);
+    let agrees = measured.is_some_and(|measured| figure.agrees(measured, interval));
+    let verdict = match (figure.origin, agrees) {
+        _ if number.is_none() || !same => Verdict::NotComparable,
+        (Origin::Published { .. }, true) => Verdict::Agrees,
+        (Origin::Published { .. }, false) => Verdict::Differs,
+        (Origin::Recorded, true) => Verdict::AsRecorded,
+        (Origin::Recorded, false) => Verdict::NotAsRecorded,
+    };
+    Row {
+        analysis: figure.request.name().into(),
+        label: figure.label.clone(),
+        number: figure.number.clone(),
+        unit: figure.unit.clone(),
+        measured,
         interval,
-        rounding: 0.005,
-    };
-    let sink = |(label, value, interval)| Published {
-        label,
-        analysis: "sinks",
-        number: "sink rate",
-        unit: "%",
-        value,
-        interval: Some(interval),
-        rounding: 0.05,
-    };
-    let outputs = |(label, [loss, entropy, calibration], jsd): (&'static str, [f64; 3], Option<f64>)| {
-        let numbers = [
-            ("loss", "nats", Some(loss)),
-            ("entropy", "nats", Some(entropy)),
-            ("calibration error", "", Some(calibration)),
-            ("JSD to the original", "nats", jsd),
-        ];
-        numbers.into_iter().filter_map(move |(number, unit, value)| {
-            let value = value?;
-            let rounding = 5e-5;
-            Some(Published { label, analysis: "outputs", number, unit, value, interval: None, rounding })
-        })
-    };
-    let mut all: Vec<Published> = EFFECTS.into_iter().map(effect).collect();
-    all.extend(SINKS.into_iter().map(sink));
-    all.extend(OUTPUTS.into_iter().flat_map(outputs));
-    all
-}
-
-/// Every figure that was published for `suite`, `paper` or another, beside each of `findings` that is of the
-/// same analysis and of a model of the same label, in the order of the suite. For other suites nothing was
-/// published.
-pub fn compare(findings: &[Findings], suite: &str) -> Vec<Row> {
-    let published = if suite == "paper" { paper() } else { Vec::new() };
-    let mut rows = Vec::new();
-    for figure in &published {
-        let same = |of: &&Findings| of.label == figure.label && of.request.name() == figure.analysis;
-        rows.extend(findings.iter().filter(same).map(|of| figure.beside(of)));
-    }
-    rows
-}
-
-impl Published {
-    fn beside(&self, findings: &Findings) -> Row {
-        let found = findings.found.numbers.iter().find(|number| number.name == self.number);
-        let measured = found.and_then(|number| number.value).filter(|value| value.is_finite());
-        let interval = found.and_then(|number| number.interval);
-        let verdict = match measured {
-            _ if found.is_none() || !on_the_papers_sample(&findings.request) => Verdict::NotComparable,
-            Some(measured) if self.agrees(measured, interval) => Verdict::Agrees,
-            _ => Verdict::Differs,
-        };
-        Row {
-            analysis: self.analysis.into(),
-            label: self.label.into(),
-            number: self.number.into(),
-            unit: self.unit.into(),
-            measured,
-            interval,
-            published: self.value,
-            published_interval: self.interval,
-            verdict,
-        }
-    }
-
-    fn agrees(&self, measured: f64, interval: Option<[f64; 2]>) -> bool {
-        let theirs = self.interval.unwrap_or([self.value - self.rounding, self.value + self.rounding]);
-        let ours = interval.unwrap_or([measured; 2]);
-        let overlap = ours[0] <= theirs[1] && theirs[0] <= ours[1];
-        let bare = interval.is_none() && self.interval.is_none();
-        overlap || (bare && (measured - self.value).abs() <= TOLERANCE * self.value.abs())
-    }
-}
-
-fn on_the_papers_sample(request: &Request) -> bool {
-    match request {
-        Request::DirectEffects(sample) | Request::Sinks(sample) | Request::Outputs(sample) => {
-            let Sample { data, sequences, positions } = sample;
-            (data.as_str(), *sequences, *positions) == (DATA, SEQUENCES, POSITIONS)
-        }
-        _ => false,
+        published: figure.value,
+        published_interval: figure.interval,
+        recorded: figure.origin == Origin::Recorded,
+        verdict,
     }
 }
 
@@ -205,101 +162,12 @@ impl Row {
             interval: None,
             published: 55.3,
             published_interval: Some([53.1, 58.1]),
+            recorded: false,
             verdict: Verdict::Differs,
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::study::found::{Found, Number};
-
-    fn sample() -> Sample {
-        Sample { data: DATA.into(), sequences: SEQUENCES, positions: POSITIONS }
-    }
-
-    fn findings(label: &str, request: Request, numbers: Vec<Number>) -> Findings {
-        Findings {
-            request,
-            label: label.into(),
-            model: "m".into(),
-            original: None,
-            seconds: 1.0,
-            found: Found { numbers, ..Found::default() },
-        }
-    }
-
-    fn verdict(label: &str, request: Request, number: Number) -> Verdict {
-        let name = number.name.clone();
-        let rows = compare(&[findings(label, request, vec![number])], "paper");
-        rows.into_iter().find(|row| row.number == name).unwrap().verdict
-    }
-
-    #[test]
-    fn intervals_that_overlap_agree() {
-        let sinks = |low: f64, high: f64| {
-            let number = Number::new("sink rate", (low + high) / 2.0, "%").with_interval([low, high]);
-            verdict("Medium LN-free", Request::Sinks(sample()), number)
-        };
-        assert_eq!(sinks(48.0, 50.0), Verdict::Agrees);
-        assert_eq!(sinks(48.6, 50.0), Verdict::Differs);
-        let bare = |value| {
-            verdict("Medium original", Request::Sinks(sample()), Number::new("sink rate", value, "%"))
-        };
-        assert_eq!((bare(53.2), bare(52.9)), (Verdict::Agrees, Verdict::Differs));
-    }
-
-    #[test]
-    fn a_figure_without_an_interval_is_what_is_rounded_to_it() {
-        let effects = |value, interval| {
-            let number = Number::new("NMAE, mean over heads", value, "%").with_interval(interval);
-            verdict("Small LN-free", Request::DirectEffects(sample()), number)
-        };
-        assert_eq!(effects(2e-5, [1e-5, 3e-5]), Verdict::Agrees);
-        assert_eq!(effects(0.02, [0.01, 0.03]), Verdict::Differs);
-        let loss =
-            |value| verdict("Small original", Request::Outputs(sample()), Number::new("loss", value, "nats"));
-        assert_eq!((loss(2.95), loss(3.1)), (Verdict::Agrees, Verdict::Differs));
-        assert_eq!(loss(f64::NAN), Verdict::Differs);
-    }
-
-    #[test]
-    fn another_sample_does_not_compare() {
-        let of =
-            |sample| verdict("Small original", Request::Outputs(sample), Number::new("loss", 2.9642, "nats"));
-        assert_eq!(of(sample()), Verdict::Agrees);
-        for other in [
-            Sample { data: "pile-apollo".into(), ..sample() },
-            Sample { sequences: 999, ..sample() },
-            Sample { positions: 1024, ..sample() },
-        ] {
-            assert_eq!(of(other), Verdict::NotComparable);
-        }
-    }
-
-    #[test]
-    fn each_model_stands_beside_its_own_figures() {
-        let loss =
-            |label: &str| findings(label, Request::Outputs(sample()), vec![Number::new("loss", 2.8, "nats")]);
-        let all = [loss("Medium LN-free"), loss("Small original"), loss("something else")];
-        let rows = compare(&all, "paper");
-        let of = |label: &str| rows.iter().filter(|row| row.label == label).count();
-        // The original has no distance to itself.
-        assert_eq!((rows.len(), of("Small original"), of("Medium LN-free")), (7, 3, 4));
-        let jsd = rows.iter().find(|row| row.number.starts_with("JSD")).unwrap();
-        assert_eq!((jsd.measured, jsd.published, jsd.verdict), (None, 0.0347, Verdict::NotComparable));
-        assert!(compare(&all, "nano").is_empty());
-    }
-
-    #[test]
-    fn the_figures_are_those_of_the_papers_models() {
-        let published = paper();
-        assert_eq!(published.len(), 3 + 2 + 6 * 3 + 4);
-        let models = crate::study::suite::Suite::find("paper").unwrap().models;
-        for figure in published {
-            assert!(models.iter().any(|model| model.label == figure.label), "{}", figure.label);
-            assert!(figure.interval.is_none_or(|[low, high]| low < figure.value && figure.value < high));
-        }
-    }
-}
+#[path = "compare_tests.rs"]
+mod tests;

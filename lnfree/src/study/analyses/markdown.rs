@@ -2,19 +2,16 @@
 
 use std::fmt::Write as _;
 
-use super::tables::{
-    PUBLISHED, any_interval, beside_published, by_request, in_order, notes, numbers, together,
-    verdicts_explained, written,
-};
+use super::tables::{Beside, any_interval, beside, by_request, in_order, notes, numbers, together, written};
 use super::{Findings, Ranking, Row};
 use crate::study::report::{markdown_cell, markdown_table};
 
 /// Rows of a ranking that its line has.
 const TOP: usize = 3;
 
-/// What failed, `rows` (measured beside published) and a section for each request of `findings`: a table of
-/// its numbers, one line a number and one column a model, with 95% intervals in brackets; the first three
-/// rows of each model's rankings, with the numbers of their first column; notes.
+/// What failed, `rows` (measured beside published or recorded) and a section for each request of `findings`:
+/// a table of its numbers, one line a number and one column a model, with 95% intervals in brackets; the
+/// first three rows of each model's rankings, with the numbers of their first column; notes.
 ///
 /// Models are in the order of [`super::write_page`]. Maps, curves and texts are left to that page.
 pub fn markdown(findings: &[Findings], rows: &[Row], failures: &[String]) -> String {
@@ -23,9 +20,9 @@ pub fn markdown(findings: &[Findings], rows: &[Row], failures: &[String]) -> Str
         out.push_str("\n## Failed\n\n");
         failures.iter().for_each(|failure| item(&mut out, failure));
     }
-    if !rows.is_empty() {
-        let table = markdown_table(&PUBLISHED, 3, &beside_published(rows));
-        let _ = write!(out, "\n## Beside published figures\n\n{}\n\n{table}", verdicts_explained());
+    if let Some(Beside { title, explained, head, rows }) = beside(rows) {
+        let table = markdown_table(&head, 3, &rows);
+        let _ = write!(out, "\n## {title}\n\n{explained}\n\n{table}");
     }
     by_request(findings).iter().for_each(|group| section(&mut out, &in_order(group)));
     out
@@ -82,7 +79,7 @@ fn item(out: &mut String, text: &str) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Found, Number, Request, Sample};
+    use super::super::{Found, Number, Request, Sample, Verdict};
     use super::*;
 
     fn findings(label: &str, data: &str, scale: f64) -> Findings {
@@ -151,5 +148,20 @@ mod tests {
         let beside = text.find(line).unwrap();
         assert!(failed < beside && beside < text.find("## Loss").unwrap(), "{text}");
         assert_eq!(markdown(&[], &[], &[]), "# Interpretability\n");
+    }
+
+    #[test]
+    fn a_record_is_called_one() {
+        let row = Row { recorded: true, verdict: Verdict::NotAsRecorded, ..Row::of_a_sink_rate() };
+        let text = markdown(&[], &[row.clone(), Row { verdict: Verdict::AsRecorded, ..row }], &[]);
+        for said in [
+            "\n## Beside our record\n",
+            "within 0.1% of the recorded value, or within 0.0001 (of a percentage 0.01)",
+            "| measured | recorded | verdict |\n",
+            "| **not as recorded** |\n",
+            "| as recorded |\n",
+        ] {
+            assert!(text.contains(said), "{said}: {text}");
+        }
     }
 }

@@ -5,13 +5,13 @@ use std::path::Path;
 use maud::{Markup, html};
 
 use super::sections::section;
-use super::tables::{self, PUBLISHED, by_request, in_order, verdicts_explained};
-use super::{Findings, Request, Row};
+use super::tables::{Beside, beside, by_request, in_order};
+use super::{Findings, Request, Row, Verdict};
 use crate::study::report::{self, Cell, plain_table};
 use crate::{Error, Result};
 
 /// Writes one HTML page about `findings` to `out`: a section for each request, with its models side by side;
-/// above them `rows`, measured beside published, and what failed.
+/// above them `rows`, measured beside published or recorded, and what failed.
 ///
 /// The page needs no network and no other file. It is written beside `out` and renamed, so that `out` is
 /// never half there. Missing folders above `out` are made.
@@ -33,7 +33,7 @@ pub fn write_page(findings: &[Findings], rows: &[Row], failures: &[String], out:
     let body = html! {
         p.soft { (subtitle(findings, requests.len())) }
         (failed(failures))
-        (beside_published(rows))
+        (beside_figures(rows))
         (contents(&requests))
         @for section in &sections { (section) }
         (models(findings))
@@ -66,13 +66,21 @@ fn failed(failures: &[String]) -> Markup {
     }
 }
 
-fn beside_published(rows: &[Row]) -> Markup {
+/// Folded where all is as recorded: a line for every number, of which none says more.
+fn beside_figures(rows: &[Row]) -> Markup {
+    let Some(Beside { title, explained, head, rows: lines }) = beside(rows) else { return html! {} };
+    let table = plain_table(&head, 3, &lines);
     html! {
-        @if !rows.is_empty() {
-            section {
-                h2 { "Beside published figures" }
-                p.note { (verdicts_explained()) }
-                (plain_table(&PUBLISHED, 3, &tables::beside_published(rows)))
+        section {
+            h2 { (title) }
+            p.note { (explained) }
+            @if rows.iter().all(|row| row.verdict == Verdict::AsRecorded) {
+                details {
+                    summary { (rows.len()) " as recorded" }
+                    (table)
+                }
+            } @else {
+                (table)
             }
         }
     }
@@ -218,5 +226,22 @@ mod tests {
         }
         let out = std::env::temp_dir().join("never-written.html");
         assert!(write_page(&[], &[], &[], &out).unwrap_err().to_string().contains("nothing to show"));
+    }
+
+    #[test]
+    fn what_is_as_recorded_is_folded_and_what_is_not_is_shown() {
+        let row = |measured, verdict| Row {
+            measured: Some(measured),
+            recorded: true,
+            verdict,
+            ..Row::of_a_sink_rate()
+        };
+        let same = row(55.31, Verdict::AsRecorded);
+        let folded = page(&[], std::slice::from_ref(&same), &[]);
+        for said in ["<h2>Beside our record</h2>", ">recorded</th>", "<summary>1 as recorded</summary>"] {
+            assert!(folded.contains(said), "{said}: {folded}");
+        }
+        let shown = page(&[], &[same, row(12.5, Verdict::NotAsRecorded)], &[]);
+        assert!(!shown.contains("<details>") && shown.contains(">not as recorded</td>"), "{shown}");
     }
 }

@@ -7,13 +7,17 @@ use super::samples::mean_of;
 use super::words::words;
 use super::{Pairs, Subject};
 use crate::interp::ioi::{self, Prompts};
-use crate::interp::{AttributionPatching, HeadSite, Metric, Patched, Patching, RepeatedTokens, StreamSite};
-use crate::study::found::{Axis, Found, Map, Number, finite};
+use crate::interp::{
+    AttributionPatching, EdgeAttribution, HeadSite, Metric, Patched, Patching, RepeatedTokens, StreamSite,
+};
+use crate::study::found::{Axis, Found, Map, Number, Ranking, finite};
 use crate::{Error, Result};
 
 /// Tokens of texts that are patched together: what a backward keeps of them is about a GB in GPT-2's smallest
 /// model.
 const TOKENS: i64 = 2048;
+/// Edges that are named.
+const EDGES: usize = 30;
 /// What is patched by layer and position.
 const SITES: [(StreamSite, &str); 3] =
     [(StreamSite::ResidPre, "resid_pre"), (StreamSite::AttnOut, "attn_out"), (StreamSite::MlpOut, "mlp_out")];
@@ -22,6 +26,8 @@ const SCALE: &str = "Maps are of the part of the way from the corrupted (0) to t
                      difference, of means over all pairs.";
 const ERROR: &str = "The attribution patching error is the mean of |attribution − patch| of resid_pre, on \
                      that scale, over layers and the positions from the first on where the texts differ.";
+const RANKED: &str = "An edge is what one component writes as another alone reads it; edge attribution \
+                      patching estimates, on that scale, what a patch of it does.";
 
 /// Activation patching of the residual stream, attention and MLPs by layer and position and of heads,
 /// attribution patching of the residual stream, and the error of the latter: mean |attribution − patch|
@@ -49,13 +55,14 @@ pub(super) fn find(subject: &Subject, pairs: &Pairs, progress: &mut impl FnMut(f
     let first = differ.f_to_kind(Kind::Int64)?.f_argmax(0, false)?.f_int64_value(&[])?;
     let apart = apart.f_narrow(1, first, apart.size()[1] - first)?;
     Ok(Found {
-        notes: vec![subject.beginning(&prompts.clean)?, SCALE.into(), ERROR.into()],
+        notes: vec![subject.beginning(&prompts.clean)?, SCALE.into(), ERROR.into(), RANKED.into()],
         numbers: vec![
             mean_of("logit difference, clean", &Vec::<f64>::try_from(&runs.clean)?, ""),
             mean_of("logit difference, corrupted", &Vec::<f64>::try_from(&runs.corrupted)?, ""),
             Number::new("attribution patching error", apart.f_mean(Kind::Double)?.f_double_value(&[])?, ""),
         ],
         maps,
+        rankings: vec![runs.strongest()?],
         ..Found::default()
     })
 }
@@ -116,6 +123,8 @@ struct Runs {
     heads: Tensor,
     /// What attribution patching says of the effects of resid_pre, `[layer, pos, n]`.
     attributions: Tensor,
+    /// Scores of edges, summed over the pairs.
+    edges: EdgeAttribution,
 }
 
 impl Runs {
@@ -126,8 +135,9 @@ impl Runs {
         let each = (TOKENS / pos).max(1);
         let [mut clean, mut corrupted, mut heads, mut attributions] = <[Vec<Tensor>; 4]>::default();
         let mut sites = <[Vec<Tensor>; SITES.len()]>::default();
+        let mut edges = None;
         let mut done = 0;
-        let parts = (SITES.len() + 2) * (n as usize).div_ceil(each as usize);
+        let parts = (SITES.len() + 3) * (n as usize).div_ceil(each as usize);
         let mut step = || {
             done += 1;
             progress(done as f64 / parts as f64);
@@ -146,6 +156,8 @@ impl Runs {
             let attributed = AttributionPatching::of(model, ln, &texts, &others, &metric)?;
             attributions.push(attributed.resid_pre);
             step();
+            edges = Some(summed(edges, EdgeAttribution::of(model, ln, &texts, &others, &metric)?)?);
+            step();
             clean.push(patching.clean.shallow_clone());
             corrupted.push(patching.corrupted.shallow_clone());
         }
@@ -155,6 +167,7 @@ impl Runs {
             sites: sites.iter().map(|parts| joined(parts)).collect::<Result<_>>()?,
             heads: joined(&heads)?,
             attributions: joined(&attributions)?,
+            edges: edges.ok_or_else(|| Error::invalid("no pairs of prompts"))?,
         })
     }
 
@@ -170,6 +183,29 @@ impl Runs {
         let whole = mean(&self.clean)?.f_sub(&mean(&self.corrupted)?)?;
         Ok(mean(&self.attributions)?.f_div(&whole)?)
     }
+
+    /// The edges of the largest mean scores, as part of the way.
+    fn strongest(&self) -> Result<Ranking> {
+        let sum = |x: &Tensor| x.f_sum(Kind::Double)?.f_double_value(&[]);
+        let whole = sum(&self.clean)? - sum(&self.corrupted)?;
+        let edges = self.edges.strongest(EDGES)?.into_iter();
+        Ok(Ranking {
+            name: "edge attribution patching".into(),
+            what: "edge".into(),
+            columns: vec!["part of the way".into()],
+            rows: edges.map(|edge| (edge.to_string(), vec![finite(edge.score / whole)])).collect(),
+            total: None,
+        })
+    }
+}
+
+/// The edges of some pairs, with scores summed over them and those before.
+fn summed(before: Option<EdgeAttribution>, edges: EdgeAttribution) -> Result<EdgeAttribution> {
+    let mut scores = edges.scores.f_sum_dim_intlist(-1i64, true, Kind::Float)?;
+    if let Some(before) = before {
+        scores = scores.f_add(&before.scores)?;
+    }
+    Ok(EdgeAttribution { scores, ..edges })
 }
 
 /// Positions, with the tokens where there is one clean text.
@@ -248,6 +284,10 @@ mod tests {
             assert_eq!(of("activation patching, heads (z) at all positions")[5].len(), 4);
             assert_eq!(of("attribution patching, resid_pre")[0].len(), 12);
             assert!(found.numbers[2].value.unwrap() > 0.0);
+            let size = |row: &(String, Vec<Option<f64>>)| row.1[0].unwrap().abs();
+            let edges = &found.rankings[0].rows;
+            assert!(edges.windows(2).all(|pair| size(&pair[0]) >= size(&pair[1])), "{name}: {edges:?}");
+            assert!(edges.len() == EDGES && size(&edges[0]) > 1e-3, "{name}: {edges:?}");
             // All of the stream before the first block is the clean run.
             let prompts = prompts(&subject, &pairs).unwrap();
             let metric = Metric::logit_difference(&prompts.answers);
@@ -256,6 +296,22 @@ mod tests {
             let whole = patching.unwrap().by_layer(StreamSite::ResidPre).unwrap().normalised();
             assert!((whole.double_value(&[0]) - 1.0).abs() < 1e-3, "{name}");
         }
+    }
+
+    #[test]
+    fn edges_of_portions_are_those_of_all_pairs() {
+        let subject = subject("nano");
+        let prompts = prompts(&subject, &Pairs::Repeated { n: 3, period: 8, seed: 1 }).unwrap();
+        let edges = |start: i64, len: i64| {
+            let some = |x: &Tensor| x.narrow(0, start, len);
+            let metric = Metric::logit_difference(&some(&prompts.answers));
+            let [clean, corrupted] = [&prompts.clean, &prompts.corrupted].map(some);
+            EdgeAttribution::of(subject.model(), subject.ln(), &clean, &corrupted, &metric).unwrap()
+        };
+        let portions = summed(Some(summed(None, edges(0, 1)).unwrap()), edges(1, 2)).unwrap().scores;
+        let all = edges(0, 3).scores.sum_dim_intlist(-1i64, true, Kind::Float);
+        let largest = |x: &Tensor| x.abs().max().double_value(&[]);
+        assert!(largest(&(portions - &all)) < 1e-4 * largest(&all));
     }
 
     #[test]

@@ -1,12 +1,11 @@
 //! What the HTML page and the Markdown of findings share: their order, their tables, how numbers are written.
 
-use super::compare::{Row, TOLERANCE, Verdict};
+use super::compare::Row;
+use super::figure::{LEAST, OF_PUBLISHED, OF_RECORDED};
+use super::recorded::how_recorded;
 use super::{Findings, Number};
 use crate::study::plot::{EvalRow, ModelName, distinct_names};
-use crate::study::report::Cell;
-
-/// Headings of the table of [`beside_published`].
-pub(super) const PUBLISHED: [&str; 6] = ["model", "analysis", "number", "measured", "published", "verdict"];
+use crate::study::report::{Cell, Published};
 
 /// Findings of equal requests together, in the order in which requests first appear.
 pub(super) fn by_request(findings: &[Findings]) -> Vec<Vec<&Findings>> {
@@ -126,8 +125,21 @@ pub(super) fn notes<'a>(models: &[&'a Findings]) -> Vec<(Option<String>, &'a str
     notes.into_iter().map(named).collect()
 }
 
-/// Measured beside published: the cells under [`PUBLISHED`].
-pub(super) fn beside_published(rows: &[Row]) -> Vec<Vec<Cell>> {
+/// What is found beside what: a heading, an explanation, and a table.
+pub(super) struct Beside {
+    /// Heading.
+    pub title: &'static str,
+    /// What the verdicts mean.
+    pub explained: String,
+    /// Headings of the table.
+    pub head: [&'static str; 6],
+    /// Its rows.
+    pub rows: Vec<Vec<Cell>>,
+}
+
+/// Measured beside published, or recorded; `None` where there is nothing to compare with.
+pub(super) fn beside(rows: &[Row]) -> Option<Beside> {
+    let recorded = rows.first()?.recorded;
     let cells = |row: &Row| -> Vec<Cell> {
         let measured = row.measured.map(|_| with_interval(row.measured, row.interval));
         vec![
@@ -136,18 +148,35 @@ pub(super) fn beside_published(rows: &[Row]) -> Vec<Vec<Cell>> {
             quantity(&row.number, &row.unit).into(),
             measured.unwrap_or_else(|| "–".into()).into(),
             with_interval(Some(row.published), row.published_interval).into(),
-            Cell { text: row.verdict.name().into(), marked: row.verdict == Verdict::Differs },
+            Cell { text: row.verdict.name().into(), marked: row.verdict.is_otherwise() },
         ]
     };
-    rows.iter().map(cells).collect()
+    Some(Beside {
+        title: if recorded { "Beside our record" } else { "Beside published figures" },
+        explained: if recorded { records_explained() } else { published_explained() },
+        head: ["model", "analysis", "number", "measured", Published::word(recorded), "verdict"],
+        rows: rows.iter().map(cells).collect(),
+    })
 }
 
-/// What the verdicts mean.
-pub(super) fn verdicts_explained() -> String {
+/// What the verdicts on published figures mean.
+fn published_explained() -> String {
     format!(
         "Agrees: the 95% intervals in brackets overlap; a published figure without one counts as all that is \
          rounded to it. Where neither has an interval, within {}% of the published figure. Not comparable: \
          not measured, or on another sample than the published figure.",
-        written(100.0 * TOLERANCE)
+        written(100.0 * OF_PUBLISHED)
+    )
+}
+
+/// What the verdicts on recorded figures mean, and how those came to be.
+fn records_explained() -> String {
+    format!(
+        "As recorded: within {}% of the recorded value, or within {LEAST} (of a percentage {}) where that is \
+         more; 95% intervals, in brackets, count for nothing here. Not comparable: not measured, or asked \
+         otherwise than what is recorded. {}",
+        100.0 * OF_RECORDED,
+        100.0 * LEAST,
+        how_recorded()
     )
 }

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::plan::{InterpPlan, finished};
 use crate::base::atomic::write_text;
-use crate::study::analyses::{Findings, Row, compare, markdown, write_page};
+use crate::study::analyses::{Findings, Request, Row, compare, markdown, write_page};
 use crate::{Error, Result};
 
 /// What a suite of analyses came to. Its JSON is `results.json`.
@@ -14,7 +14,7 @@ use crate::{Error, Result};
 pub struct InterpResults {
     /// The suite's name.
     pub suite: String,
-    /// Published figures beside what was found.
+    /// Published or recorded figures beside what was found.
     pub comparisons: Vec<Row>,
     /// What did not work: model, analysis and why.
     pub failures: Vec<String>,
@@ -23,12 +23,16 @@ pub struct InterpResults {
 }
 
 impl InterpResults {
-    /// Of the finished analyses of a plan's models.
+    /// Of the finished analyses of a plan's models. Figures of those that are not finished have nothing
+    /// beside them.
     pub fn collect(plan: &InterpPlan, failures: Vec<String>) -> InterpResults {
         let requests = &plan.suite.requests;
         let found = |job| requests.iter().filter_map(move |request| finished(&plan.out, job, request));
         let findings: Vec<Findings> = plan.jobs.iter().flat_map(found).collect();
-        let comparisons = compare(&findings, plan.suite.name);
+        let labels = plan.jobs.iter().map(|job| job.model.label.as_str());
+        let asked: Vec<(&str, &Request)> =
+            labels.flat_map(|label| requests.iter().map(move |request| (label, request))).collect();
+        let comparisons = compare(&findings, &asked, plan.suite.name);
         InterpResults { suite: plan.suite.name.into(), comparisons, failures, findings }
     }
 

@@ -1,4 +1,4 @@
-//! All analyses of a study's models as one command, beside the figures that were published.
+//! All analyses of a study's models as one command, beside the figures that were published or recorded.
 //!
 //! An [`InterpSuite`] says what is asked of which models, [`InterpPlan`] what of it is still to do.
 //! [`run_plan`] does it, one process a model, each of which works through [`run_job`] and leaves a file for

@@ -1,4 +1,5 @@
-//! What is asked of the embedded models: some two minutes of two CPU cores for all three.
+//! What is asked of the embedded models: some two minutes of two CPU cores for all three. What it came to is
+//! recorded in `data/interp.json`; where a request changes, the example `interp_record` makes that again.
 
 use crate::study::analyses::{Pairs, Prompt, Request, Sample};
 

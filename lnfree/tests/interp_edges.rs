@@ -166,7 +166,10 @@ fn cases() -> Vec<Case> {
     out
 }
 
-const KINDS: [(&str, fn(Receiver) -> bool); 5] = [
+/// What a kind of receiver is called, and whether one is of it.
+type ReceiverKind = (&'static str, fn(Receiver) -> bool);
+
+const KINDS: [ReceiverKind; 5] = [
     ("queries", |receiver| matches!(receiver, Receiver::Q { .. })),
     ("keys", |receiver| matches!(receiver, Receiver::K { .. })),
     ("values", |receiver| matches!(receiver, Receiver::V { .. })),

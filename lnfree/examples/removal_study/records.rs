@@ -1,4 +1,4 @@
-//! What is kept of a run: one small file, from which the tables are made and by which a finished run is known.
+//! What is kept of a run: a small file, of which the tables are made and by which a finished run is known.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -99,6 +99,12 @@ def shrink(data):
         data["image/png"] = base64.b64encode(out.getvalue()).decode()
 
 
+def is_nothing(output):
+    """Whether this is the value of a cell that ends in a loop."""
+    data = output.get("data", {})
+    return list(data) == ["text/plain"] and data["text/plain"].strip() == "()"
+
+
 def tidy(notebook):
     """Leaves only what a reader needs, the same for the same outputs."""
     notebook.metadata = nbformat.from_dict(
@@ -117,6 +123,8 @@ def tidy(notebook):
         cell.execution_count = count
         merged = []
         for output in cell.outputs:
+            if is_nothing(output):
+                continue
             if output.output_type == "execute_result":
                 output.execution_count = count
                 output.metadata = {}

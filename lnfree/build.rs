@@ -22,6 +22,8 @@ fn main() {
     let lib = std::fs::canonicalize(&lib).map_or(lib, |folder| folder.to_string_lossy().into_owned());
     println!("cargo:rustc-link-arg=-Wl,-rpath,{lib}");
     println!("cargo:rustc-env=LNFREE_LINKED_LIBTORCH={lib}");
+    let nothing = write("tch_functions.cpp", "extern \"C\" int lnfree_tch_functions() { return 0; }\n");
+    cxx().file(nothing).compile("lnfree_tch_functions");
     if std::env::var_os("CARGO_FEATURE_KERNELS").is_some() {
         compile_native(Path::new(&lib));
     }

@@ -32,6 +32,7 @@ done
 
 begin 'cargo fmt'
 cargo fmt --all --check
+! have python3 || ./scripts/tch_functions.py --check
 
 begin 'the set-up script'
 ./scripts/tests/setup_test.sh

@@ -56,6 +56,8 @@ mod study;
 pub mod train;
 
 pub use base::error::{Error, Result, is_lack_of_memory};
+#[doc(hidden)]
+pub use base::ffi::tch_functions;
 pub use base::{atomic, console, device, interrupt, output};
 pub use config::schedule;
 pub use eval::{generate, stds};

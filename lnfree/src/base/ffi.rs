@@ -11,6 +11,7 @@ mod devices;
 mod kernels;
 #[cfg(feature = "kernels")]
 pub(crate) mod symbols;
+pub mod tch_functions;
 
 use crate::Result;
 

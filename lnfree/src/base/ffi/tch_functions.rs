@@ -1,0 +1,185 @@
+//! The C functions behind tch's generic ones; made by `scripts/tch_functions.py`.
+//!
+//! A generic function is compiled where it is called, for a notebook in the library of a cell, which finds there
+//! only what our own library hands on. Of functions in C that is what is declared with a static library to link,
+//! so an empty one is named; the functions themselves come with torch-sys. Their arguments do not matter here,
+//! but they have to be public.
+
+macro_rules! hand_on {
+    ($($name:ident)*) => {
+        #[allow(clashing_extern_declarations, missing_docs)]
+        #[link(name = "lnfree_tch_functions", kind = "static")]
+        unsafe extern "C" {
+            $(pub fn $name();)*
+        }
+    };
+}
+
+hand_on! {
+    at_copy_data at_load at_load_callback at_load_callback_with_device at_load_from_stream
+    at_load_from_stream_callback at_loadz_callback at_loadz_callback_with_device at_run_backward at_save
+    at_save_multi at_save_multi_to_stream at_save_to_stream at_set_graph_executor_optimize at_tensor_of_data
+    atg___and__ atg___iand__ atg___ilshift__ atg___ior__ atg___irshift__ atg___ixor__ atg___lshift__
+    atg___lshift__scalar_out_ atg___or__ atg___rshift__ atg___rshift__scalar_out_ atg___xor__
+    atg__add_relu_scalar atg__add_relu_scalar_ atg__add_relu_scalar_out atg__assert_scalar
+    atg__batch_norm_no_update atg__batch_norm_no_update_out atg__batch_norm_with_update
+    atg__batch_norm_with_update_functional atg__batch_norm_with_update_out atg__chunk_cat atg__chunk_cat_out
+    atg__conv_depthwise2d atg__conv_depthwise2d_out atg__convolution atg__convolution_deprecated
+    atg__convolution_mode atg__convolution_out atg__cslt_sparse_mm atg__cslt_sparse_mm_search atg__cudnn_rnn
+    atg__cudnn_rnn_flatten_weight atg__cudnn_rnn_flatten_weight_out atg__cudnn_rnn_out
+    atg__dyn_quant_pack_4bit_weight atg__efficient_attention_backward atg__embedding_bag
+    atg__embedding_bag_backward atg__embedding_bag_dense_backward atg__embedding_bag_dense_backward_out
+    atg__embedding_bag_forward_only atg__embedding_bag_forward_only_out atg__embedding_bag_out
+    atg__embedding_bag_sparse_backward atg__functional_assert_scalar atg__functional_sym_constrain_range
+    atg__functional_sym_constrain_range_for_size atg__fused_rms_norm atg__fused_sdp_choice atg__grouped_mm
+    atg__histogramdd_bin_edges atg__histogramdd_bin_edges_out atg__histogramdd_from_bin_cts
+    atg__histogramdd_from_bin_cts_out atg__histogramdd_from_bin_tensors atg__histogramdd_from_bin_tensors_out
+    atg__index_put_impl atg__index_put_impl_ atg__index_put_impl_out atg__lstm_mps atg__lstm_mps_out
+    atg__mixed_dtypes_linear atg__mps_convolution atg__mps_convolution_out atg__native_batch_norm_legit
+    atg__native_batch_norm_legit_functional atg__native_batch_norm_legit_no_stats
+    atg__native_batch_norm_legit_no_stats_out atg__native_batch_norm_legit_no_training
+    atg__native_batch_norm_legit_no_training_out atg__native_batch_norm_legit_out
+    atg__native_multi_head_attention atg__native_multi_head_attention_out atg__nested_from_padded_tensor
+    atg__nested_view_from_jagged atg__nested_view_from_jagged_copy atg__nested_view_from_jagged_copy_out
+    atg__nnpack_spatial_convolution atg__nnpack_spatial_convolution_out atg__pad_packed_sequence
+    atg__scaled_dot_product_attention_math atg__scaled_dot_product_attention_math_for_mps
+    atg__scaled_dot_product_efficient_attention atg__scaled_dot_product_flash_attention_for_cpu
+    atg__scaled_dot_product_flash_attention_for_cpu_backward atg__scaled_grouped_mm atg__scaled_grouped_mm_v2
+    atg__scaled_mm atg__scaled_mm_out atg__scaled_mm_v2 atg__scaled_mm_v2_out atg__segment_reduce_backward
+    atg__segment_reduce_backward_out atg__sparse_semi_structured_linear atg__stack atg__stack_out atg__to_cpu
+    atg__transformer_encoder_layer_fwd atg__transformer_encoder_layer_fwd_out atg__triton_multi_head_attention
+    atg__triton_multi_head_attention_out atg__unsafe_index atg__unsafe_index_put atg__unsafe_masked_index
+    atg__unsafe_masked_index_put_accumulate atg_add_scalar atg_add_scalar_ atg_add_scalar_out
+    atg_align_tensors atg_arange atg_arange_start atg_arange_start_step atg_atleast_1d_sequence
+    atg_atleast_2d_sequence atg_atleast_3d_sequence atg_baddbmm atg_baddbmm_dtype atg_batch_norm
+    atg_batch_norm_backward_elemt atg_batch_norm_backward_elemt_out atg_batch_norm_backward_reduce
+    atg_batch_norm_backward_reduce_out atg_batch_norm_elemt atg_batch_norm_elemt_out
+    atg_batch_norm_gather_stats atg_batch_norm_gather_stats_out atg_batch_norm_gather_stats_with_counts
+    atg_batch_norm_gather_stats_with_counts_out atg_batch_norm_update_stats atg_batch_norm_update_stats_out
+    atg_bilinear atg_binary_cross_entropy atg_binary_cross_entropy_backward
+    atg_binary_cross_entropy_backward_grad_input atg_binary_cross_entropy_out
+    atg_binary_cross_entropy_with_logits atg_binary_cross_entropy_with_logits_out atg_bincount
+    atg_bincount_out atg_bitwise_and atg_bitwise_and_ atg_bitwise_and_scalar_out atg_bitwise_and_scalar_tensor
+    atg_bitwise_and_scalar_tensor_out atg_bitwise_left_shift_scalar_tensor
+    atg_bitwise_left_shift_scalar_tensor_out atg_bitwise_left_shift_tensor_scalar
+    atg_bitwise_left_shift_tensor_scalar_ atg_bitwise_left_shift_tensor_scalar_out atg_bitwise_or
+    atg_bitwise_or_ atg_bitwise_or_scalar_out atg_bitwise_or_scalar_tensor atg_bitwise_or_scalar_tensor_out
+    atg_bitwise_right_shift_scalar_tensor atg_bitwise_right_shift_scalar_tensor_out
+    atg_bitwise_right_shift_tensor_scalar atg_bitwise_right_shift_tensor_scalar_
+    atg_bitwise_right_shift_tensor_scalar_out atg_bitwise_xor atg_bitwise_xor_ atg_bitwise_xor_scalar_out
+    atg_bitwise_xor_scalar_tensor atg_bitwise_xor_scalar_tensor_out atg_block_diag atg_block_diag_out
+    atg_broadcast_tensors atg_bucketize_scalar atg_bucketize_scalar_out atg_cartesian_prod atg_cat atg_cat_out
+    atg_chain_matmul atg_chain_matmul_out atg_clamp atg_clamp_ atg_clamp_max atg_clamp_max_ atg_clamp_max_out
+    atg_clamp_min atg_clamp_min_ atg_clamp_min_out atg_clamp_out atg_clamp_tensor atg_clamp_tensor_
+    atg_clamp_tensor_out atg_clip atg_clip_ atg_clip_out atg_clip_tensor atg_clip_tensor_ atg_clip_tensor_out
+    atg_column_stack atg_column_stack_out atg_concat atg_concat_out atg_concatenate atg_concatenate_out
+    atg_conv1d atg_conv1d_padding atg_conv2d atg_conv2d_padding atg_conv3d atg_conv3d_padding
+    atg_conv_depthwise3d atg_conv_depthwise3d_out atg_conv_transpose1d atg_conv_transpose2d
+    atg_conv_transpose3d atg_convolution atg_convolution_out atg_convolution_overrideable
+    atg_convolution_overrideable_out atg_copysign_scalar atg_copysign_scalar_ atg_copysign_scalar_out atg_cov
+    atg_cross_entropy_loss atg_cudnn_batch_norm atg_cudnn_batch_norm_backward
+    atg_cudnn_batch_norm_backward_out atg_cudnn_batch_norm_out atg_cudnn_convolution_add_relu
+    atg_cudnn_convolution_add_relu_out atg_cudnn_convolution_relu atg_cudnn_convolution_relu_out
+    atg_dequantize_tensors atg_dequantize_tensors_out atg_diff atg_diff_out atg_div_scalar atg_div_scalar_
+    atg_div_scalar_mode atg_div_scalar_mode_ atg_div_scalar_mode_out atg_div_scalar_out atg_divide_scalar
+    atg_divide_scalar_ atg_divide_scalar_mode atg_divide_scalar_mode_ atg_dstack atg_dstack_out atg_einsum
+    atg_elu_backward atg_elu_backward_grad_input atg_embedding_bag atg_embedding_bag_padding_idx atg_eq
+    atg_eq_ atg_eq_scalar_out atg_fill atg_fill_ atg_fill_diagonal_ atg_fill_scalar_out
+    atg_flatten_dense_tensors atg_float_power_ atg_float_power_scalar atg_float_power_scalar_out
+    atg_float_power_tensor_scalar atg_float_power_tensor_scalar_out atg_floor_divide_scalar
+    atg_floor_divide_scalar_ atg_floor_divide_scalar_out atg_fmod atg_fmod_ atg_fmod_scalar_out atg_full
+    atg_full_like atg_full_like_out atg_full_out atg_ge atg_ge_ atg_ge_scalar_out atg_greater atg_greater_
+    atg_greater_equal atg_greater_equal_ atg_greater_equal_scalar_out atg_greater_scalar_out atg_group_norm
+    atg_gru atg_gru_cell atg_gru_data atg_gt atg_gt_ atg_gt_scalar_out atg_hardshrink_backward
+    atg_hardshrink_backward_grad_input atg_hardtanh_backward atg_hardtanh_backward_grad_input atg_histogram
+    atg_histogram_bin_ct atg_histogram_bin_ct_out atg_histogram_bins_tensor_out atg_hstack atg_hstack_out
+    atg_index atg_index_fill atg_index_fill_ atg_index_fill_int_scalar_out atg_index_put atg_index_put_
+    atg_index_put_out atg_index_tensor_out atg_instance_norm atg_isin_scalar_tensor atg_isin_scalar_tensor_out
+    atg_isin_tensor_scalar atg_isin_tensor_scalar_out atg_istft atg_layer_norm atg_le atg_le_
+    atg_le_scalar_out atg_leaky_relu_backward atg_leaky_relu_backward_grad_input atg_lerp atg_lerp_
+    atg_lerp_scalar_out atg_less atg_less_ atg_less_equal atg_less_equal_ atg_less_equal_scalar_out
+    atg_less_scalar_out atg_linalg_cond atg_linalg_cond_out atg_linalg_matrix_rank_atol_rtol_tensor
+    atg_linalg_matrix_rank_atol_rtol_tensor_out atg_linalg_multi_dot atg_linalg_multi_dot_out atg_linalg_norm
+    atg_linalg_norm_out atg_linalg_pinv_atol_rtol_tensor atg_linalg_pinv_atol_rtol_tensor_out atg_linear
+    atg_linear_out atg_linspace atg_linspace_out atg_linspace_scalar_tensor atg_linspace_scalar_tensor_out
+    atg_linspace_tensor_scalar atg_linspace_tensor_scalar_out atg_logspace atg_logspace_out
+    atg_logspace_scalar_tensor atg_logspace_scalar_tensor_out atg_logspace_tensor_scalar
+    atg_logspace_tensor_scalar_out atg_lstm atg_lstm_cell atg_lstm_data atg_lstm_mps_backward atg_lt atg_lt_
+    atg_lt_scalar_out atg_masked_fill atg_masked_fill_ atg_masked_fill_scalar_out atg_meshgrid
+    atg_meshgrid_indexing atg_miopen_batch_norm atg_miopen_batch_norm_backward
+    atg_miopen_batch_norm_backward_out atg_miopen_batch_norm_out atg_miopen_convolution
+    atg_miopen_convolution_add_relu atg_miopen_convolution_out atg_miopen_convolution_relu
+    atg_miopen_convolution_transpose atg_miopen_convolution_transpose_out atg_miopen_depthwise_convolution
+    atg_miopen_depthwise_convolution_out atg_miopen_rnn atg_miopen_rnn_out atg_mkldnn_convolution
+    atg_mkldnn_convolution_out atg_mkldnn_linear atg_mkldnn_linear_out atg_mkldnn_rnn_layer_backward
+    atg_mkldnn_rnn_layer_backward_out atg_mul_scalar atg_mul_scalar_ atg_mul_scalar_out
+    atg_multi_margin_loss_backward atg_multi_margin_loss_backward_grad_input atg_multiply_scalar
+    atg_multiply_scalar_ atg_native_batch_norm atg_native_batch_norm_out atg_native_group_norm
+    atg_native_group_norm_out atg_native_layer_norm atg_native_layer_norm_out
+    atg_native_norm_scalaropt_dim_dtype atg_native_norm_scalaropt_dim_dtype_out atg_ne atg_ne_
+    atg_ne_scalar_out atg_new_full atg_new_full_out atg_nll_loss atg_nll_loss2d atg_nll_loss2d_backward
+    atg_nll_loss2d_backward_grad_input atg_nll_loss2d_out atg_nll_loss_backward
+    atg_nll_loss_backward_grad_input atg_nll_loss_nd atg_nll_loss_out atg_norm_dtype_out atg_norm_out
+    atg_norm_scalaropt_dim atg_norm_scalaropt_dim_dtype atg_norm_scalaropt_dtype atg_norm_scalaropt_dtype_out
+    atg_not_equal atg_not_equal_ atg_not_equal_scalar_out atg_pad_sequence atg_pow_ atg_pow_scalar
+    atg_pow_scalar_out atg_pow_tensor_scalar atg_pow_tensor_scalar_out atg_quantize_per_tensor_tensors
+    atg_quantize_per_tensor_tensors_out atg_quantized_batch_norm atg_quantized_batch_norm_out
+    atg_quantized_gru_cell atg_quantized_lstm_cell atg_quantized_rnn_relu_cell atg_quantized_rnn_tanh_cell
+    atg_range atg_range_out atg_range_out_ atg_range_step atg_remainder atg_remainder_
+    atg_remainder_scalar_out atg_remainder_scalar_tensor atg_remainder_scalar_tensor_out atg_renorm
+    atg_renorm_ atg_renorm_out atg_rms_norm atg_rnn_relu atg_rnn_relu_cell atg_rnn_relu_data atg_rnn_tanh
+    atg_rnn_tanh_cell atg_rnn_tanh_data atg_row_stack atg_row_stack_out atg_rrelu_with_noise_backward
+    atg_rrelu_with_noise_backward_out atg_rsub_scalar atg_rsub_scalar_out atg_scalar_tensor
+    atg_scalar_tensor_out atg_scaled_dot_product_attention atg_scatter_value atg_scatter_value_
+    atg_scatter_value_out atg_scatter_value_reduce atg_scatter_value_reduce_ atg_scatter_value_reduce_out
+    atg_searchsorted atg_searchsorted_scalar atg_searchsorted_scalar_out atg_searchsorted_tensor_out
+    atg_segment_reduce atg_segment_reduce_out atg_slow_conv3d atg_slow_conv3d_out atg_slow_conv_dilated2d
+    atg_slow_conv_dilated2d_out atg_slow_conv_dilated3d atg_slow_conv_dilated3d_out atg_slow_conv_transpose2d
+    atg_slow_conv_transpose2d_out atg_slow_conv_transpose3d atg_slow_conv_transpose3d_out
+    atg_softplus_backward atg_softplus_backward_grad_input atg_softshrink_backward
+    atg_softshrink_backward_grad_input atg_special_chebyshev_polynomial_t_n_scalar
+    atg_special_chebyshev_polynomial_t_n_scalar_out atg_special_chebyshev_polynomial_t_x_scalar
+    atg_special_chebyshev_polynomial_t_x_scalar_out atg_special_chebyshev_polynomial_u_n_scalar
+    atg_special_chebyshev_polynomial_u_n_scalar_out atg_special_chebyshev_polynomial_u_x_scalar
+    atg_special_chebyshev_polynomial_u_x_scalar_out atg_special_chebyshev_polynomial_v_n_scalar
+    atg_special_chebyshev_polynomial_v_n_scalar_out atg_special_chebyshev_polynomial_v_x_scalar
+    atg_special_chebyshev_polynomial_v_x_scalar_out atg_special_chebyshev_polynomial_w_n_scalar
+    atg_special_chebyshev_polynomial_w_n_scalar_out atg_special_chebyshev_polynomial_w_x_scalar
+    atg_special_chebyshev_polynomial_w_x_scalar_out atg_special_hermite_polynomial_h_n_scalar
+    atg_special_hermite_polynomial_h_n_scalar_out atg_special_hermite_polynomial_h_x_scalar
+    atg_special_hermite_polynomial_h_x_scalar_out atg_special_hermite_polynomial_he_n_scalar
+    atg_special_hermite_polynomial_he_n_scalar_out atg_special_hermite_polynomial_he_x_scalar
+    atg_special_hermite_polynomial_he_x_scalar_out atg_special_laguerre_polynomial_l_n_scalar
+    atg_special_laguerre_polynomial_l_n_scalar_out atg_special_laguerre_polynomial_l_x_scalar
+    atg_special_laguerre_polynomial_l_x_scalar_out atg_special_legendre_polynomial_p_n_scalar
+    atg_special_legendre_polynomial_p_n_scalar_out atg_special_legendre_polynomial_p_x_scalar
+    atg_special_legendre_polynomial_p_x_scalar_out atg_special_shifted_chebyshev_polynomial_t_n_scalar
+    atg_special_shifted_chebyshev_polynomial_t_n_scalar_out
+    atg_special_shifted_chebyshev_polynomial_t_x_scalar
+    atg_special_shifted_chebyshev_polynomial_t_x_scalar_out
+    atg_special_shifted_chebyshev_polynomial_u_n_scalar
+    atg_special_shifted_chebyshev_polynomial_u_n_scalar_out
+    atg_special_shifted_chebyshev_polynomial_u_x_scalar
+    atg_special_shifted_chebyshev_polynomial_u_x_scalar_out
+    atg_special_shifted_chebyshev_polynomial_v_n_scalar
+    atg_special_shifted_chebyshev_polynomial_v_n_scalar_out
+    atg_special_shifted_chebyshev_polynomial_v_x_scalar
+    atg_special_shifted_chebyshev_polynomial_v_x_scalar_out
+    atg_special_shifted_chebyshev_polynomial_w_n_scalar
+    atg_special_shifted_chebyshev_polynomial_w_n_scalar_out
+    atg_special_shifted_chebyshev_polynomial_w_x_scalar
+    atg_special_shifted_chebyshev_polynomial_w_x_scalar_out atg_special_xlog1py_other_scalar
+    atg_special_xlog1py_other_scalar_out atg_special_xlog1py_self_scalar atg_special_xlog1py_self_scalar_out
+    atg_special_xlogy_other_scalar atg_special_xlogy_other_scalar_out atg_special_xlogy_self_scalar
+    atg_special_xlogy_self_scalar_out atg_special_zeta_other_scalar atg_special_zeta_other_scalar_out
+    atg_special_zeta_self_scalar atg_special_zeta_self_scalar_out atg_split_copy_tensor_out
+    atg_split_with_sizes_copy_out atg_stack atg_stack_out atg_std_correction atg_std_correction_out
+    atg_std_mean_correction atg_std_mean_correction_out atg_stft atg_stft_center atg_sub_scalar
+    atg_sub_scalar_ atg_sub_scalar_out atg_subtract_scalar atg_subtract_scalar_ atg_threshold atg_threshold_
+    atg_threshold_backward atg_threshold_backward_grad_input atg_threshold_out atg_true_divide_scalar
+    atg_true_divide_scalar_ atg_unbind_copy_int_out atg_unflatten_dense_tensors atg_unsafe_split_tensor_out
+    atg_unsafe_split_with_sizes_out atg_var_correction atg_var_correction_out atg_var_mean_correction
+    atg_var_mean_correction_out atg_vstack atg_vstack_out atg_where_scalar atg_where_scalarother
+    atg_where_scalarself atg_xlogy_outscalar_other atg_xlogy_outscalar_self atg_xlogy_scalar_other
+    atg_xlogy_scalar_other_ atg_xlogy_scalar_self
+}

@@ -1,9 +1,9 @@
 //! The C functions behind tch's generic ones; made by `scripts/tch_functions.py`.
 //!
-//! A generic function is compiled where it is called, for a notebook in the library of a cell, which finds there
-//! only what our own library hands on. Of functions in C that is what is declared with a static library to link,
-//! so an empty one is named; the functions themselves come with torch-sys. Their arguments do not matter here,
-//! but they have to be public.
+//! A generic function is compiled where it is called: for a notebook in the library of a cell, which finds
+//! there only what our own library hands on. Of functions in C that is what is public and declared with a
+//! static library to link, so an empty one is named; the functions themselves come with torch-sys. Their
+//! arguments do not matter here.
 
 macro_rules! hand_on {
     ($($name:ident)*) => {

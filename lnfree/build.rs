@@ -15,6 +15,8 @@ fn main() {
     if OF_THE_REPOSITORY.iter().all(|file| Path::new(file).exists()) {
         println!("cargo:rustc-cfg=whole_data");
     }
+    let nothing = write("tch_functions.cpp", "extern \"C\" int lnfree_tch_functions() { return 0; }\n");
+    cxx().file(nothing).compile("lnfree_tch_functions");
     // Set by torch-sys to the folder it linked against. RUNPATH, so that LD_LIBRARY_PATH still wins.
     let Ok(lib) = std::env::var("DEP_TCH_LIBTORCH_LIB") else { return };
     // The folder itself and not a link to it: an installed program outlives the repository that it was built
@@ -22,8 +24,6 @@ fn main() {
     let lib = std::fs::canonicalize(&lib).map_or(lib, |folder| folder.to_string_lossy().into_owned());
     println!("cargo:rustc-link-arg=-Wl,-rpath,{lib}");
     println!("cargo:rustc-env=LNFREE_LINKED_LIBTORCH={lib}");
-    let nothing = write("tch_functions.cpp", "extern \"C\" int lnfree_tch_functions() { return 0; }\n");
-    cxx().file(nothing).compile("lnfree_tch_functions");
     if std::env::var_os("CARGO_FEATURE_KERNELS").is_some() {
         compile_native(Path::new(&lib));
     }

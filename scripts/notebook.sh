@@ -122,7 +122,7 @@ setup() {
 }
 
 case ${1:-} in
--h | --help) sed -n '2,11s/^# \{0,1\}//p' "$0" ;;
+-h | --help) sed -n '2,11s/^# \{0,1\}//p' "$ROOT/scripts/notebook.sh" ;;
 --setup) setup ;;
 --kernel)
     setup

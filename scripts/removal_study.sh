@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Ways of removing LayerNorm, set against each other at equal tokens: every config of studies/removal with several seeds,
+# Ways of removing LayerNorm, set against each other on the same text: every config of studies/removal with several seeds,
 # evaluated beside the original, in and out of domain and on text that is hard for models without LN.
 #
 #   ./scripts/removal_study.sh                   into runs/removal: results.md, results.json; killed at any moment, it goes on
@@ -21,7 +21,7 @@ cd "$ROOT"
 seeds=3 out=runs/removal methods='' records='' minutes=0 run=yes extra=()
 while [ $# -gt 0 ]; do
     case $1 in
-    -h | --help) sed -n '2,16s/^# \{0,1\}//p' "$0" && exit ;;
+    -h | --help) sed -n '2,16s/^# \{0,1\}//p' "$ROOT/scripts/removal_study.sh" && exit ;;
     --seeds) seeds=${2:?--seeds needs a number} && shift ;;
     --methods) methods=${2:?--methods needs names} && shift ;;
     --out) out=${2:?--out needs a folder} && shift ;;
@@ -35,6 +35,7 @@ while [ $# -gt 0 ]; do
 done
 case $seeds in '' | *[!0-9]* | 0) die "--seeds $seeds: must be a number from 1" ;; esac
 case $minutes in '' | *[!0-9]*) die "--until $minutes: must be a number of minutes" ;; esac
+minutes=$((10#$minutes))
 records=${records:-$out/records}
 names=()
 if [ -n "$methods" ]; then
@@ -49,11 +50,13 @@ done
 
 build
 study() { cargo run --locked --quiet --example removal_study -- "$@"; }
-mkdir -p "$out/eval" "$records"
+mkdir -p "$out/eval" "$out/runs" "$records"
 if [ -z "$run" ]; then
     study table "$records" "$out"
     exit
 fi
+exec 9>"$out/.lock"
+take_lock 9 || die "another study runs in $out: wait for it, or name another folder with --out"
 missing=$(study missing "$records" "$seeds" "${names[@]}")
 if [ -n "$missing" ]; then
     step 'text that is hard without LayerNorm'
@@ -62,28 +65,33 @@ fi
 data=(-d nano-addresses -d nano-moby-dick)
 for kind in code one_token random rare repeated; do data+=(-d "$out/stress/$kind.arrow"); done
 
-# Evaluates model $2 as $1, unless that has been done since it was written.
+# Evaluates model $2 as $1, unless that has been done in this way since $3 was written.
 evaluate() {
-    local label=$1 model=$2 newer=$3
+    local label=$1 model=$2 newer=$3 done=$out/eval/$1.done code=0 way
     shift 3
-    [ "$out/eval/$label.done" -nt "$newer" ] && return
-    "$LNFREE" eval -m "$model" --label "$label" "${data[@]}" --batch-size 32 --n-sequences 1000 --out "$out/eval" "$@"
-    touch "$out/eval/$label.done"
+    set -- -m "$model" "${data[@]}" --batch-size 32 --n-sequences 1000 "$@"
+    way=$*
+    [ "$done" -nt "$newer" ] && [ "$(cat "$done")" = "$way" ] && return
+    "$LNFREE" eval --label "$label" --out "$out/eval" "$@" || code=$?
+    # 4: some losses are not finite. All is written, and the tables say so.
+    case $code in 0 | 4) printf '%s\n' "$way" >"$done" ;; *) return "$code" ;; esac
 }
 
 # Trains method $1 with seed $2, or goes on with what is there, evaluates it and keeps what came of it.
 run_one() {
     local run=$out/runs/$1-$2 config=studies/removal/$1.toml mode=without_ln
     [ "$1" != control ] || mode=with_ln
-    if has_checkpoint "$run"; then
+    # What is there of another config is begun again.
+    if has_checkpoint "$run" && cmp -s "$config" "$run.toml"; then
         "$LNFREE" train --resume "$run"
     else
         rm -rf "$run"
+        cp "$config" "$run.toml"
         "$LNFREE" train --mode "$mode" --config "$config" --set "train.seed=$2" --out "$run" \
             ${extra[@]+"${extra[@]}"}
     fi
     evaluate "$1-$2" "$run" "$run/checkpoints/latest/SHA256SUMS" --against nano
-    study record "$out/eval" "$records" "$1-$2" "$config" "$run"
+    study record "$out/eval" "$records" "$1-$2" "$run.toml" "$run"
 }
 
 if [ -n "$missing" ]; then
@@ -98,6 +106,8 @@ while read -r name seed; do
         say "$minutes minutes are over: the same command goes on with $name, seed $seed"
         break
     fi
+    # Another machine may have done it meanwhile.
+    study missing "$records" "$seeds" "$name" </dev/null | grep -qx "$name $seed" || continue
     step "$name, seed $seed"
     # As a condition it would lose its -e: what comes after a failure must not run.
     set +e
@@ -111,5 +121,8 @@ while read -r name seed; do
     esac
 done <<<"$missing"
 step results
-study table "$records" "$out"
+case $(echo "$records"/*-[0-9]*.json) in
+*'*'*) say "no run has come to its end yet" ;;
+*) study table "$records" "$out" ;;
+esac
 [ ${#failed[@]} -eq 0 ] || die "failed, and not in the tables: ${failed[*]}; the same command tries them again"

@@ -45,12 +45,12 @@ def wrappers():
 
 
 def of_generic(source):
-    """The C functions that are called in functions with type parameters."""
+    """The C functions that are called in functions with type parameters, `impl` among the arguments too."""
     found = set()
-    for function in re.split(r"\n    pub (?:unsafe )?fn ", source)[1:]:
-        name = function.split("(", 1)[0]
-        if re.search(r"<[^'>]", name):
-            found.update(re.findall(r"\bat[gos]?_\w+(?=\()", function))
+    for function in re.split(r"\n *pub(?:\([^)]*\))? (?:unsafe )?fn ", source)[1:]:
+        head = function.split("{", 1)[0]
+        if re.search(r"<[^'>]", head.split("(", 1)[0]) or re.search(r"\bimpl\b", head):
+            found.update(re.findall(r"\bat[a-z]?_\w+(?=\()", function))
     return found
 
 

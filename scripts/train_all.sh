@@ -30,7 +30,7 @@ machine=() # what of it every command takes
 read_arguments() {
     while [ $# -gt 0 ]; do
         case $1 in
-        -h | --help) sed -n '2,16s/^# \{0,1\}//p' "$0" && exit ;;
+        -h | --help) sed -n '2,16s/^# \{0,1\}//p' "$ROOT/scripts/train_all.sh" && exit ;;
         --method) method=${2:?--method needs paper or distilled} && shift ;;
         --fresh) fresh=yes ;;
         --out) out=${2:?--out needs a folder} && shift ;;

@@ -437,6 +437,9 @@ fn what_cannot_be_attributed_is_refused() {
     refused(&case.clean, &case.metric().at(6), "position 6");
     let which = Metric::new(|logits| logits.argmax(-1, false).to_kind(Kind::Float));
     refused(&case.clean, &which, "differentiable");
+    let none = case.clean.narrow(0, 0, 0);
+    let found = EdgeAttribution::of(&case.model, &case.ln, &none, &none, &case.metric());
+    assert!(found.map(drop).unwrap_err().to_string().contains("nothing to patch"));
     // What comes behind the position that is read changes nothing.
     let (at_2, early) = (case.metric().at(2), case.clean.narrow(1, 0, 3));
     let cut = case.corrupted.narrow(1, 0, 3);

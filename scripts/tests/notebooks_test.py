@@ -66,7 +66,7 @@ class Cells(unittest.TestCase):
     def test_a_cell_calls_what_the_crate_itself_does_not(self):
         cells = notebook(
             FIRST,
-            "let few = Tensor::from_slice(&[1i16, 2, 3]);",
+            "let few = Tensor::from_slice(&[1i16, 2, 3]).roll([3i64], [0i64]);",
             "let nines = Tensor::full([2, 2, 2, 2], 9i64, (Kind::Int, Device::Cpu)).clamp_max(7i64);",
             "println!(\"{:?} {:?}\", nines.size(), Vec::<i16>::try_from(few.clamp_max(2i64)).unwrap());",
         )

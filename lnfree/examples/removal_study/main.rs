@@ -19,8 +19,6 @@ use std::path::Path;
 
 use lnfree::{Error, Result};
 
-const CONFIGS: &str = "studies/removal";
-
 fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
@@ -43,7 +41,7 @@ fn missing(found: &Path, seeds: &str, methods: &[&str]) -> Result<()> {
     let seeds: u64 = seeds.parse().map_err(|_| Error::invalid(format!("SEEDS {seeds}: must be a number")))?;
     for seed in 0..seeds {
         for method in methods {
-            let config = Path::new(CONFIGS).join(method).with_extension("toml");
+            let config = Path::new(records::CONFIGS).join(method).with_extension("toml");
             if !records::is_there(found, &format!("{method}-{seed}"), &config)? {
                 println!("{method} {seed}");
             }

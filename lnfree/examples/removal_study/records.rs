@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use lnfree::atomic::write_text;
-use lnfree::device::device_name;
 use lnfree::eval::{Faithfulness, read_sequences};
 use lnfree::plot::{EvalRow, PositionLoss};
 use lnfree::report::{read_eval, read_run};
-use lnfree::tch::Device;
 use lnfree::{Error, Result};
 use serde::{Deserialize, Serialize};
 
+/// Where the methods' configs are, from the repository.
+pub const CONFIGS: &str = "studies/removal";
 /// The label and the record of the model that all runs start from.
 pub const ORIGINAL: &str = "original";
 
@@ -21,7 +21,8 @@ pub struct Record {
     pub label: String,
     /// The TOML that it was trained with; empty for the original.
     pub config: String,
-    pub processor: String,
+    /// What it was evaluated on.
+    pub device: String,
     pub lnfree: String,
     /// During the run, on the validation text: step and nats a token.
     pub evaluations: Vec<(usize, f64)>,
@@ -66,14 +67,20 @@ pub fn write(eval: &Path, label: &str, run: Option<(&Path, &Path)>, records: &Pa
         let logged = read_run(run)?;
         (evaluations, version) = (logged.evals, logged.info.lnfree);
     }
-    let processor = device_name(Device::Cpu);
-    let record = Record { label: label.into(), config, processor, lnfree: version, evaluations, texts };
+    let device = own.values().find_map(|row| row.details.device.clone()).unwrap_or_default();
+    let record = Record { label: label.into(), config, device, lnfree: version, evaluations, texts };
     let path = file_of(records, label);
     let text = serde_json::to_string(&record).map_err(|error| Error::file(&path, error))?;
     write_text(&path, &(text + "\n"))
 }
 
 fn measured(row: &EvalRow, original: &EvalRow) -> Result<Measured> {
+    let read = |row: &EvalRow| (row.n_sequences, row.details.data_sha256.clone());
+    if read(row) != read(original) {
+        let message =
+            format!("{}: the original was evaluated on other text; delete the evaluations", row.dataset);
+        return Err(Error::invalid(message));
+    }
     let lost = losses(row)?.into_iter().zip(losses(original)?).map(|(own, original)| own - original);
     Ok(Measured {
         mean: row.mean,
@@ -106,15 +113,22 @@ fn rows(eval: &Path) -> Result<BTreeMap<String, BTreeMap<String, EvalRow>>> {
     Ok(found)
 }
 
-/// All records of a folder, by label.
+/// The records of a folder that can be read; says which cannot.
 pub fn read(records: &Path) -> Result<Vec<Record>> {
-    json_files(records)?.iter().map(|path| read_one(path)).collect()
+    let readable = |path: &PathBuf| read_one(path).map_err(|error| eprintln!("left out: {error}")).ok();
+    Ok(json_files(records)?.iter().filter_map(readable).collect())
 }
 
 /// Whether `RECORDS/LABEL.json` is there and of the config as it is today.
 pub fn is_there(records: &Path, label: &str, config: &Path) -> Result<bool> {
-    let path = file_of(records, label);
-    Ok(path.is_file() && read_one(&path)?.config == read_text(config)?)
+    let config = read_text(config)?;
+    Ok(read_one(&file_of(records, label)).is_ok_and(|record| record.config == config))
+}
+
+/// Whether a record of `method` is of another config than that of today.
+pub fn is_outdated(record: &Record, method: &str) -> bool {
+    let config = Path::new(CONFIGS).join(method).with_extension("toml");
+    !read_text(&config).is_ok_and(|config| config == record.config)
 }
 
 fn read_one(path: &Path) -> Result<Record> {

@@ -18,8 +18,8 @@ use crate::model::Gpt2;
 use crate::model::ln_state::LnState;
 use crate::{Error, Result};
 
-/// Tokens of texts whose edges are computed together: what their senders write is 250 MB in GPT-2's smallest
-/// model.
+/// Tokens of texts whose edges are computed together, if they are shorter: what their senders write is 250 MB
+/// in GPT-2's smallest model.
 const TOKENS: i64 = 512;
 
 /// What [`Patching::path`](super::Patching::path) would do to a metric along every edge if it were linear in

@@ -50,7 +50,7 @@ pub struct Patching<'a> {
 /// Clean and corrupted ids on the model's device, cut behind the position that the metric reads.
 ///
 /// # Errors
-/// If they are of two shapes, or there is no such position.
+/// If they are of two shapes or empty, or there is no such position.
 pub(super) fn cut(model: &Gpt2, clean: &Tensor, corrupted: &Tensor, metric: &Metric) -> Result<[Tensor; 2]> {
     let (size, other) = (clean.size(), corrupted.size());
     if size != other {
@@ -61,6 +61,9 @@ pub(super) fn cut(model: &Gpt2, clean: &Tensor, corrupted: &Tensor, metric: &Met
     let &[_, pos] = size.as_slice() else {
         return Err(Error::invalid(format!("ids must be [batch, pos], not {size:?}")));
     };
+    if size.contains(&0) {
+        return Err(Error::invalid(format!("ids are {size:?}: there is nothing to patch")));
+    }
     let len = metric.position(pos)? + 1;
     let cut = |ids: &Tensor| Ok::<_, Error>(ids.f_narrow(1, 0, len)?.f_to_device(model.device())?);
     Ok([cut(clean)?, cut(corrupted)?])

@@ -36,7 +36,9 @@ pub fn numbers_with_intervals(measured: &[(&str, &Number)], published: &[(&str, 
             let mut row = row(model, number, is_published, color(&models, model));
             let panel = panel(&mut panels, number);
             // Beside a number of our own, that one's figure is written.
-            if is_published && panel.rows.iter().any(|other| other.label == row.label) {
+            if is_published
+                && panel.rows.iter().any(|other| other.label == row.label && other.value.is_finite())
+            {
                 row.written.clear();
             }
             panel.rows.push(row);
@@ -74,7 +76,7 @@ fn row(model: &str, number: &Number, is_published: bool, color: &'static str) ->
         interval: number.interval,
         color,
         symbol: if is_published { MarkerSymbol::DiamondOpen } else { MarkerSymbol::Circle },
-        written: written(value),
+        written: if value.is_finite() { written(value) } else { String::new() },
     }
 }
 

@@ -12,15 +12,26 @@ use crate::model::{Gpt2, LayerNorm};
 impl Run {
     /// Clean less corrupted of what each sender writes: `[sender, batch, pos, n_embd]`.
     pub fn written(&self, model: &Gpt2) -> Result<Tensor> {
-        let mut all = vec![self.change(Activation::ResidPre(0))?.f_unsqueeze(0)?];
+        let embed = self.change(Activation::ResidPre(0))?;
+        let senders: i64 = model.h.iter().map(|block| block.attn.n_head + 1).sum();
+        let size = [&[1 + senders], embed.size().as_slice()].concat();
+        // Filled part by part: parts beside the whole would take as much again.
+        let all = Tensor::f_empty(size.as_slice(), (Kind::Float, embed.device()))?;
+        let mut start = 0;
+        let mut put = |part: &Tensor, n: i64| -> Result<()> {
+            all.f_narrow(0, start, n)?.f_copy_(part)?;
+            start += n;
+            Ok(())
+        };
+        put(&embed.f_unsqueeze(0)?, 1)?;
         for (layer, block) in model.h.iter().enumerate() {
             let weight = block.attn.c_proj.weight.f_to_kind(Kind::Float)?;
             let n_embd = weight.size()[1];
             let weight = weight.f_reshape([block.attn.n_head, -1, n_embd])?;
-            all.push(by_head(self.change(Activation::Z(layer))?, &weight)?);
-            all.push(self.change(Activation::MlpOut(layer))?.f_unsqueeze(0)?);
+            put(&by_head(self.change(Activation::Z(layer))?, &weight)?, block.attn.n_head)?;
+            put(&self.change(Activation::MlpOut(layer))?.f_unsqueeze(0)?, 1)?;
         }
-        Ok(Tensor::f_cat(&all, 0)?)
+        Ok(all)
     }
 
     /// The gradient at the stream that each head of block `layer` reads for its queries, for its keys and

@@ -74,9 +74,11 @@ impl Run {
         });
         let mut found = found.collect::<Result<Vec<Tensor>>>()?;
         let last = found.pop().ok_or_else(|| Error::invalid("the forward had no stream"))?;
-        let seen = leaves.detached();
+        let mut seen = leaves.detached();
         let changes = written(n_layer).map(|at| Ok((at, clean.get(at)?.f_sub(value(&seen, at)?)?)));
         let changes = changes.collect::<Result<Values>>()?;
+        // Of these the gradients alone are needed.
+        seen.retain(|at, _| !made.contains(at));
         let gradients = made.into_iter().zip(found).collect();
         Ok(Run { metric: metric.detach(), last, gradients, changes, seen })
     }

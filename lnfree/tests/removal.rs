@@ -280,8 +280,8 @@ fn fitted_channels_are_the_nearest() {
 }
 
 /// Methods are compared at equal tokens: model, data, steps and batch of all configs are those of the paper's
-/// way, which is the shipped config of the embedded model; `kl_equal_compute` computes as much. No two are the
-/// same.
+/// way, which is the shipped config of the embedded model; `kl_equal_compute` computes as much. No two are
+/// the same.
 #[test]
 fn the_studys_configs_differ_in_their_method_alone() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../studies/removal");

@@ -2,10 +2,12 @@
 //! path patching, which edges there are, and circuits of them.
 
 mod common;
+#[path = "common/ln_states.rs"]
+mod ln_states;
 
-use common::{max_abs, vector};
+use common::max_abs;
+use ln_states::{apart, load, real, states, texts};
 use lnfree::eval::locate_model;
-use lnfree::export::fold;
 use lnfree::hook::{Activation, Capture, Hook, only, without_patterns};
 use lnfree::interp::{
     AttributionPatching, Edge, EdgeAttribution, HeadSite, Metric, Patching, Receiver, Sender,
@@ -27,18 +29,16 @@ struct Case {
 }
 
 impl Case {
-    /// Of the paper's tiny model: `[3, 6]`, which begin alike, with end-of-text (255) among them.
+    /// Of the paper's tiny model.
     fn tiny(name: &'static str, model: Gpt2, ln: LnState, linear: bool) -> Case {
-        let clean = [3i64, 7, 11, 20, 5, 9, 255, 8, 30, 31, 255, 2, 40, 41, 42, 43, 44, 45];
-        let corrupted = [3i64, 7, 12, 20, 5, 9, 255, 8, 30, 33, 255, 2, 40, 41, 42, 255, 44, 46];
-        let [clean, corrupted] = [clean, corrupted].map(|ids| Tensor::from_slice(&ids).view([3, 6]));
-        let answers = Tensor::from_slice(&[1i64, 2, 60, 61, 100, 7]).view([3, 2]);
+        let [clean, corrupted, answers] = texts();
         Case { name, model, ln, clean, corrupted, answers, linear }
     }
 
     /// Of an embedded model: `[2, 8]`, at whose end what was said before is to be said again.
     fn nano(name: &'static str, linear: bool) -> Case {
-        let LoadedModel { model, ln, .. } = load(&locate_model(name).unwrap());
+        let loaded = LoadedModel::load(&locate_model(name).unwrap(), None, Kind::Float, tch::Device::Cpu);
+        let LoadedModel { model, ln, .. } = loaded.unwrap();
         let clean = [511i64, 443, 283, 759, 90, 1200, 511, 443, 5, 9, 2, 31, 5, 9, 2, 5];
         let corrupted = [511i64, 443, 2000, 759, 90, 1200, 511, 443, 5, 8, 2, 31, 5, 9, 2, 5];
         let [clean, corrupted] = [clean, corrupted].map(|ids| Tensor::from_slice(&ids).view([2, 8]));
@@ -129,39 +129,23 @@ impl Case {
     }
 }
 
-fn load(path: &std::path::Path) -> LoadedModel {
-    LoadedModel::load(path, None, Kind::Float, tch::Device::Cpu).unwrap()
-}
-
-/// LNs real, half removed, fake, on their way out, dividing by one constant or by several, and folded away.
+/// The states of [`states`], and LNs on their way out, with values still real, and with feature 0 apart.
 fn cases() -> Vec<Case> {
-    let tiny = || load(&vector("tiny-a")).model;
-    let special = |special_axis| {
-        let settings = NormSettings { special_std: true, special_axis, ..NormSettings::default() };
-        let mut ln = LnState::real(&[(1.3, 2.0); 7], settings, tch::Device::Cpu);
-        for kind in [RemovalKind::Ln2, RemovalKind::Ln1Qk, RemovalKind::Ln1V] {
-            ln.remove(kind, None);
-        }
-        ln
-    };
-    let plain = || LnState::real(&[(1.3, 2.0); 7], NormSettings::default(), tch::Device::Cpu);
-    let mut values_real = plain();
+    let tiny = || load("tiny-a").0;
+    let mut values_real = real(NormSettings::default());
     values_real.remove(RemovalKind::Ln1Qk, None);
-    let mut on_their_way = plain();
+    let mut on_their_way = real(NormSettings::default());
     let sites = (0..3).flat_map(|l| [(LnSite::Ln1Qk(l), 0.3), (LnSite::Ln1V(l), 0.6), (LnSite::Ln2(l), 0.8)]);
     on_their_way.set_gates(sites.collect());
-    let folded = fold(&tiny(), &[1.3; 7]).unwrap();
     let mut out = vec![
-        Case::tiny("position 0 apart", tiny(), special(SpecialAxis::Position), false),
-        Case::tiny("feature 0 apart", tiny(), special(SpecialAxis::Feature), false),
+        Case::tiny("feature 0 apart", tiny(), apart(SpecialAxis::Feature), false),
         Case::tiny("values real", tiny(), values_real, false),
         Case::tiny("on their way out", tiny(), on_their_way, false),
-        Case::tiny("folded", folded, LnState::plain(3, tch::Device::Cpu), true),
     ];
-    for (path, linear) in [("tiny-a", false), ("checkpoint/step30", false), ("checkpoint/step60", true)] {
-        let LoadedModel { model, ln, .. } = load(&vector(path));
-        out.push(Case::tiny(path, model, ln, linear));
-    }
+    out.extend(states().into_iter().map(|(name, model, ln)| {
+        let linear = ["folded", "checkpoint/step60"].contains(&name);
+        Case::tiny(name, model, ln, linear)
+    }));
     out.extend([Case::nano("nano", false), Case::nano("nano_LNFree200", true)]);
     out
 }
@@ -347,10 +331,10 @@ fn part_of(x: &Tensor, head: Option<usize>) -> Tensor {
 /// More texts than are computed together.
 #[test]
 fn texts_do_not_change_each_others_edges() {
-    let LoadedModel { model, ln, .. } = load(&vector("checkpoint/step30"));
+    let (model, ln) = load("checkpoint/step30");
     let case = Case::tiny("alone", model, ln, false);
     let edges = case.edges();
-    let LoadedModel { model, ln, .. } = load(&vector("checkpoint/step30"));
+    let (model, ln) = load("checkpoint/step30");
     let [clean, corrupted, answers] =
         [&case.clean, &case.corrupted, &case.answers].map(|x| x.repeat([60, 1]));
     let many = Case { name: "many", model, ln, clean, corrupted, answers, linear: false }.edges();
@@ -426,7 +410,7 @@ fn a_circuit_is_what_leads_from_the_embedding_to_the_logits() {
 
 #[test]
 fn what_cannot_be_attributed_is_refused() {
-    let LoadedModel { model, ln, .. } = load(&vector("checkpoint/step60"));
+    let (model, ln) = load("checkpoint/step60");
     let case = Case::tiny("step60", model, ln, true);
     let refused = |clean: &Tensor, metric: &Metric, says: &str| {
         let found = EdgeAttribution::of(&case.model, &case.ln, clean, &case.corrupted, metric);

@@ -2,55 +2,22 @@
 //! reused against whole forwards with a hook.
 
 mod common;
+#[path = "common/ln_states.rs"]
+mod ln_states;
 
-use common::{max_abs, of_the_paper, tensors, vector};
-use lnfree::export::fold;
+use common::{max_abs, of_the_paper, tensors};
+use ln_states::{load, states, texts};
 use lnfree::hook::{Activation, Capture, NoHook, only, without_patterns};
 use lnfree::interp::{
     Ablation, AttributionPatching, Component, HeadSite, Means, Metric, Patching, Receiver, Sender,
     StreamSite, Substitute,
 };
 use lnfree::loss::{targets, token_losses};
-use lnfree::model::{Compute, Gpt2, LoadedModel};
-use lnfree::norm::{LnState, NormSettings, RemovalKind};
+use lnfree::model::{Compute, LoadedModel};
 use lnfree::tch::{self, Device, Kind, Tensor, no_grad};
 
 const SITES: [StreamSite; 4] =
     [StreamSite::ResidPre, StreamSite::ResidMid, StreamSite::AttnOut, StreamSite::MlpOut];
-
-fn load(path: &str) -> (Gpt2, LnState) {
-    let loaded = LoadedModel::load(&vector(path), None, Kind::Float, Device::Cpu).unwrap();
-    (loaded.model, loaded.ln)
-}
-
-/// One of each kind of state that a forward may be in: LN real, half removed, fake, of which one divides
-/// position 0 and end-of-text by constants of their own, and folded away.
-fn states() -> Vec<(&'static str, Gpt2, LnState)> {
-    let stds = [(1.3, 2.0); 7];
-    let settings = NormSettings { special_std: true, ..NormSettings::default() };
-    let mut apart = LnState::real(&stds, settings, Device::Cpu);
-    for kind in [RemovalKind::Ln2, RemovalKind::Ln1Qk, RemovalKind::Ln1V] {
-        apart.remove(kind, None);
-    }
-    let tiny = load("tiny-a").0;
-    let folded = fold(&tiny, &[1.3; 7]).unwrap();
-    let mut out =
-        vec![("fake, position 0 apart", tiny, apart), ("folded", folded, LnState::plain(3, Device::Cpu))];
-    for path in ["tiny-a", "checkpoint/step30", "checkpoint/step60"] {
-        let (model, ln) = load(path);
-        out.push((path, model, ln));
-    }
-    out
-}
-
-/// Clean and corrupted ids `[3, 6]`, which begin alike, with end-of-text (255) among them, and answers.
-fn texts() -> [Tensor; 3] {
-    let clean = [3i64, 7, 11, 20, 5, 9, 255, 8, 30, 31, 255, 2, 40, 41, 42, 43, 44, 45];
-    let corrupted = [3i64, 7, 12, 20, 5, 9, 255, 8, 30, 33, 255, 2, 40, 41, 42, 255, 44, 46];
-    let answers = [1i64, 2, 60, 61, 100, 7];
-    let [clean, corrupted] = [clean, corrupted].map(|ids| Tensor::from_slice(&ids).view([3, 6]));
-    [clean, corrupted, Tensor::from_slice(&answers).view([3, 2])]
-}
 
 #[track_caller]
 fn same(found: &Tensor, expected: &Tensor, what: &str) {

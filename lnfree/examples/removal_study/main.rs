@@ -41,8 +41,7 @@ fn missing(found: &Path, seeds: &str, methods: &[&str]) -> Result<()> {
     let seeds: u64 = seeds.parse().map_err(|_| Error::invalid(format!("SEEDS {seeds}: must be a number")))?;
     for seed in 0..seeds {
         for method in methods {
-            let config = Path::new(records::CONFIGS).join(method).with_extension("toml");
-            if !records::is_there(found, &format!("{method}-{seed}"), &config)? {
+            if !records::is_there(found, method, seed) {
                 println!("{method} {seed}");
             }
         }

@@ -11,7 +11,7 @@ use lnfree::{Error, Result};
 use serde::{Deserialize, Serialize};
 
 /// Where the methods' configs are, from the repository.
-pub const CONFIGS: &str = "studies/removal";
+const CONFIGS: &str = "studies/removal";
 /// The label and the record of the model that all runs start from.
 pub const ORIGINAL: &str = "original";
 
@@ -119,16 +119,17 @@ pub fn read(records: &Path) -> Result<Vec<Record>> {
     Ok(json_files(records)?.iter().filter_map(readable).collect())
 }
 
-/// Whether `RECORDS/LABEL.json` is there and of the config as it is today.
-pub fn is_there(records: &Path, label: &str, config: &Path) -> Result<bool> {
-    let config = read_text(config)?;
-    Ok(read_one(&file_of(records, label)).is_ok_and(|record| record.config == config))
+/// Whether `RECORDS/METHOD-SEED.json` is there and of the config as it is today.
+pub fn is_there(records: &Path, method: &str, seed: u64) -> bool {
+    read_one(&file_of(records, &format!("{method}-{seed}"))).is_ok_and(|record| record.is_of_today(method))
 }
 
-/// Whether a record of `method` is of another config than that of today.
-pub fn is_outdated(record: &Record, method: &str) -> bool {
-    let config = Path::new(CONFIGS).join(method).with_extension("toml");
-    !read_text(&config).is_ok_and(|config| config == record.config)
+impl Record {
+    /// Whether this is what the config of `method` says today.
+    pub fn is_of_today(&self, method: &str) -> bool {
+        let config = Path::new(CONFIGS).join(method).with_extension("toml");
+        read_text(&config).is_ok_and(|config| config == self.config)
+    }
 }
 
 fn read_one(path: &Path) -> Result<Record> {
@@ -149,4 +150,58 @@ fn json_files(folder: &Path) -> Result<Vec<PathBuf>> {
     paths.retain(|path| path.extension().is_some_and(|end| end == "json"));
     paths.sort();
     Ok(paths)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(config: &str) -> Record {
+        let measured = Measured {
+            mean: f64::INFINITY,
+            entropy: None,
+            accuracy: None,
+            calibration_error: Some(0.01),
+            by_position: vec![PositionLoss { from: 0, to: 1, mean: f64::NAN }],
+            faithfulness: None,
+            worst_sequence_minus_original: f64::INFINITY,
+        };
+        Record {
+            label: "paper-7".into(),
+            config: config.into(),
+            device: "cpu".into(),
+            lnfree: "0".into(),
+            evaluations: vec![(50, 3.5)],
+            texts: BTreeMap::from([("code".into(), measured)]),
+        }
+    }
+
+    fn keep(folder: &Path, record: &Record) {
+        let text = serde_json::to_string(record).unwrap();
+        write_text(&file_of(folder, &record.label), &text).unwrap();
+    }
+
+    #[test]
+    fn a_run_is_done_while_its_config_is_as_it_was() {
+        std::env::set_current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        assert!(!is_there(folder.path(), "paper", 7));
+        let config = read_text(&Path::new(CONFIGS).join("paper.toml")).unwrap();
+        keep(folder.path(), &record(&config));
+        assert!(is_there(folder.path(), "paper", 7) && !is_there(folder.path(), "paper", 6));
+        keep(folder.path(), &record(&format!("{config}#")));
+        assert!(!is_there(folder.path(), "paper", 7));
+    }
+
+    #[test]
+    fn an_explosion_stays_one_and_what_is_no_record_costs_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        keep(folder.path(), &record(""));
+        write_text(&folder.path().join("older-0.json"), r#"{"label": "older-0"}"#).unwrap();
+        let found = read(folder.path()).unwrap();
+        assert_eq!(found.len(), 1);
+        let code = &found[0].texts["code"];
+        assert_eq!((code.mean, code.worst_sequence_minus_original), (f64::INFINITY, f64::INFINITY));
+        assert!(code.by_position[0].mean.is_nan());
+    }
 }

@@ -54,7 +54,7 @@ fn read(folder: &Path) -> Result<(Found, BTreeMap<String, Measured>)> {
         } else if let Some((method, seed)) =
             record.label.rsplit_once('-').and_then(|(m, s)| Some((m, s.parse().ok()?)))
         {
-            if records::is_outdated(&record, method) {
+            if !record.is_of_today(method) {
                 eprintln!("left out: {}: its config is another today", record.label);
                 continue;
             }

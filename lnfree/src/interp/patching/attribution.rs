@@ -7,7 +7,7 @@ use tch::{Kind, Tensor};
 use super::base::captured;
 use super::pair::cut;
 use crate::interp::metrics::Metric;
-use crate::model::hook::{Activation, Hook, NoHook};
+use crate::model::hook::{Activation, Capture, Hook, NoHook};
 use crate::model::ln_state::LnState;
 use crate::model::{Compute, Gpt2};
 use crate::{Error, Result};
@@ -54,14 +54,10 @@ impl AttributionPatching {
         metric: &Metric,
     ) -> Result<AttributionPatching> {
         let n_layer = model.h.len();
-        if n_layer == 0 {
-            return Err(Error::invalid("a model without blocks has nothing to patch"));
-        }
         let pos = corrupted.size().get(1).copied().unwrap_or(0);
         let [clean, corrupted] = cut(model, clean, corrupted, metric)?;
         let wanted = || SITES.iter().flat_map(move |site| (0..n_layer).map(site));
-        let (kept, last) = captured(model, ln, &clean, wanted())?;
-        let clean_metric = tch::no_grad(|| read(model, ln, &clean, &last, metric))?;
+        let (kept, clean_metric) = clean_run(model, ln, &clean, wanted(), metric)?;
         let mut leaves = Leaves::of(wanted());
         let (_, corrupted_metric) = run(model, ln, &corrupted, metric, &mut leaves)?;
         let places: Vec<Activation> = wanted().collect();
@@ -96,6 +92,25 @@ impl AttributionPatching {
     }
 }
 
+/// What is `wanted` of a run over clean ids, and its metric, `[batch]`.
+///
+/// # Errors
+/// If the model cannot take the ids or has no blocks, or the metric cannot be read.
+pub(super) fn clean_run(
+    model: &Gpt2,
+    ln: &LnState,
+    ids: &Tensor,
+    wanted: impl Iterator<Item = Activation>,
+    metric: &Metric,
+) -> Result<(Capture, Tensor)> {
+    if model.h.is_empty() {
+        return Err(Error::invalid("a model without blocks has nothing to patch"));
+    }
+    let (kept, last) = captured(model, ln, ids, wanted)?;
+    let metric = tch::no_grad(|| read(model, ln, ids, &last, metric))?;
+    Ok((kept, metric))
+}
+
 /// The stream after the last block of a run over `ids`, `[batch, pos, n_embd]`, and its metric, `[batch]`,
 /// with the graph that leads to them from what `leaves` keeps.
 pub(super) fn run(
@@ -128,13 +143,7 @@ pub(super) fn gradients(metric: &Tensor, places: &[&Tensor]) -> Result<Vec<Tenso
 }
 
 /// The metric of a run over `ids` from the stream after its last block, `[batch]`.
-pub(super) fn read(
-    model: &Gpt2,
-    ln: &LnState,
-    ids: &Tensor,
-    last: &Tensor,
-    metric: &Metric,
-) -> Result<Tensor> {
+fn read(model: &Gpt2, ln: &LnState, ids: &Tensor, last: &Tensor, metric: &Metric) -> Result<Tensor> {
     let end = ids.size()[1] - 1;
     let mut pass = model.pass(&ids.f_narrow(1, end, 1)?, ln, Compute::default())?;
     pass.start = end;

@@ -9,8 +9,7 @@ use std::fmt;
 use tch::{Device, Kind, Tensor};
 
 use self::run::{Run, written};
-use super::attribution::read;
-use super::base::captured;
+use super::attribution::clean_run;
 use super::pair::cut;
 use super::paths::{Receiver, Sender};
 use crate::interp::metrics::Metric;
@@ -110,12 +109,8 @@ impl EdgeAttribution {
         metric: &Metric,
     ) -> Result<EdgeAttribution> {
         let (n_layer, n_head) = (model.h.len(), model.config.n_head as usize);
-        if n_layer == 0 {
-            return Err(Error::invalid("a model without blocks has nothing to patch"));
-        }
         let [clean, corrupted] = cut(model, clean, corrupted, metric)?;
-        let (kept, last) = captured(model, ln, &clean, written(n_layer))?;
-        let clean_metric = tch::no_grad(|| read(model, ln, &clean, &last, metric))?;
+        let (kept, clean_metric) = clean_run(model, ln, &clean, written(n_layer), metric)?;
         let run = Run::new(model, ln, &corrupted, metric, &kept)?;
         let _guard = tch::no_grad_guard();
         let (batch, pos) = corrupted.size2()?;

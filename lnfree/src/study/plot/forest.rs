@@ -127,11 +127,19 @@ fn marker(symbol: MarkerSymbol, color: &'static str) -> Marker {
 }
 
 /// What a symbol means, for the legend.
-pub(super) fn key(name: &str, symbol: MarkerSymbol) -> Box<dyn Trace> {
+fn key(name: &str, symbol: MarkerSymbol) -> Box<dyn Trace> {
     Scatter::new(vec![None::<f64>], vec![None::<f64>])
         .mode(Mode::Markers)
         .name(name)
         .marker(marker(symbol, theme::TEXT))
+}
+
+/// The legend of what is `measured` beside what is `published`; none where nothing is.
+pub(super) fn keys(measured: &str, published: &str, any_published: bool) -> Vec<Box<dyn Trace>> {
+    match any_published {
+        true => vec![key(measured, MarkerSymbol::Circle), key(published, MarkerSymbol::DiamondOpen)],
+        false => Vec::new(),
+    }
 }
 
 /// An axis for the panels of a forest.

@@ -5,7 +5,7 @@ use plotly::common::MarkerSymbol;
 use super::bars::{CUT_LOSS_ABOVE, cut, signed};
 use super::data::{EvalRow, last_component};
 use super::figure::Figure;
-use super::forest::{Panel, Row, forest, key, value_axis};
+use super::forest::{Panel, Row, forest, keys, value_axis};
 use super::names::{ModelName, Role, distinct_names, name_of};
 use super::theme;
 use serde::Serialize;
@@ -70,12 +70,7 @@ pub fn results_with_intervals(rows: &[EvalRow], references: &[Reference]) -> Fig
         panel.rows.push(row);
     }
     panels.iter_mut().for_each(|panel| cut_explosions(panel, top));
-    let keys = [
-        key("mean and 95% interval", MarkerSymbol::Circle),
-        key("published mean", MarkerSymbol::DiamondOpen),
-    ];
-    let n_keys = if references.is_empty() { 0 } else { 2 };
-    let keys = keys.into_iter().take(n_keys).collect();
+    let keys = keys("mean and 95% interval", "published mean", !references.is_empty());
     forest(&panels, value_axis(), "mean loss, nats per token", keys)
 }
 

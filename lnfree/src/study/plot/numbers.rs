@@ -3,7 +3,7 @@
 use plotly::common::MarkerSymbol;
 
 use super::figure::Figure;
-use super::forest::{Panel, Row, forest, key, value_axis};
+use super::forest::{Panel, Row, forest, keys, value_axis};
 use super::labels;
 use super::names::name_of;
 use super::theme;
@@ -44,12 +44,7 @@ pub fn numbers_with_intervals(measured: &[(&str, &Number)], published: &[(&str, 
             panel.rows.push(row);
         }
     }
-    let keys = [
-        key("measured, with its 95% interval", MarkerSymbol::Circle),
-        key("published", MarkerSymbol::DiamondOpen),
-    ];
-    let n_keys = if published.is_empty() { 0 } else { 2 };
-    let keys = keys.into_iter().take(n_keys).collect();
+    let keys = keys("measured, with its 95% interval", "published", !published.is_empty());
     forest(&panels, value_axis(), "value and 95% interval", keys)
 }
 

@@ -36,7 +36,7 @@ const OF_THE_REPOSITORY: [&str; 3] = ["data/train.parquet", "data/test.parquet",
 const SYMBOLS: &str = "src/base/ffi/symbols.rs";
 
 /// Operations on tensors, files of `native/`.
-const OPERATIONS: [&str; 16] = [
+const OPERATIONS: [&str; 17] = [
     "attention",
     "cross_entropy",
     "dispatch",
@@ -47,6 +47,7 @@ const OPERATIONS: [&str; 16] = [
     "linear",
     "loops",
     "matmul",
+    "process_group",
     "reads",
     "residual",
     "sigma",
@@ -59,7 +60,10 @@ const OPERATIONS: [&str; 16] = [
 fn compile_native(lib: &Path) {
     let headers: PathBuf = lib.parent().unwrap_or(lib).join("include");
     let mut build = cxx();
-    build.flag("-isystem").flag(headers.to_string_lossy().as_ref());
+    // The last are of Gloo, whose own libtorch's packages lack.
+    for folder in [headers.clone(), headers.join("torch/csrc/api/include"), PathBuf::from("native")] {
+        build.flag("-isystem").flag(folder.to_string_lossy().as_ref());
+    }
     let levels = levels();
     if levels.len() > 1 {
         build.define("LNFREE_X86_LEVELS", None);

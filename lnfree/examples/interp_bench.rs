@@ -1,4 +1,5 @@
-//! How long analyses take on a GPT-2 of random weights: what `bench/tl_peer.py` measures of TransformerLens.
+//! How long analyses take on a GPT-2 of random weights: what `scripts/bench/lens_peer.py` measures of
+//! TransformerLens.
 //!
 //! ```text
 //! cargo run --release --example interp_bench -- --size gpt2 --threads 2

@@ -12,6 +12,7 @@ pub mod interrupt;
 pub(crate) mod json;
 pub mod output;
 pub(crate) mod places;
+pub mod ranks;
 
 pub use embedded::data_dir;
 pub(crate) use embedded::embedded_file;

@@ -8,7 +8,7 @@
 //!
 //! | layer | what it has |
 //! |---|---|
-//! | `base` | errors, files that are whole or not there, devices, the terminal, the C++ library |
+//! | `base` | errors, files that are whole or not there, devices, ranks, the terminal, the C++ library |
 //! | [`config`] | what is said before anything is computed: configs, schedules, LN sites, a model's `config.json`, a run's folder |
 //! | `ops` | operations on tensors, in our kernels or in libtorch's operations, and the losses made of them |
 //! | [`hub`] | names on the Hugging Face hub, downloads, uploads |
@@ -55,10 +55,12 @@ pub mod prelude;
 mod study;
 pub mod train;
 
+#[doc(hidden)]
+pub use base::caught::text_of as panic_text;
 pub use base::error::{Error, Result, is_lack_of_memory};
 #[doc(hidden)]
 pub use base::ffi::tch_functions;
-pub use base::{atomic, console, device, interrupt, output};
+pub use base::{atomic, console, device, interrupt, output, ranks};
 pub use config::schedule;
 pub use eval::{generate, stds};
 pub use model::hook;

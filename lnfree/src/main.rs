@@ -27,6 +27,9 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             panics::say(&describe(&error));
+            if let Some(cli::ranks::Ended(code)) = error.downcast_ref() {
+                return ExitCode::from(*code);
+            }
             match error.downcast_ref::<lnfree::Error>() {
                 Some(lnfree::Error::Interrupted { .. } | lnfree::Error::Stopped { .. }) => {
                     ExitCode::from(lnfree::interrupt::exit_code())
@@ -58,5 +61,9 @@ fn describe(error: &anyhow::Error) -> String {
             text = format!("{text}: {cause}");
         }
     }
-    text
+    // Of several processes each may have something to say.
+    match lnfree::ranks::Place::of_environment() {
+        Ok(Some(place)) => format!("rank {}: {text}", place.rank),
+        _ => text,
+    }
 }

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::panic::PanicHookInfo;
 
-use lnfree::is_lack_of_memory;
+use lnfree::{is_lack_of_memory, panic_text};
 
 /// Turns every panic into one line without a backtrace; the program then ends with code 101.
 pub fn install() {
@@ -13,7 +13,8 @@ pub fn install() {
 /// Prints `lnfree: MESSAGE` on stderr as one line; nothing happens where stderr is closed.
 pub fn say(message: &str) {
     let line = message.lines().map(str::trim).filter(|l| !l.is_empty()).collect::<Vec<_>>().join("; ");
-    let _ = writeln!(std::io::stderr(), "lnfree: {line}");
+    // In one piece: other ranks may speak at the same moment.
+    let _ = std::io::stderr().write_all(format!("lnfree: {line}\n").as_bytes());
 }
 
 /// Prints a line on stderr; nothing happens where stderr is closed.
@@ -22,13 +23,11 @@ pub fn warn(line: &str) {
 }
 
 fn describe(panic: &PanicHookInfo<'_>) -> String {
-    let payload = panic.payload();
-    let text = payload.downcast_ref::<String>().map(String::as_str);
-    let text = text.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or("unknown cause");
+    let text = panic_text(panic.payload());
     if let Some(reason) = text.strip_prefix("failed printing to stdout: ") {
         return format!("cannot write to standard output: {reason}");
     }
-    let text = cause(text);
+    let text = cause(&text);
     if is_lack_of_memory(text) {
         return format!("{text}; a smaller batch, or train.gradient_checkpointing = true, needs less memory");
     }

@@ -15,7 +15,7 @@ use lnfree::interp::{
 };
 use lnfree::model::{Compute, Gpt2, LoadedModel};
 use lnfree::norm::{LnSite, LnState, NormSettings, RemovalKind};
-use lnfree::tch::{Device, Kind, Tensor};
+use lnfree::tch::{Device, Kind, Tensor, no_grad};
 
 const LAYERS: usize = 3;
 const DOUBLE: (Kind, Device) = (Kind::Double, Device::Cpu);
@@ -25,20 +25,33 @@ fn ids(rows: i64, pos: i64) -> Tensor {
     tensors("eval_tokens.safetensors")["tokens"].narrow(0, 0, rows).narrow(1, 0, pos)
 }
 
-/// One model without LN in three forms: LNs fake with constants that differ, folded, and as exported.
+/// One model without LN in four forms: LNs fake with constants that differ, folded, as exported, and LNs that
+/// have a constant of their own for position 0 and for end-of-text, equal to that of the rest.
 fn linear() -> Vec<(&'static str, Gpt2, LnState)> {
     let stds: Vec<f64> = (0..2 * LAYERS + 1).map(|i| 0.6 + 0.1 * i as f64).collect();
     let pairs: Vec<(f64, f64)> = stds.iter().map(|&std| (std, std)).collect();
     let mut fake = LnState::real(&pairs, NormSettings::default(), Device::Cpu);
     RemovalKind::ALL.into_iter().for_each(|kind| fake.remove(kind, None));
     let baseline = of_the_paper("baseline").model;
+    let alike = apart(&pairs);
     let folded = fold(&baseline, &stds).unwrap();
     let exported = of_the_paper("noLN");
     vec![
         ("fake", baseline, fake),
         ("folded", folded, LnState::plain(LAYERS, Device::Cpu)),
         ("exported", exported.model, exported.ln),
+        ("apart, but alike", of_the_paper("baseline").model, alike),
     ]
+}
+
+/// All LNs fake, with constants `(average, position 0)`; that of position 0 is end-of-text's too.
+fn apart(pairs: &[(f64, f64)]) -> LnState {
+    let settings = NormSettings { special_std: true, ..NormSettings::default() };
+    let mut ln = LnState::real(pairs, settings, Device::Cpu);
+    for kind in [RemovalKind::Ln2, RemovalKind::Ln1Qk, RemovalKind::Ln1V, RemovalKind::LnF] {
+        ln.remove(kind, None);
+    }
+    ln
 }
 
 fn wanted(of: impl Fn(usize) -> Vec<Activation>) -> Vec<Activation> {
@@ -178,6 +191,13 @@ fn what_a_real_ln_divides_by_is_said_to_be_left_out() {
     ln.remove(RemovalKind::Ln1Qk, None);
     let half = Circuits::of(&model, &ln).unwrap().left_out;
     assert!(!half.contains(&LnSite::Ln1Qk(1)) && half.contains(&LnSite::Ln1V(1)));
+    // Constants that differ, of position 0 and end-of-text, and of end-of-text alone.
+    let all = circuits.left_out;
+    assert_eq!(Circuits::of(&model, &apart(&[(1.5, 2.5); 7])).unwrap().left_out, all);
+    let alike = apart(&[(1.5, 1.5); 7]);
+    assert!(Circuits::of(&model, &alike).unwrap().exact());
+    let _ = no_grad(|| alike.statistics.frozen.get(2).narrow(0, 2, 2).fill_(2.5));
+    assert_eq!(Circuits::of(&model, &alike).unwrap().left_out, [LnSite::Ln1V(1)]);
 }
 
 #[test]
@@ -468,6 +488,14 @@ fn divergences_are_those_of_the_papers_code() {
             let over = ((found - expected).abs() - limit).max().double_value(&[]);
             assert!(over <= 0.0, "{pair} {key}: {over} too far");
         };
+        // Both at once, of one forward of each model, are the same.
+        let (said, apart) =
+            Predictions::beside((&first.model, &first.ln), (&second.model, &second.ln), &ids).unwrap();
+        let own = Predictions::of(&first.model, &first.ln, &ids).unwrap();
+        assert_eq!((&apart.jsd, &apart.jsd_top20), (&found.jsd, &found.jsd_top20));
+        assert_eq!(apart.symmetric_kl, found.symmetric_kl);
+        assert_eq!(apart.symmetric_kl_top20, found.symmetric_kl_top20);
+        assert_eq!((&said.ce_loss, &said.max_prob), (&own.ce_loss, &own.max_prob));
         near(&found.jsd, "jsd");
         near(&found.jsd_top20, "jsd_top20");
         near(&found.symmetric_kl, "symkl");

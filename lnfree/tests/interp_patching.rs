@@ -5,12 +5,14 @@ mod common;
 #[path = "common/ln_states.rs"]
 mod ln_states;
 
+use std::cell::Cell;
+
 use common::{max_abs, of_the_paper, tensors};
 use ln_states::{load, states, texts};
 use lnfree::hook::{Activation, Capture, NoHook, only, without_patterns};
 use lnfree::interp::{
-    Ablation, AttributionPatching, Component, HeadSite, Means, Metric, Patching, Receiver, Sender,
-    StreamSite, Substitute,
+    Ablation, AttributionPatching, Component, EdgeAttribution, HeadSite, Means, Metric, Patching, Receiver,
+    Sender, StreamSite, Substitute,
 };
 use lnfree::loss::{targets, token_losses};
 use lnfree::model::{Compute, LoadedModel};
@@ -134,6 +136,114 @@ fn any_metric_is_read_where_it_says() {
     assert!(other_kl.max().double_value(&[]) > 1e-4);
     let largest = |logits: &Tensor| logits.amax([-1i64], false);
     let _ = own(Metric::new(largest), 5);
+}
+
+/// Values against whole logits, patches against whole forwards.
+#[test]
+fn a_metric_at_several_positions_is_the_mean_over_them() {
+    let [clean, corrupted, _] = texts();
+    let read = [1i64, 3, 4];
+    let index = Tensor::from_slice(&read);
+    let next = clean.index_select(1, &(&index + 1i64));
+    let answers = Tensor::arange(18i64, (Kind::Int64, Device::Cpu)).view([3, 3, 2]) * 13i64;
+    let mean = |x: &Tensor| x.mean_dim(-1i64, false, Kind::Float);
+    let largest = |logits: &Tensor| logits.amax([-1i64], false);
+    for (name, model, ln) in states() {
+        let logits = no_grad(|| model.forward(&clean, &ln, Compute::default(), &mut NoHook)).unwrap();
+        let there = logits.index_select(1, &index);
+        let losses = token_losses(&logits.narrow(1, 0, 5), &targets(&clean, None)).index_select(1, &index);
+        let found = there.gather(-1, &answers, false);
+        let differences = found.select(2, 0) - found.select(2, 1);
+        let none = Tensor::zeros([3], (Kind::Float, Device::Cpu));
+        for (what, metric, expected) in [
+            ("loss", Metric::loss(&next), mean(&losses)),
+            ("logit difference", Metric::logit_difference(&answers), mean(&differences)),
+            ("distance from itself", Metric::kl_divergence(&there), none),
+            ("largest logit", Metric::new(largest), mean(&largest(&there))),
+        ] {
+            let (what, metric) = (format!("{name}: {what}"), metric.at_positions(&read));
+            same(&metric.of_logits(&there).unwrap(), &expected, &what);
+            let patching = Patching::new(&model, &ln, &clean, &corrupted, &metric).unwrap();
+            same(&patching.clean, &expected, &what);
+            let streams = patching.by_position(StreamSite::AttnOut).unwrap();
+            let heads = patching.by_head(HeadSite::V).unwrap().metric;
+            let keys = patching.by_head_and_position(HeadSite::K).unwrap().metric;
+            for (layer, pos) in (0..3).flat_map(|layer| (0..5).map(move |pos| (layer, pos))) {
+                let of = |x: &Tensor| x.get(layer as i64).get(pos);
+                let what = format!("{what}, block {layer}, position {pos}");
+                let expected = patching.recompute(Activation::AttnOut(layer), Some(pos), None).unwrap();
+                same(&of(&streams.metric), &expected, &what);
+                let expected = patching.recompute(Activation::K(layer), Some(pos), Some(2)).unwrap();
+                same(&of(&keys).get(2), &expected, &what);
+            }
+            for (layer, head) in (0..3).flat_map(|layer| (0..4).map(move |head| (layer, head))) {
+                let expected = patching.recompute(Activation::V(layer), None, Some(head)).unwrap();
+                same(&heads.get(layer as i64).get(head), &expected, &format!("{what}, head {layer}.{head}"));
+            }
+            // What comes behind the last position that is read cannot change it.
+            let behind = streams.effect().narrow(1, 5, 1);
+            assert_eq!(max_abs(&behind, &behind.zeros_like()), 0.0, "{what}");
+            assert!(streams.effect().abs().max().double_value(&[]) > 0.0, "{what}: nothing was patched");
+        }
+        let shared = Metric::logit_difference(&answers.select(1, 0)).at_every_position();
+        let found = logits.gather(-1, &answers.narrow(1, 0, 1).expand([3, 6, 2], false), false);
+        let patching = Patching::new(&model, &ln, &clean, &corrupted, &shared).unwrap();
+        same(&patching.clean, &mean(&(found.select(2, 0) - found.select(2, 1))), name);
+    }
+}
+
+/// Everything that reads a metric is linear in it where it does not divide by it.
+#[test]
+fn what_is_found_at_several_positions_is_the_mean_of_what_is_found_at_each() {
+    let [clean, corrupted, _] = texts();
+    let read = [1i64, 3, 4];
+    let answers = Tensor::arange(18i64, (Kind::Int64, Device::Cpu)).view([3, 3, 2]) * 13i64;
+    let together = Metric::logit_difference(&answers).at_positions(&read);
+    let each = (0i64..).zip(read).map(|(i, at)| Metric::logit_difference(&answers.select(1, i)).at(at));
+    let each: Vec<Metric> = each.collect();
+    for (name, model, ln) in states() {
+        let check = |what: &str, found: &dyn Fn(&Metric) -> Tensor| {
+            let parts: Vec<Tensor> = each.iter().map(found).collect();
+            let expected = Tensor::stack(&parts, 0).mean_dim(0i64, false, Kind::Float);
+            same(&found(&together), &expected, &format!("{name}: {what}"));
+            assert!(max_abs(&parts[0], &parts[1]) > 1e-6, "{name}: {what}: all positions are alike");
+        };
+        let attributed =
+            |metric: &Metric| AttributionPatching::of(&model, &ln, &clean, &corrupted, metric).unwrap();
+        check("attribution of heads", &|metric| attributed(metric).z);
+        check("metric of the corrupted run", &|metric| attributed(metric).corrupted);
+        check("edges", &|metric| {
+            EdgeAttribution::of(&model, &ln, &clean, &corrupted, metric).unwrap().scores
+        });
+        check("paths", &|metric| {
+            let patching = Patching::new(&model, &ln, &clean, &corrupted, metric).unwrap();
+            patching.paths_from_heads(Receiver::K { layer: 2, head: 1 }).unwrap().metric
+        });
+        check("ablations", &|metric| {
+            let ablation = Ablation::new(&model, &ln, &clean, metric, Substitute::Zero).unwrap();
+            ablation.every_head().unwrap().metric
+        });
+    }
+}
+
+#[test]
+fn no_logits_are_made_that_a_metric_does_not_read() {
+    let [clean, corrupted, _] = texts();
+    let (model, ln) = load("checkpoint/step30");
+    let called = Cell::new(0);
+    let metric = Metric::new(|logits| {
+        called.set(called.get() + 1);
+        logits.amax([-1i64], false)
+    });
+    let metric = metric.at_positions(&[1, 4]);
+    let patching = Patching::new(&model, &ln, &clean, &corrupted, &metric).unwrap();
+    assert_eq!(called.take(), 4, "two runs at two positions");
+    patching.by_position(StreamSite::ResidPre).unwrap();
+    // The texts differ at positions 2 and 3 and, behind block 0, at 4 too: none of these patches reaches
+    // position 1.
+    assert_eq!(called.take(), 2 + 3 + 3);
+    patching.by_layer(StreamSite::ResidPre).unwrap();
+    assert_eq!(called.take(), 3 * 2);
 }
 
 #[test]
@@ -422,6 +532,15 @@ fn what_cannot_be_patched_is_an_error_of_one_line() {
     error(new(&clean, &Metric::logit_difference(&answers).at(6)), "position 6");
     error(new(&clean, &Metric::logit_difference(&answers.narrow(0, 0, 2))), "batch of 3");
     error(new(&clean, &Metric::new(|logits| logits.sum(Kind::Float))), "[batch]");
+    let at = |positions: &[i64]| Metric::logit_difference(&answers).at_positions(positions);
+    error(new(&clean, &at(&[4, 2])), "[4, 2]: name them in ascending order");
+    error(new(&clean, &at(&[2, 2])), "each once");
+    error(new(&clean, &at(&[2, 6])), "position 6");
+    error(new(&clean, &at(&[])), "no position");
+    let targets_of_two = Metric::loss(&clean.narrow(1, 0, 2)).at_positions(&[1, 2, 3]);
+    error(new(&clean, &targets_of_two), "must be [3] or [3, 3]");
+    let of_two = Tensor::zeros([3, 2, 256], (Kind::Float, Device::Cpu));
+    error(metric.of_logits(&of_two).map(drop), "a metric of 1 positions");
     let patching = Patching::new(&model, &ln, &clean, &corrupted, &metric).unwrap();
     error(patching.recompute(Activation::Z(1), None, Some(4)).map(drop), "no head 4");
     error(patching.recompute(Activation::MlpOut(1), None, Some(0)).map(drop), "no head 0");

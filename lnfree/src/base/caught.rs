@@ -34,7 +34,7 @@ pub(crate) fn caught<T>(expected: Expects, work: impl FnOnce() -> T) -> Result<T
 }
 
 /// The message of a panic; empty where it is no text.
-pub(crate) fn text_of(payload: &(dyn Any + Send)) -> String {
+pub fn text_of(payload: &(dyn Any + Send)) -> String {
     let text = payload.downcast_ref::<String>().cloned();
     text.or_else(|| payload.downcast_ref::<&str>().map(ToString::to_string)).unwrap_or_default()
 }

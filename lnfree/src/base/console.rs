@@ -2,15 +2,32 @@
 
 use std::collections::BTreeSet;
 use std::io::Write;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
+
+static SILENT: AtomicBool = AtomicBool::new(false);
 
 /// Whether a cell of an evcxr notebook is running this.
 pub fn in_notebook() -> bool {
     std::env::var_os("EVCXR_IS_RUNTIME").is_some()
 }
 
+/// Lets this process tell nothing of its progress from here on: it is one of several ranks, of which the
+/// first tells. Errors are told all the same.
+pub fn be_silent() {
+    SILENT.store(true, Ordering::Relaxed);
+}
+
+/// Whether [`be_silent`] was called.
+pub fn is_silent() -> bool {
+    SILENT.load(Ordering::Relaxed)
+}
+
 /// Tells a line; work goes on when nobody listens any more.
 pub(crate) fn say(line: &str) {
+    if is_silent() {
+        return;
+    }
     let _ = match in_notebook() {
         true => writeln!(std::io::stdout(), "{line}"),
         false => writeln!(std::io::stderr(), "{line}"),

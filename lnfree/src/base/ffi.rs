@@ -1,5 +1,5 @@
 //! The C++ of `native/` as Rust sees it: what it exports and answers, and what it keeps for a whole process
-//! or thread (devices, and how far kernels go).
+//! or thread (devices, and how far kernels go), and its process groups.
 
 #[cfg(not(feature = "kernels"))]
 mod absent;
@@ -7,6 +7,8 @@ mod absent;
 mod answers;
 #[cfg(feature = "kernels")]
 mod devices;
+#[cfg_attr(not(all(feature = "kernels", target_os = "linux")), path = "ffi/no_groups.rs")]
+mod groups;
 #[cfg(feature = "kernels")]
 mod kernels;
 #[cfg(feature = "kernels")]
@@ -21,6 +23,7 @@ pub(crate) use absent::*;
 pub(crate) use answers::*;
 #[cfg(feature = "kernels")]
 pub(crate) use devices::*;
+pub(crate) use groups::{Group, Sum};
 #[cfg(feature = "kernels")]
 pub(crate) use kernels::*;
 

@@ -1,10 +1,10 @@
-//! Ctrl-C, SIGTERM and Jupyter's stop button: the first asks the work to stop where nothing is lost, the
-//! second ends the program at once.
+//! Ctrl-C, SIGTERM, Slurm's warning (SIGUSR1) and Jupyter's stop button: the first asks the work to stop
+//! where nothing is lost, the second ends the program at once.
 
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, OnceLock};
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 
 use crate::base::console::in_notebook;
 use crate::{Error, Result};
@@ -24,7 +24,7 @@ const NOTICE: &str = "stopping after the step in progress; interrupting once mor
 /// When the operating system refuses a handler.
 pub fn install() -> Result<()> {
     INSTALLED
-        .get_or_init(|| [SIGINT, SIGTERM].into_iter().try_for_each(handle))
+        .get_or_init(|| [SIGINT, SIGTERM, SIGUSR1].into_iter().try_for_each(handle))
         .clone()
         .map_err(Error::invalid)
 }
@@ -127,7 +127,7 @@ mod tests {
     #[test]
     fn handlers_do_not_run_where_the_work_has_its_stack() {
         install().unwrap();
-        for signal in [SIGINT, SIGTERM] {
+        for signal in [SIGINT, SIGTERM, SIGUSR1] {
             // SAFETY: both calls only read.
             let (flags, stack) = unsafe {
                 let mut action: libc::sigaction = std::mem::zeroed();

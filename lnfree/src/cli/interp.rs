@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use lnfree::Error;
-use lnfree::analyses::{Findings, Sample, Subject, analyse, write_page};
+use lnfree::analyses::{Findings, Sample, Subject, analyse, write_arrow, write_page};
 use lnfree::atomic::write_text;
 use lnfree::data::{dataset_options, open_dataset_with};
 use lnfree::eval::locate_model;
@@ -122,7 +122,7 @@ fn extent(model: &str, data: &str) -> lnfree::Result<(usize, usize)> {
 /// Refuses what cannot be written, before the work.
 fn check_outputs(command: &InterpCommand, models: &[Named]) -> lnfree::Result<()> {
     let common = command.common();
-    let files = [("--json", &common.json), ("--html", &common.html)];
+    let files = [("--json", &common.json), ("--arrow", &common.arrow), ("--html", &common.html)];
     let outputs: Vec<(String, PathBuf)> =
         files.into_iter().filter_map(|(option, path)| Some((option.to_string(), path.clone()?))).collect();
     outputs.iter().try_for_each(|(option, path)| check_file(option, path))?;
@@ -143,8 +143,9 @@ fn write(common: &Common, findings: &[Findings], failures: &[String]) -> anyhow:
     if let Some(Kept::Nowhere(_)) = json {
         outln!("{text}");
     }
+    let arrow = common.arrow.as_ref().map(|to| keep_file(to, |path| write_arrow(findings, path)));
     let html = common.html.as_ref().map(|to| keep_file(to, |path| write_page(findings, &[], failures, path)));
-    let kept = [json, html].into_iter().flatten().map(Kept::here);
+    let kept = [json, arrow, html].into_iter().flatten().map(Kept::here);
     let failed: Vec<String> = kept.filter_map(|kept| Some(kept.err()?.to_string())).collect();
     anyhow::ensure!(failed.is_empty(), "{}", failed.join("; "));
     Ok(())

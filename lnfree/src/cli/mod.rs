@@ -12,6 +12,7 @@ mod interp_all;
 mod new;
 pub mod out;
 mod push;
+pub mod ranks;
 mod selftest;
 mod suite;
 mod train;
@@ -34,7 +35,7 @@ Exit codes:
   2    the command line is wrong
   3    a training run has diverged: its loss is not finite
   4    a result is not finite (eval, std, generate, bench); what was computed is written all the same
-  130  stopped by Ctrl-C, 143 by SIGTERM; training has saved itself";
+  130  stopped by Ctrl-C, 143 by SIGTERM, 138 by SIGUSR1; training has saved itself";
 
 /// Take LayerNorm out of GPT-2 models by fine-tuning, measure what that costs, and hand over LN-free models.
 #[derive(Parser)]

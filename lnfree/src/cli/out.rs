@@ -1,7 +1,8 @@
 //! Standard output, which may be full or closed: neither ends the work of a command.
 //!
-//! The first failure is remembered and [`ended`] makes an error of it once the work is done. A reader that
-//! goes away (`| head`) has seen enough: nothing more is printed, and nothing has failed.
+//! Of several ranks, only the first prints. The first failure is remembered and [`ended`] makes an error of
+//! it once the work is done. A reader that goes away (`| head`) has seen enough: nothing more is printed, and
+//! nothing has failed.
 
 use std::fmt::Arguments;
 use std::io::{ErrorKind, Write};
@@ -19,7 +20,7 @@ static CLOSED: Mutex<Option<Closed>> = Mutex::new(None);
 /// Prints `text` at once.
 pub(super) fn print(text: Arguments) {
     let mut closed = CLOSED.lock().unwrap_or_else(PoisonError::into_inner);
-    if closed.is_some() {
+    if closed.is_some() || lnfree::console::is_silent() {
         return;
     }
     let mut stdout = std::io::stdout().lock();

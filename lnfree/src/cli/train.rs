@@ -14,6 +14,7 @@ use lnfree::train::{Mode, ReadyRun, Sources, override_data};
 use lnfree::{Error, checkpoint, interrupt};
 
 use super::out::outln;
+use super::ranks::{RankArgs, join};
 use super::{DeviceArgs, Overrides};
 
 #[derive(Args)]
@@ -51,6 +52,8 @@ pub(super) struct TrainArgs {
     #[command(flatten)]
     device: DeviceArgs,
     #[command(flatten)]
+    ranks: RankArgs,
+    #[command(flatten)]
     set: Overrides,
 }
 
@@ -80,6 +83,8 @@ pub(super) struct PretrainArgs {
     #[command(flatten)]
     device: DeviceArgs,
     #[command(flatten)]
+    ranks: RankArgs,
+    #[command(flatten)]
     set: Overrides,
 }
 
@@ -87,6 +92,9 @@ pub(super) struct PretrainArgs {
 const RUNS: &str = "runs";
 
 pub(super) fn train(args: TrainArgs) -> anyhow::Result<()> {
+    if !args.plan && args.ranks.start(&args.device)?.is_some() {
+        return Ok(());
+    }
     let sources = Sources { data: args.data, eval_data: args.eval_data };
     if let Some(resume) = &args.resume {
         return continue_run(resume, sources, &args.set.items, &args.device, args.stop_after);
@@ -108,12 +116,16 @@ pub(super) fn train(args: TrainArgs) -> anyhow::Result<()> {
     let mode_name = if mode == Mode::WithLn { "with_ln" } else { "without_ln" };
     let out = args.out.unwrap_or_else(|| default_out(name, Some(mode_name)));
     check_folder("--out", &out)?;
-    let model_dir = checkpoint::locate_model(&config.model.name)?;
-    let run = ReadyRun::begin(config, mode, &model_dir, &out, args.device.device()?)?;
+    let (ranks, device) = join(&args.device)?;
+    let model_dir = ranks.together(ranks.first_alone(|| checkpoint::locate_model(&config.model.name)))?;
+    let run = ReadyRun::begin_on(ranks, config, mode, &model_dir, &out, device)?;
     finish(run, args.stop_after)
 }
 
 pub(super) fn pretrain(args: PretrainArgs) -> anyhow::Result<()> {
+    if args.ranks.start(&args.device)?.is_some() {
+        return Ok(());
+    }
     let sources = Sources { data: args.data, eval_data: None };
     if let Some(resume) = &args.resume {
         return continue_run(resume, sources, &args.set.items, &args.device, args.stop_after);
@@ -124,8 +136,10 @@ pub(super) fn pretrain(args: PretrainArgs) -> anyhow::Result<()> {
     check_stop(args.stop_after, &config)?;
     let out = args.out.unwrap_or_else(|| default_out(name, None));
     check_folder("--out", &out)?;
-    let tokenizer = locate_tokenizer(args.tokenizer.as_deref().unwrap_or(&config.model.name))?;
-    let run = ReadyRun::begin(config, Mode::Pretrain, &tokenizer, &out, args.device.device()?)?;
+    let (ranks, device) = join(&args.device)?;
+    let name = args.tokenizer.as_deref().unwrap_or(&config.model.name);
+    let tokenizer = ranks.together(ranks.first_alone(|| locate_tokenizer(name)))?;
+    let run = ReadyRun::begin_on(ranks, config, Mode::Pretrain, &tokenizer, &out, device)?;
     finish(run, args.stop_after)
 }
 
@@ -153,8 +167,12 @@ fn continue_run(
     stop_after: Option<NonZeroUsize>,
 ) -> anyhow::Result<()> {
     let path = if resume == "latest" { newest_run()? } else { PathBuf::from(resume) };
-    let run = ReadyRun::resume_with(&path, sources, changes, device.device()?)?;
-    let _ = writeln!(std::io::stderr(), "resuming {} after step {}", run.dir.display(), run.trainer.step());
+    let (ranks, device) = join(device)?;
+    let run = ReadyRun::resume_on(ranks, &path, sources, changes, device)?;
+    if run.trainer.ranks().is_first() {
+        let (dir, step) = (run.dir.display(), run.trainer.step());
+        let _ = writeln!(std::io::stderr(), "resuming {dir} after step {step}");
+    }
     finish(run, stop_after)
 }
 

@@ -80,6 +80,7 @@ pub use resolve::{open_dataset, open_dataset_with, prepare_text, resolve, resolv
 pub use scheme::ChunkScheme;
 pub use tokenizer::Tokenizer;
 pub use tokens::TokenFile;
+pub(crate) use write::write_batch;
 pub use write::{Layout, Written, write_tokens};
 
 /// How a Parquet file starts.

@@ -1,4 +1,4 @@
-//! Writing token files.
+//! Writing token files, and other Arrow files.
 
 use std::io::Write;
 use std::path::Path;
@@ -65,6 +65,18 @@ pub fn write_tokens(
         Ok(())
     })?;
     Ok(written)
+}
+
+/// Writes one record batch as an Arrow IPC file, with the metadata of its schema.
+///
+/// # Errors
+/// If the file cannot be written; what was at `path` before is untouched then.
+pub(crate) fn write_batch(path: &Path, batch: &RecordBatch) -> Result<()> {
+    write_atomic(path, |file| {
+        let mut writer = FileWriter::try_new(file, &batch.schema()).map_err(|e| failed(path, e))?;
+        writer.write(batch).map_err(|e| failed(path, e))?;
+        writer.finish().map_err(|e| failed(path, e))
+    })
 }
 
 /// A token file in the making.

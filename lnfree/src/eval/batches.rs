@@ -5,6 +5,7 @@ use tch::{Device, Tensor};
 use super::evaluation::EvalOptions;
 use crate::Result;
 use crate::base::device::{pin, send};
+use crate::base::ranks::Ranks;
 use crate::data::TokenFile;
 use crate::data::loader::{channel, feed};
 
@@ -16,20 +17,22 @@ pub(super) struct Batch {
     pub ids: Tensor,
 }
 
-/// Hands the batches of `tokens` to `work`, one after the other.
+/// Hands the batches of `tokens` that are this rank's to `work`, one after the other: every so many-th.
 pub(super) fn for_each_batch(
+    ranks: &Ranks,
     tokens: &TokenFile,
     options: EvalOptions,
     device: Device,
     mut work: impl FnMut(Batch) -> Result<()>,
 ) -> Result<()> {
+    let (rank, size) = (ranks.rank(), ranks.size());
     std::thread::scope(|scope| {
         let (sender, receiver) = channel();
         let read = move |rows: Result<Vec<usize>>| {
             let rows = rows?;
             Ok((tokens.batch(&rows).map(|ids| pin(ids, device))?, rows))
         };
-        scope.spawn(move || feed(groups(tokens, options).map(read), &sender));
+        scope.spawn(move || feed(groups(tokens, options).skip(rank).step_by(size).map(read), &sender));
         // Leaving this loop early drops the receiver, which ends the thread.
         for message in receiver {
             let (ids, rows) = message?;
@@ -40,7 +43,7 @@ pub(super) fn for_each_batch(
 }
 
 /// The rows of each batch, up to the first error.
-fn groups(tokens: &TokenFile, options: EvalOptions) -> impl Iterator<Item = Result<Vec<usize>>> {
+pub(super) fn groups(tokens: &TokenFile, options: EvalOptions) -> impl Iterator<Item = Result<Vec<usize>>> {
     let n = tokens.n_sequences().min(options.max_sequences);
     let mut start = 0;
     std::iter::from_fn(move || {

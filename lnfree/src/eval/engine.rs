@@ -1,14 +1,17 @@
 //! The loop over batches.
 
+use std::collections::BTreeMap;
+
 use tch::Tensor;
 
-use super::batches::{Batch, for_each_batch};
+use super::batches::{Batch, for_each_batch, groups};
 use super::evaluation::{EvalOptions, Evaluation};
 use super::memory::{Chunk, chunk, sequences_at_a_time};
 use super::sequences::SequenceLoss;
 use super::token_stats::{Stats, token_stats};
 use crate::base::device::share_cores;
 use crate::base::interrupt;
+use crate::base::ranks::Ranks;
 use crate::data::TokenFile;
 use crate::model::Gpt2;
 use crate::model::hook::NoHook;
@@ -29,6 +32,22 @@ pub fn evaluate(
     options: EvalOptions,
     progress: impl FnMut(usize),
 ) -> Result<Evaluation> {
+    evaluate_on(&Ranks::alone(), model, ln, tokens, options, progress)
+}
+
+/// [`evaluate`] on several ranks, which share the batches: every one gets all of the result, to the last
+/// digit that of one rank with as many threads.
+///
+/// # Errors
+/// As [`evaluate`], also of another rank, and when one is lost.
+pub fn evaluate_on(
+    ranks: &Ranks,
+    model: &Gpt2,
+    ln: &LnState,
+    tokens: &TokenFile,
+    options: EvalOptions,
+    progress: impl FnMut(usize),
+) -> Result<Evaluation> {
     let _guard = tch::no_grad_guard();
     let listening = interrupt::listen();
     let _sharing = share_cores(model.device());
@@ -41,16 +60,68 @@ pub fn evaluate(
         options,
         chunk: chunk(&model.config, model.device()),
         at_a_time: None,
-        sums: Sums::default(),
+        results: Vec::new(),
         waiting: None,
+        done: 0,
+        ranks: ranks.size(),
         progress,
     };
-    for_each_batch(tokens, options, model.device(), |batch| {
+    let batches = for_each_batch(ranks, tokens, options, model.device(), |batch| {
         listening.check()?;
         engine.take(batch)
-    })?;
-    engine.settle()?;
-    engine.sums.finish(tokens, options)
+    });
+    ranks.together(batches.and_then(|()| engine.settle()))?;
+    let results = match ranks.is_alone() {
+        true => engine.results,
+        false => gathered(ranks, tokens, options, engine.results)?,
+    };
+    let mut sums = Sums::default();
+    results.iter().for_each(|result| sums.add(result));
+    sums.finish(tokens, options)
+}
+
+/// Equally long sequences with `[loss, entropy, confidence, correct]` of each of their tokens.
+struct Found {
+    rows: Vec<usize>,
+    n_tokens: usize,
+    stats: Vec<f32>,
+}
+
+/// What all ranks have found, in the order of the batches.
+fn gathered(
+    ranks: &Ranks,
+    tokens: &TokenFile,
+    options: EvalOptions,
+    found: Vec<Found>,
+) -> Result<Vec<Found>> {
+    let mut mine: BTreeMap<usize, &[f32]> = BTreeMap::new();
+    for of in &found {
+        mine.extend(of.rows.iter().copied().zip(of.stats.chunks_exact(4 * of.n_tokens)));
+    }
+    // Every rank puts its own among zeros: the sum is all of them.
+    let (mut batches, mut all) = (Vec::new(), Vec::new());
+    for rows in groups(tokens, options) {
+        let rows = rows?;
+        let n_tokens = rows.first().map_or(Ok(0), |&row| tokens.sequence_len(row))?.saturating_sub(1);
+        for row in &rows {
+            let end = all.len() + 4 * n_tokens;
+            all.extend_from_slice(mine.get(row).copied().unwrap_or_default());
+            all.resize(end, 0.0);
+        }
+        batches.push((rows, n_tokens));
+    }
+    let sum = Tensor::from_slice(&all);
+    ranks.sum(&[sum.shallow_clone()])?;
+    let all = Vec::<f32>::try_from(sum)?;
+    let mut rest = all.as_slice();
+    Ok(batches
+        .into_iter()
+        .map(|(rows, n_tokens)| {
+            let (stats, others) = rest.split_at(4 * n_tokens * rows.len());
+            rest = others;
+            Found { rows, n_tokens, stats: stats.to_vec() }
+        })
+        .collect())
 }
 
 struct Engine<'a, P> {
@@ -60,9 +131,12 @@ struct Engine<'a, P> {
     chunk: Chunk,
     /// Sequences of a length that fit into memory, found once: asking a GPU makes it wait.
     at_a_time: Option<(usize, usize)>,
-    sums: Sums,
+    results: Vec<Found>,
     /// The batch whose results are still on their way from a GPU: it computes the next one meanwhile.
     waiting: Option<(Vec<usize>, usize, Stats)>,
+    /// Sequences done here, of as many ranks.
+    done: usize,
+    ranks: usize,
     progress: P,
 }
 
@@ -99,8 +173,9 @@ impl<P: FnMut(usize)> Engine<'_, P> {
     /// Adds the results of the batch before.
     fn settle(&mut self) -> Result<()> {
         if let Some((rows, n_tokens, stats)) = self.waiting.take() {
-            self.sums.add(&rows, n_tokens, &stats.on_host()?);
-            (self.progress)(self.sums.evaluation.sequences.len());
+            self.done += rows.len();
+            self.results.push(Found { rows, n_tokens, stats: stats.on_host()? });
+            (self.progress)(self.done * self.ranks);
         }
         Ok(())
     }
@@ -115,9 +190,9 @@ struct Sums {
 }
 
 impl Sums {
-    /// `stats` are `[loss, entropy, confidence, correct]` of `n_tokens` tokens of each of `rows`.
-    fn add(&mut self, rows: &[usize], n_tokens: usize, stats: &[f32]) {
-        for (&row, stats) in rows.iter().zip(stats.chunks_exact(4 * n_tokens)) {
+    fn add(&mut self, found: &Found) {
+        let n_tokens = found.n_tokens;
+        for (&row, stats) in found.rows.iter().zip(found.stats.chunks_exact(4 * n_tokens)) {
             let mut sum = 0.0;
             for token in stats.chunks_exact(4) {
                 sum += f64::from(token[0]);

@@ -13,6 +13,7 @@ use super::memory::sequences_at_a_time;
 use super::sequences::SequenceLoss;
 use crate::base::device::share_cores;
 use crate::base::interrupt;
+use crate::base::ranks::Ranks;
 use crate::data::TokenFile;
 use crate::model::hook::NoHook;
 use crate::model::ln_state::LnState;
@@ -105,7 +106,7 @@ pub fn faithfulness(
     let dtype = options.dtype.in_effect(device);
     let readers = [Reader::new(reference, dtype.kind())?, Reader::new(model, dtype.kind())?];
     let mut found: [Evaluation; 3] = Default::default();
-    for_each_batch(tokens, options, device, |batch| {
+    for_each_batch(&Ranks::alone(), tokens, options, device, |batch| {
         let len = batch.ids.size()[1] as usize;
         let fitting = readers.each_ref().map(|r| sequences_at_a_time(&r.model.config, len, device, dtype));
         let at_a_time = fitting[0].min(fitting[1]);

@@ -5,11 +5,10 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, Float32Array, Float64Array, RecordBatch, UInt32Array};
 use arrow::datatypes::{Float64Type, UInt32Type};
-use arrow::ipc::writer::FileWriter;
 
 use super::evaluation::Evaluation;
 use super::sequences::SequenceLoss;
-use crate::base::atomic::write_atomic;
+use crate::data::write_batch;
 use crate::{Error, Result};
 
 /// The name, without extension, of the files about one model on one data set: characters that a file name had
@@ -101,13 +100,8 @@ fn columns(batch: &RecordBatch) -> Option<(&UInt32Array, &Float64Array, &UInt32A
 }
 
 fn write(path: &Path, columns: Vec<(&str, ArrayRef)>) -> Result<()> {
-    let error = |e: arrow::error::ArrowError| Error::file(path, e);
-    let batch = RecordBatch::try_from_iter(columns).map_err(error)?;
-    write_atomic(path, |file| {
-        let mut writer = FileWriter::try_new(file, &batch.schema()).map_err(error)?;
-        writer.write(&batch).map_err(error)?;
-        writer.finish().map_err(error)
-    })
+    let batch = RecordBatch::try_from_iter(columns).map_err(|e| Error::file(path, e))?;
+    write_batch(path, &batch)
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ mod token_stats;
 pub(crate) use bootstrap::interval;
 pub use bootstrap::{PairedDifference, mean_interval, paired_difference};
 pub use calibration::Calibration;
-pub use engine::evaluate;
+pub use engine::{evaluate, evaluate_on};
 pub use evaluation::{EvalOptions, Evaluation};
 pub use evaluator::{Evaluator, write_result};
 pub use faithfulness::{Faithfulness, PositionDistance, faithfulness};

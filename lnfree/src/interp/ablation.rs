@@ -6,7 +6,7 @@ use tch::{Kind, Tensor};
 
 pub use means::Means;
 
-use crate::interp::metrics::Metric;
+use crate::interp::metrics::{Metric, mean};
 use crate::interp::patching::base::{Base, Entry, captured};
 use crate::interp::patching::replace::{Replacement as Part, Replacements, head_by_run, mask_of};
 use crate::model::Gpt2;
@@ -92,7 +92,7 @@ impl<'a> Ablation<'a> {
             }
         }
         let base = Base::new(model, ln, ids)?;
-        metric.position(base.pos())?;
+        metric.positions(base.pos())?;
         Ok(Ablation { base, metric, substitute, positions: None })
     }
 
@@ -165,7 +165,7 @@ impl<'a> Ablation<'a> {
                 let streams = streams.f_split(self.base.batch(), 0)?;
                 entries.extend(streams.into_iter().map(|stream| Entry { layer: layer + 1, stream }));
             }
-            found.push(self.outcome(&self.base.finish(0, &entries, true)?)?);
+            found.push(self.outcome(&self.base.finish(0, &entries, 0)?)?);
         }
         let (metrics, losses): (Vec<Tensor>, Vec<Tensor>) = found.into_iter().unzip();
         let (batch, n) = (self.base.batch(), self.base.pos() - 1);
@@ -178,8 +178,9 @@ impl<'a> Ablation<'a> {
     /// Metric `[runs, batch]` and losses `[runs, batch, pos − 1]` of streams after the last block,
     /// `[runs · batch, pos, n_embd]`.
     fn outcome(&self, streams: &Tensor) -> Result<(Tensor, Tensor)> {
-        let read = self.metric.position(self.base.pos())?;
-        let metric = self.base.measured(&streams.f_narrow(1, read, 1)?, read, self.metric)?;
+        let (pos, from) = (self.base.pos(), self.metric.positions(self.base.pos())?[0]);
+        let read = streams.f_narrow(1, from, pos - from)?;
+        let metric = mean(&self.base.measured(&read, from, self.metric)?)?;
         Ok((metric, self.base.losses(streams)?))
     }
 

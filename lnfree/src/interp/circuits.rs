@@ -10,6 +10,7 @@ use tch::{Kind, Tensor};
 use super::factored::FactoredMatrix;
 use crate::config::norm::LnSite;
 use crate::model::ln_state::LnState;
+use crate::model::ln_statistics::Divisor;
 use crate::model::{Block, Conv1d, Gpt2, LayerNorm};
 use crate::{Error, Result};
 
@@ -23,8 +24,8 @@ pub use paths::{AttentionPath, AttentionPaths, PathSource};
 /// An LN is (x − mean(x))/σ ⊙ γ + β. Centring and γ are always in the matrix, and β in its bias, as with
 /// TransformerLens' `fold_ln`. Where an LN is fake, 1/σ̄ is there too, and where there is none there is
 /// nothing to fold: what the circuits say of an LN-free model is then exact. Where it is real, or divides
-/// positions by different constants, the division by the scale of the run is left out and
-/// [`Circuits::left_out`] names the site.
+/// position 0, a feature or end-of-text by another constant than the rest, the division by the scale of the
+/// run is left out and [`Circuits::left_out`] names the site.
 ///
 /// Everything is float32 on the model's device. Matrices that write are as they are stored.
 #[derive(Debug)]
@@ -246,7 +247,7 @@ impl Face {
     ) -> Result<Option<Self>> {
         let Some(norm) = norm else { return Ok(None) };
         let (gamma, beta) = (float(&norm.weight)?, float(&norm.bias)?);
-        let gain = match ln.constant(site, false) {
+        let gain = match constant(ln, site)? {
             Some(std) => gamma.f_div(&std)?,
             None => {
                 left_out.push(site);
@@ -268,6 +269,26 @@ impl Face {
         let weight = scaled.f_sub(&scaled.f_mean_dim(0i64, true, Kind::Float)?)?;
         Ok((weight, bias))
     }
+}
+
+/// What a site divides everything by, float32, 0-dim: `None` where it is real, and where position 0, a
+/// feature or end-of-text is divided by another number.
+fn constant(ln: &LnState, site: LnSite) -> Result<Option<Tensor>> {
+    if !ln.mode(site).is_fake() {
+        return Ok(None);
+    }
+    let apart = matches!(site, LnSite::Ln1V(layer) if ln.eot_apart(layer, false));
+    let mut stds = Vec::new();
+    let tokens: &[bool] = if apart { &[false, true] } else { &[false] };
+    for &eot in tokens {
+        match ln.divisor(site, eot, None) {
+            Divisor::Uniform(std) => stds.push(std),
+            Divisor::Special { first, rest, .. } => stds.extend([rest, first]),
+        }
+    }
+    let values = stds.iter().map(|std| Ok(std.f_double_value(&[])?)).collect::<Result<Vec<f64>>>()?;
+    let same = values.windows(2).all(|pair| pair[0] == pair[1]);
+    Ok(stds.into_iter().next().filter(|_| same))
 }
 
 /// Part of a map, float32.

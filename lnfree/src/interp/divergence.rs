@@ -91,7 +91,25 @@ impl Predictions {
     /// # Errors
     /// If the model cannot take the ids, or they are single tokens.
     pub fn of(model: &Gpt2, ln: &LnState, ids: &Tensor) -> Result<Self> {
-        let parts = for_each_sequence(ids, |row| of_logits(&logits(model, ln, row)?, row))?;
+        Predictions::stacked(&for_each_sequence(ids, |row| of_logits(&logits(model, ln, row)?, row))?)
+    }
+
+    /// What the first of two models says and how far that is from what the second says, by one forward of
+    /// each: [`Predictions::of`] the first, and [`Divergences::between`] both.
+    ///
+    /// # Errors
+    /// As these.
+    pub fn beside(p: (&Gpt2, &LnState), q: (&Gpt2, &LnState), ids: &Tensor) -> Result<(Self, Divergences)> {
+        let parts = for_each_sequence(ids, |row| {
+            let own = logits(p.0, p.1, row)?;
+            Ok((of_logits(&own, row)?, divergences(&own, &logits(q.0, q.1, row)?)?))
+        })?;
+        let (said, apart): (Vec<Self>, Vec<[Tensor; 4]>) = parts.into_iter().unzip();
+        Ok((Predictions::stacked(&said)?, Divergences::stacked(&apart)?))
+    }
+
+    /// Those of all sequences, of which each is one part.
+    fn stacked(parts: &[Self]) -> Result<Self> {
         let stacked = |part: fn(&Self) -> &Tensor| -> Result<Tensor> {
             let parts: Vec<&Tensor> = parts.iter().map(part).collect();
             Ok(Tensor::f_stack(&parts, 0)?)
@@ -145,17 +163,13 @@ impl Divergences {
     /// # Errors
     /// Models of other vocabularies, ids that one cannot take, and as [`jsd`].
     pub fn between(p: (&Gpt2, &LnState), q: (&Gpt2, &LnState), ids: &Tensor) -> Result<Self> {
-        let parts = for_each_sequence(ids, |row| {
-            let p = logits(p.0, p.1, row)?;
-            let q = logits(q.0, q.1, row)?.f_to_device(p.device())?;
-            let top = Some(20);
-            Ok([
-                jsd(&p, &q, None)?,
-                jsd(&p, &q, top)?,
-                symmetric_kl(&p, &q, None)?,
-                symmetric_kl(&p, &q, top)?,
-            ])
-        })?;
+        let parts =
+            for_each_sequence(ids, |row| divergences(&logits(p.0, p.1, row)?, &logits(q.0, q.1, row)?))?;
+        Divergences::stacked(&parts)
+    }
+
+    /// Those of all sequences, of which each is one part.
+    fn stacked(parts: &[[Tensor; 4]]) -> Result<Self> {
         let stacked = |i: usize| -> Result<Tensor> {
             let parts: Vec<&Tensor> = parts.iter().map(|part| &part[i]).collect();
             Ok(Tensor::f_stack(&parts, 0)?)
@@ -185,6 +199,12 @@ fn logits(model: &Gpt2, ln: &LnState, row: &Tensor) -> Result<Tensor> {
     let row = row.f_to_device(model.device())?;
     let logits = model.forward(&row, ln, Compute::default(), &mut NoHook)?;
     Ok(logits.f_squeeze_dim(0)?.f_narrow(0, 0, row.size()[1] - 1)?)
+}
+
+/// [`Divergences`] of one sequence, `[pos − 1]` each, in their order.
+fn divergences(p: &Tensor, q: &Tensor) -> Result<[Tensor; 4]> {
+    let (q, top) = (q.f_to_device(p.device())?, Some(20));
+    Ok([jsd(p, &q, None)?, jsd(p, &q, top)?, symmetric_kl(p, &q, None)?, symmetric_kl(p, &q, top)?])
 }
 
 /// [`Predictions`] of one sequence, `[pos − 1]` each.

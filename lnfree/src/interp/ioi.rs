@@ -71,7 +71,7 @@ impl Words {
             match refused {
                 _ if kept.len() >= least => Ok(kept),
                 Some(error) => Err(Error::invalid(format!(
-                    "of {} {what} {} are single tokens: {error}; give Words of your own",
+                    "of {} {what} {} are single tokens: {error}",
                     words.len(),
                     kept.len()
                 ))),
@@ -215,7 +215,9 @@ impl Prompts {
 /// # Errors
 /// If too few of the words are single tokens of `tokenizer`, and as [`prompts_of`].
 pub fn prompts(tokenizer: &Tokenizer, n: usize, seed: u64) -> Result<Prompts> {
-    prompts_of(tokenizer, TEMPLATES[0], &Words::default().single_in(tokenizer)?, n, seed)
+    let advised = |error| Error::invalid(format!("{error}; give Words of your own to prompts_of"));
+    let words = Words::default().single_in(tokenizer).map_err(advised)?;
+    prompts_of(tokenizer, TEMPLATES[0], &words, n, seed)
 }
 
 /// `n` prompts by a template, one of [`TEMPLATES`] or one's own with the same marks, by turns BABA (the one

@@ -1,20 +1,20 @@
-//! What is read of a prediction: one number for each text of a batch.
+//! What is read of predictions: one number for each text of a batch.
 
 use std::fmt;
 
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::model::Gpt2;
 use crate::{Error, Result};
 
 /// Logits `[batch, vocab_size]` to numbers `[batch]`.
-type OfLogits<'a> = Box<dyn Fn(&Tensor) -> Result<Tensor> + 'a>;
+type OfLogits<'a> = Box<dyn Fn(&Tensor) -> Tensor + 'a>;
 
 /// Numbers that are unembedded at a time when a metric reads all logits: 64 MiB of float32.
 const LOGITS_AT_A_TIME: i64 = 1 << 24;
 
-/// One number for each text, read of the logits at one position, usually the last. Only that position is
-/// unembedded, and of it no more tokens than are read.
+/// One number for each text, read of the logits at one position, usually the last, or the mean over several.
+/// Only these positions are unembedded, and of them no more tokens than are read.
 ///
 /// ```
 /// use lnfree::interp::Metric;
@@ -29,130 +29,209 @@ const LOGITS_AT_A_TIME: i64 = 1 << 24;
 /// // Any function of logits [batch, vocab_size] is one.
 /// let largest = Metric::new(|logits| logits.amax([-1i64], false));
 /// assert_eq!(largest.of_logits(&logits)?.double_value(&[0]), 3.0);
+/// // The loss of the tokens at positions 1 and 2, each predicted at the position before it.
+/// let ids = Tensor::from_slice(&[2i64, 0, 1]).view([1, 3]);
+/// let loss = Metric::loss(&ids.narrow(1, 1, 2)).at_positions(&[0, 1]);
+/// assert_eq!(loss.of_logits(&Tensor::zeros([1, 2, 3], (Kind::Float, Device::Cpu)))?.size(), [1]);
 /// # Ok(())
 /// # }
 /// ```
 pub struct Metric<'a> {
-    position: Option<i64>,
+    at: At,
     read: Read<'a>,
 }
 
+/// Which positions are read.
+#[derive(Debug)]
+enum At {
+    Last,
+    /// These, ascending.
+    These(Vec<i64>),
+    Every,
+}
+
+/// What is read of each. Tensors are `[batch, ..]`, the same at every position, or `[batch, read, ..]`.
 enum Read<'a> {
-    /// The logits of two tokens, int64 `[batch, 2]`: the first less the second.
+    /// The logits of two tokens, int64 `[.., 2]`: the first less the second.
     Difference(Tensor),
-    /// Those of all.
-    Vocabulary(OfLogits<'a>),
+    /// The loss of one token, int64.
+    Loss(Tensor),
+    /// The divergence from the distribution of other logits, `[.., vocab_size]`.
+    Divergence(Tensor),
+    /// Any function.
+    Function(OfLogits<'a>),
 }
 
 impl<'a> Metric<'a> {
     /// Any function of logits, `[batch, vocab_size]` to `[batch]`, both float32. For attribution patching it
-    /// has to be differentiable.
+    /// has to be differentiable. With several positions it is called for each.
     pub fn new(function: impl Fn(&Tensor) -> Tensor + 'a) -> Metric<'a> {
-        Metric::fallible(move |logits| Ok(function(logits)))
+        Metric { at: At::Last, read: Read::Function(Box::new(function)) }
     }
 
-    fn fallible(function: impl Fn(&Tensor) -> Result<Tensor> + 'a) -> Metric<'a> {
-        Metric { position: None, read: Read::Vocabulary(Box::new(function)) }
-    }
-
-    /// Logit of the first of two tokens less that of the second, `answers` int64 `[batch, 2]`: that of Wang
-    /// et al., "Interpretability in the Wild" (arXiv 2211.00593). Only these two tokens are unembedded.
+    /// Logit of the first of two tokens less that of the second, `answers` int64 `[batch, 2]`, or
+    /// `[batch, read, 2]` for each of the positions read: that of Wang et al., "Interpretability in the Wild"
+    /// (arXiv 2211.00593). Only these tokens are unembedded.
     pub fn logit_difference(answers: &Tensor) -> Metric<'a> {
-        Metric { position: None, read: Read::Difference(answers.shallow_clone()) }
+        Metric { at: At::Last, read: Read::Difference(answers.shallow_clone()) }
     }
 
-    /// Cross-entropy in nats of one token, `targets` int64 `[batch]`.
+    /// Cross-entropy in nats of one token, `targets` int64 `[batch]`, or `[batch, read]` for each of the
+    /// positions read.
     pub fn loss(targets: &Tensor) -> Metric<'a> {
-        let targets = targets.shallow_clone();
-        Metric::fallible(move |logits| {
-            let targets = targets.f_to_device(logits.device())?.f_unsqueeze(-1)?;
-            let found = logits.f_log_softmax(-1, Kind::Float)?.f_gather(-1, &targets, false)?;
-            Ok(found.f_squeeze_dim(-1)?.f_neg()?)
-        })
+        Metric { at: At::Last, read: Read::Loss(targets.shallow_clone()) }
     }
 
     /// KL(reference ‖ prediction) in nats, where the reference is the distribution of logits
-    /// `[batch, vocab_size]`: usually those of the clean run.
+    /// `[batch, vocab_size]`, or `[batch, read, vocab_size]` for each of the positions read: usually those of
+    /// the clean run.
     pub fn kl_divergence(reference: &Tensor) -> Metric<'a> {
-        let reference = reference.detach();
-        Metric::fallible(move |logits| {
-            let wanted = reference.f_to_device(logits.device())?.f_log_softmax(-1, Kind::Float)?;
-            let difference = wanted.f_sub(&logits.f_log_softmax(-1, Kind::Float)?)?;
-            Ok(wanted.f_exp()?.f_mul(&difference)?.f_sum_dim_intlist(-1i64, false, Kind::Float)?)
-        })
+        Metric { at: At::Last, read: Read::Divergence(reference.detach()) }
     }
 
     /// Reads position `position`, 0-based, instead of the last.
     pub fn at(self, position: i64) -> Metric<'a> {
-        Metric { position: Some(position), ..self }
+        self.at_positions(&[position])
     }
 
-    /// The metric of logits at the position read, `[batch, vocab_size]`: float32 `[batch]`.
+    /// Reads these positions, 0-based and ascending: the metric is the mean over them.
+    pub fn at_positions(self, positions: &[i64]) -> Metric<'a> {
+        Metric { at: At::These(positions.to_vec()), ..self }
+    }
+
+    /// Reads every position of a text: the metric is the mean over them.
+    pub fn at_every_position(self) -> Metric<'a> {
+        Metric { at: At::Every, ..self }
+    }
+
+    /// The metric of logits at the position read, `[batch, vocab_size]`, or at all of those read, in their
+    /// order, `[batch, read, vocab_size]`: float32 `[batch]`.
     ///
     /// # Errors
-    /// If it is made for another batch, a token is not in the vocabulary, or the function does not return
-    /// one number for each text.
+    /// If it is made for another batch or for other positions, a token is not in the vocabulary, or the
+    /// function does not return one number for each text.
     pub fn of_logits(&self, logits: &Tensor) -> Result<Tensor> {
-        let (size, logits) = (logits.size(), logits.f_to_kind(Kind::Float)?);
-        let &[batch, _] = size.as_slice() else {
-            return Err(Error::invalid(format!("a metric reads logits [batch, vocab_size], not {size:?}")));
-        };
-        match &self.read {
-            Read::Difference(answers) => {
-                let answers = checked_answers(answers, batch)?.f_to_device(logits.device())?;
-                let found = logits.f_gather(-1, &answers, false)?;
-                Ok(found.f_select(1, 0)?.f_sub(&found.f_select(1, 1)?)?)
-            }
-            Read::Vocabulary(function) => one_a_text(function(&logits)?, batch),
+        let (size, mut logits) = (logits.size(), logits.f_to_kind(Kind::Float)?);
+        if size.len() == 2 {
+            logits = logits.f_unsqueeze(1)?;
         }
+        let &[_, read, _] = logits.size().as_slice() else {
+            return Err(Error::invalid(format!(
+                "a metric reads logits [batch, vocab_size] or [batch, read, vocab_size], not {size:?}"
+            )));
+        };
+        let expected = match &self.at {
+            At::Last => 1,
+            At::These(positions) => positions.len() as i64,
+            At::Every => read.max(1),
+        };
+        if read != expected {
+            return Err(Error::invalid(format!(
+                "a metric of {expected} positions, and logits {size:?} of {read}: give those that it reads"
+            )));
+        }
+        let found = (0..read).map(|at| self.of_position(&logits.f_select(1, at)?, at, read));
+        mean(&Tensor::f_stack(&found.collect::<Result<Vec<_>>>()?, -1)?)
     }
 
-    /// Which of `pos` positions is read.
+    /// Which of `pos` positions are read: one at least, ascending.
     ///
     /// # Errors
     /// If there is no such position.
-    pub(crate) fn position(&self, pos: i64) -> Result<i64> {
-        let position = self.position.unwrap_or(pos - 1);
-        match (0..pos).contains(&position) {
-            true => Ok(position),
-            false => {
-                Err(Error::invalid(format!("a metric at position {position} of texts of {pos} positions")))
-            }
+    pub(crate) fn positions(&self, pos: i64) -> Result<Vec<i64>> {
+        let positions = match &self.at {
+            At::Last => vec![pos - 1],
+            At::These(positions) => positions.clone(),
+            At::Every => (0..pos).collect(),
+        };
+        if positions.is_empty() {
+            return Err(Error::invalid("a metric at no position: name one at least"));
         }
+        if !positions.is_sorted_by(|a, b| a < b) {
+            return Err(Error::invalid(format!(
+                "a metric at positions {positions:?}: name them in ascending order, each once"
+            )));
+        }
+        if let Some(none) = positions.iter().find(|at| !(0..pos).contains(*at)) {
+            return Err(Error::invalid(format!("a metric at position {none} of texts of {pos} positions")));
+        }
+        Ok(positions)
     }
 
-    /// The metric of several runs of a batch from what is unembedded, `[runs, batch, n_embd]`: `[runs,
-    /// batch]`.
+    /// Where the last `n` of the positions read are in a tensor that begins at position `from`, int64 `[n]`:
+    /// those from `from` on, of texts of `pos` positions.
+    ///
+    /// # Errors
+    /// As [`Metric::positions`].
+    pub(crate) fn places(&self, pos: i64, from: i64, device: Device) -> Result<Tensor> {
+        let positions = self.positions(pos)?;
+        let places = positions.into_iter().filter(|at| *at >= from).map(|at| at - from);
+        Ok(Tensor::f_from_slice(&places.collect::<Vec<i64>>())?.f_to_device(device)?)
+    }
+
+    /// The metric of several runs of a batch at each of the last `n` of `read` positions, from what is
+    /// unembedded there, `[runs, batch, n, n_embd]`: `[runs, batch, n]`, whose mean over all positions is
+    /// the metric.
     ///
     /// # Errors
     /// As [`Metric::of_logits`].
-    pub(crate) fn of_runs(&self, model: &Gpt2, last: &Tensor) -> Result<Tensor> {
-        let size = last.size();
-        let &[runs, batch, n_embd] = size.as_slice() else {
-            return Err(Error::invalid(format!("runs [runs, batch, n_embd], not {size:?}")));
-        };
-        let function = match &self.read {
-            Read::Difference(answers) => {
-                let answers = checked_answers(answers, batch)?.f_to_device(last.device())?;
-                let rows = model.unembedding().f_index_select(0, &answers.f_reshape([-1])?)?;
-                let rows = rows.f_to_kind(Kind::Float)?.f_view([batch, 2, n_embd])?;
-                let direction = rows.f_select(1, 0)?.f_sub(&rows.f_select(1, 1)?)?;
-                return Ok(last.f_mul(&direction)?.f_sum_dim_intlist(-1i64, false, Kind::Float)?);
-            }
-            Read::Vocabulary(function) => function,
-        };
+    pub(crate) fn of_runs(&self, model: &Gpt2, last: &Tensor, read: i64) -> Result<Tensor> {
+        let (runs, batch, n, n_embd) = last.size4()?;
+        if let Read::Difference(answers) = &self.read {
+            let answers = checked_answers(answers, batch, read)?.f_to_device(last.device())?;
+            // [batch, n or 1, 2]
+            let answers = match answers.dim() {
+                2 => answers.f_unsqueeze(1)?,
+                _ => answers.f_narrow(1, read - n, n)?,
+            };
+            let rows = model.unembedding().f_index_select(0, &answers.f_reshape([-1])?)?;
+            let rows = rows.f_to_kind(Kind::Float)?.f_view([batch, -1, 2, n_embd])?;
+            let direction = rows.f_select(2, 0)?.f_sub(&rows.f_select(2, 1)?)?;
+            return Ok(last.f_mul(&direction)?.f_sum_dim_intlist(-1i64, false, Kind::Float)?);
+        }
         let head = model.unembedding().f_to_kind(Kind::Float)?;
-        // Several runs share one reading of the unembedding.
+        // Several runs and positions share one reading of the unembedding.
+        let last = last.f_transpose(1, 2)?.f_reshape([runs * n, batch, n_embd])?;
         let at_a_time = (LOGITS_AT_A_TIME / (batch * head.size()[0]).max(1)).max(1);
         let mut found = Vec::new();
-        for start in (0..runs).step_by(at_a_time as usize) {
-            let logits =
-                last.f_narrow(0, start, at_a_time.min(runs - start))?.f_linear::<Tensor>(&head, None)?;
-            for run in 0..logits.size()[0] {
-                found.push(one_a_text(function(&logits.f_get(run)?)?, batch)?);
+        for start in (0..runs * n).step_by(at_a_time as usize) {
+            let rows = last.f_narrow(0, start, at_a_time.min(runs * n - start))?;
+            let logits = rows.f_linear::<Tensor>(&head, None)?;
+            for row in 0..logits.size()[0] {
+                let at = read - n + (start + row) % n;
+                found.push(self.of_position(&logits.f_get(row)?, at, read)?);
             }
         }
-        Ok(Tensor::f_stack(&found, 0)?)
+        Ok(Tensor::f_stack(&found, 0)?.f_reshape([runs, n, batch])?.f_transpose(1, 2)?)
+    }
+
+    /// The number of each text, `[batch]`, of logits `[batch, vocab_size]` at the `at`-th of `read`
+    /// positions.
+    fn of_position(&self, logits: &Tensor, at: i64, read: i64) -> Result<Tensor> {
+        let batch = logits.size()[0];
+        let found = match &self.read {
+            Read::Difference(answers) => {
+                let answers = at_place(checked_answers(answers, batch, read)?, 2, at)?;
+                let found = logits.f_gather(-1, &answers.f_to_device(logits.device())?, false)?;
+                found.f_select(1, 0)?.f_sub(&found.f_select(1, 1)?)?
+            }
+            Read::Loss(targets) => {
+                let targets = at_place(checked("target tokens", targets, batch, read, &[])?, 1, at)?;
+                let targets = targets.f_to_device(logits.device())?.f_unsqueeze(-1)?;
+                let found = logits.f_log_softmax(-1, Kind::Float)?.f_gather(-1, &targets, false)?;
+                found.f_squeeze_dim(-1)?.f_neg()?
+            }
+            Read::Divergence(reference) => {
+                let vocab_size = logits.size()[1];
+                let reference = checked("reference logits", reference, batch, read, &[vocab_size])?;
+                let wanted = at_place(reference, 2, at)?.f_to_device(logits.device())?;
+                let wanted = wanted.f_log_softmax(-1, Kind::Float)?;
+                let difference = wanted.f_sub(&logits.f_log_softmax(-1, Kind::Float)?)?;
+                wanted.f_exp()?.f_mul(&difference)?.f_sum_dim_intlist(-1i64, false, Kind::Float)?
+            }
+            Read::Function(function) => function(logits),
+        };
+        one_a_text(found, batch)
     }
 }
 
@@ -160,21 +239,41 @@ impl fmt::Debug for Metric<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let read = match &self.read {
             Read::Difference(_) => "logit difference",
-            Read::Vocabulary(_) => "function of logits",
+            Read::Loss(_) => "loss",
+            Read::Divergence(_) => "KL divergence",
+            Read::Function(_) => "function of logits",
         };
-        f.debug_struct("Metric").field("position", &self.position).field("read", &read).finish()
+        f.debug_struct("Metric").field("at", &self.at).field("read", &read).finish()
+    }
+}
+
+/// The mean over positions, the last axis.
+pub(crate) fn mean(by_position: &Tensor) -> Result<Tensor> {
+    Ok(by_position.f_mean_dim(-1i64, false, Kind::Float)?)
+}
+
+/// What `x`, which has `dim` axes where it is the same at all positions, has at the `at`-th one.
+fn at_place(x: &Tensor, dim: usize, at: i64) -> Result<Tensor> {
+    Ok(if x.dim() > dim { x.f_select(1, at)? } else { x.shallow_clone() })
+}
+
+/// What a metric is made of, if it is `[batch, ..]` or `[batch, read, ..]`.
+fn checked<'x>(what: &str, x: &'x Tensor, batch: i64, read: i64, rest: &[i64]) -> Result<&'x Tensor> {
+    let size = x.size();
+    let [one, each] = [&[batch][..], &[batch, read]].map(|first| [first, rest].concat());
+    match size == one || size == each {
+        true => Ok(x),
+        false => Err(Error::invalid(format!(
+            "{what} must be {one:?} or {each:?} for a batch of {batch} and {read} positions, not {size:?}"
+        ))),
     }
 }
 
 /// Answer tokens that are those of a batch.
-fn checked_answers(answers: &Tensor, batch: i64) -> Result<&Tensor> {
-    let size = answers.size();
-    match size == [batch, 2] && answers.kind() == Kind::Int64 {
-        true => Ok(answers),
-        false => Err(Error::invalid(format!(
-            "answer tokens must be int64 [batch, 2] for a batch of {batch}, not {:?} {size:?}",
-            answers.kind()
-        ))),
+fn checked_answers(answers: &Tensor, batch: i64, read: i64) -> Result<&Tensor> {
+    match answers.kind() {
+        Kind::Int64 => checked("answer tokens", answers, batch, read, &[2]),
+        other => Err(Error::invalid(format!("answer tokens must be int64, not {other:?}"))),
     }
 }
 

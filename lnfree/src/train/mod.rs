@@ -35,11 +35,12 @@ pub use teacher::{Taught, Teacher};
 pub use trainer::Trainer;
 
 use crate::base::atomic::write_text;
+use crate::base::caught::text_of;
 use crate::base::console::say;
 use crate::base::interrupt;
 use crate::config::AdaptiveConfig;
 use crate::config::schedule::ScheduleConfig;
-use crate::eval::{EvalOptions, Summary, evaluate};
+use crate::eval::{EvalOptions, Summary, evaluate_on};
 use crate::{Error, Result};
 use metrics::MetricsLog;
 use progress::Progress;
@@ -85,15 +86,14 @@ pub fn run_to(trainer: &mut Trainer, dir: &Path, end: usize) -> Result<Outcome> 
         )));
     }
     let _listening = interrupt::listen();
-    checkpoint::clean(dir)?;
-    let mut run = Run::open(trainer, dir)?;
+    let mut run = trainer.ranks().together(Run::open(trainer, dir))?;
     run.evaluate_again(trainer)?;
     while trainer.step() < end {
         let step = trainer.step();
         run.begin_removals(trainer)?;
         let removed = trainer.apply_removals();
         for removal in &removed {
-            run.log.event(&Event::Remove { step, kind: removal.kind, layer: removal.layer })?;
+            run.event(&Event::Remove { step, kind: removal.kind, layer: removal.layer })?;
         }
         trainer.fit_channels(&removed)?;
         if let Err(error) = trainer.accumulate_gradients() {
@@ -108,17 +108,18 @@ pub fn run_to(trainer: &mut Trainer, dir: &Path, end: usize) -> Result<Outcome> 
             return Err(run.diverged(step, loss));
         }
         run.last_good.clone_from(&run.checkpoint);
-        run.log.step(&record)?;
+        run.step(&record)?;
         run.progress.step(&record, trainer);
-        let last = trainer.step() == max_steps;
-        if save_is_due(trainer) || trainer.step() == end || interrupt::requested() {
+        let (last, to_stop) = (trainer.step() == max_steps, trainer.is_to_stop());
+        if save_is_due(trainer) || trainer.step() == end || to_stop {
             run.save(trainer)?;
         }
         // What a signal keeps from being evaluated is evaluated when the run goes on.
-        if evaluation_is_due(trainer) && (last || !interrupt::requested()) {
+        if evaluation_is_due(trainer) && (last || !to_stop) {
             run.evaluate(trainer)?;
         }
-        if interrupt::requested() && !last {
+        // During the evaluation too; ranks hear of it at the next step.
+        if trainer.is_to_stop() && !last {
             run.save(trainer)?;
             return Err(Error::Interrupted { step, run: dir.to_path_buf() });
         }
@@ -127,10 +128,10 @@ pub fn run_to(trainer: &mut Trainer, dir: &Path, end: usize) -> Result<Outcome> 
     run.finish(trainer.step())
 }
 
-/// What a run writes while it trains.
+/// What a run writes while it trains; of several ranks, the first.
 struct Run<'a> {
     dir: &'a Path,
-    log: MetricsLog,
+    log: Option<MetricsLog>,
     progress: Progress,
     checkpoint: Option<PathBuf>,
     /// The step that `checkpoint` is of.
@@ -143,9 +144,16 @@ struct Run<'a> {
 impl<'a> Run<'a> {
     fn open(trainer: &Trainer, dir: &'a Path) -> Result<Run<'a>> {
         let checkpoint = trainer.resumed_from().map(Path::to_path_buf);
+        let log = match trainer.ranks().is_first() {
+            true => {
+                checkpoint::clean(dir)?;
+                Some(MetricsLog::open(dir, trainer.step())?)
+            }
+            false => None,
+        };
         Ok(Run {
             dir,
-            log: MetricsLog::open(dir, trainer.step())?,
+            log,
             progress: Progress::new(trainer),
             saved: checkpoint.as_ref().map(|_| trainer.step()),
             checkpoint,
@@ -153,14 +161,36 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// Writes a checkpoint, unless there is one of this step.
+    /// Writes a checkpoint, unless there is one of this step. No rank goes on before it is there.
     fn save(&mut self, trainer: &Trainer) -> Result<()> {
         if self.saved != Some(trainer.step()) {
-            self.log.sync()?;
-            self.checkpoint = Some(trainer.save(self.dir)?);
+            trainer.check_ranks_agree()?;
+            let written = self.write(trainer);
+            trainer.ranks().together(written)?;
             self.saved = Some(trainer.step());
         }
         Ok(())
+    }
+
+    fn write(&mut self, trainer: &Trainer) -> Result<()> {
+        self.sync()?;
+        self.checkpoint = Some(match trainer.ranks().is_first() {
+            true => trainer.save(self.dir)?,
+            false => checkpoint::of_step(self.dir, trainer.step()),
+        });
+        Ok(())
+    }
+
+    fn event(&mut self, event: &Event) -> Result<()> {
+        self.log.as_mut().map_or(Ok(()), |log| log.event(event))
+    }
+
+    fn step(&mut self, record: &StepRecord) -> Result<()> {
+        self.log.as_mut().map_or(Ok(()), |log| log.step(record))
+    }
+
+    fn sync(&mut self) -> Result<()> {
+        self.log.as_mut().map_or(Ok(()), MetricsLog::sync)
     }
 
     /// Lets an adaptive schedule begin with removals. They may explode: the checkpoint from before them is
@@ -171,7 +201,7 @@ impl<'a> Run<'a> {
         }
         let step = trainer.step();
         match trainer.begin_removals() {
-            Some((removals, reason)) => self.log.event(&Event::Begin { step, removals, reason }),
+            Some((removals, reason)) => self.event(&Event::Begin { step, removals, reason }),
             None => Ok(()),
         }
     }
@@ -191,12 +221,19 @@ impl<'a> Run<'a> {
                 None => Ok(false),
             };
         };
-        let checkpoint = checkpoint::go_back(self.dir, began)?;
+        let checkpoint = checkpoint::of_step(self.dir, began);
+        let taken_back = match trainer.ranks().is_first() {
+            true => checkpoint::go_back(self.dir, began).map(drop),
+            false => Ok(()),
+        };
+        trainer.ranks().together(taken_back)?;
         trainer.go_back(&checkpoint)?;
-        self.log.sync()?;
-        self.log = MetricsLog::open(self.dir, began)?;
+        self.sync()?;
+        if self.log.is_some() {
+            self.log = Some(MetricsLog::open(self.dir, began)?);
+        }
         let kl = record.kl_loss.filter(|kl| kl.is_finite() && record.loss.is_finite());
-        self.log.event(&Event::GoBack { step: began, exploded: record.step, kl, taper_steps })?;
+        self.event(&Event::GoBack { step: began, exploded: record.step, kl, taper_steps })?;
         self.progress.note(&format!(
             "step {}: {}; back to step {began}, and the same removal over {taper_steps} steps",
             record.step + 1,
@@ -210,7 +247,7 @@ impl<'a> Run<'a> {
 
     /// What an adaptive run leaves behind: its schedule as a config, and a word about what has not gone.
     fn end_of_adaptive(&self, trainer: &Trainer) -> Result<()> {
-        let Some(adaptive) = trainer.adaptive() else { return Ok(()) };
+        let Some(adaptive) = trainer.adaptive().filter(|_| trainer.ranks().is_first()) else { return Ok(()) };
         if trainer.step() == trainer.config.train.max_steps && !adaptive.is_done() {
             self.progress.note("the run was too short: LayerNorms are left that have not begun to go");
         }
@@ -230,12 +267,12 @@ impl<'a> Run<'a> {
             Ok(None) => return Ok(()),
             Ok(Some(loss)) if loss.is_finite() => {
                 self.progress.note(&format!("step {}: evaluation loss {loss:.4}", step + 1));
-                return self.log.event(&Event::Eval { step, loss });
+                return self.event(&Event::Eval { step, loss });
             }
             Ok(Some(loss)) => {
                 let reason = format!("the evaluation loss is {loss}");
                 if trainer.step() == trainer.config.train.max_steps {
-                    self.log.event(&Event::EvalFailed { step, reason })?;
+                    self.event(&Event::EvalFailed { step, reason })?;
                     return Err(self.diverged(step, loss));
                 }
                 reason
@@ -247,14 +284,15 @@ impl<'a> Run<'a> {
             Err(error) => error.to_string(),
         };
         self.progress.note(&format!("step {}: the evaluation failed, the run goes on: {reason}", step + 1));
-        self.log.event(&Event::EvalFailed { step, reason })
+        self.event(&Event::EvalFailed { step, reason })
     }
 
     /// Makes up for the evaluation that was due at the checkpoint and that the end of the process has
     /// prevented.
     fn evaluate_again(&mut self, trainer: &Trainer) -> Result<()> {
         let step = trainer.step();
-        match step > 0 && evaluation_is_due(trainer) && self.log.evaluated() != Some(step - 1) {
+        let missing = self.log.as_ref().is_some_and(|log| log.evaluated() != step.checked_sub(1));
+        match step > 0 && evaluation_is_due(trainer) && trainer.ranks().any(missing)? {
             true => self.evaluate(trainer),
             false => Ok(()),
         }
@@ -265,7 +303,11 @@ impl<'a> Run<'a> {
         if trainer.step() == 0 || self.saved == Some(trainer.step()) {
             return error;
         }
-        if let Err(worse) = self.save(trainer) {
+        // The other ranks may be gone: nobody is waited for.
+        if !trainer.ranks().is_first() {
+            return error;
+        }
+        if let Err(worse) = self.write(trainer) {
             return Error::invalid(format!("{error}; nor could what was done be saved: {worse}"));
         }
         let (step, dir) = (trainer.step(), self.dir.display());
@@ -279,7 +321,7 @@ impl<'a> Run<'a> {
     }
 
     fn finish(mut self, steps: usize) -> Result<Outcome> {
-        self.log.sync()?;
+        self.sync()?;
         self.progress.finish();
         match self.checkpoint {
             Some(checkpoint) => Ok(Outcome { checkpoint, steps }),
@@ -301,9 +343,8 @@ fn evaluation_is_due(trainer: &Trainer) -> bool {
 /// What `work` comes to; one that libtorch ends with a panic comes back as an error too.
 fn caught<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     catch_unwind(AssertUnwindSafe(|| catching_lack_of_memory(work))).unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<String>().map(String::as_str);
-        let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("unknown cause");
-        Err(Error::Torch(text.lines().next().unwrap_or_default().to_string()))
+        let text = text_of(panic.as_ref());
+        Err(Error::Torch(text.lines().next().unwrap_or("unknown cause").to_string()))
     })
 }
 
@@ -317,6 +358,6 @@ fn evaluate_now(trainer: &Trainer) -> Result<Option<f64>> {
         dtype: trainer.config.train.dtype,
         ..EvalOptions::default()
     };
-    let losses = evaluate(&trainer.model, &trainer.ln, tokens, options, |_| {})?;
+    let losses = evaluate_on(trainer.ranks(), &trainer.model, &trainer.ln, tokens, options, |_| {})?;
     Ok(Some(Summary::new(&losses.losses).mean))
 }

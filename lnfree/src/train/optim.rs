@@ -85,16 +85,16 @@ impl AdamW {
         Ok(())
     }
 
+    /// The gradients that are there, in the order of the parameters, sharing storage with them.
+    pub fn gradients(&self) -> Vec<Tensor> {
+        self.slots.iter().map(|slot| slot.param.grad()).filter(Tensor::defined).collect()
+    }
+
     /// L2 norm over all gradients, 0-dim float32, on the device.
     pub fn grad_norm(&self) -> Tensor {
         let _guard = tch::no_grad_guard();
-        let norms: Vec<Tensor> = self
-            .slots
-            .iter()
-            .map(|s| s.param.grad())
-            .filter(Tensor::defined)
-            .map(|g| g.norm_scalaropt_dtype(2.0, Kind::Float))
-            .collect();
+        let norms: Vec<Tensor> =
+            self.gradients().iter().map(|g| g.norm_scalaropt_dtype(2.0, Kind::Float)).collect();
         Tensor::stack(&norms, 0).norm_scalaropt_dtype(2.0, Kind::Float)
     }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::{StepRecord, Trainer};
-use crate::base::console::say;
+use crate::base::console::{is_silent, say};
 
 /// Seconds between lines where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(5);
@@ -20,7 +20,7 @@ pub(super) struct Progress {
 
 impl Progress {
     pub(super) fn new(trainer: &Trainer) -> Progress {
-        let bar = std::io::stderr().is_terminal().then(|| {
+        let bar = (std::io::stderr().is_terminal() && !is_silent()).then(|| {
             let bar = ProgressBar::with_draw_target(
                 Some(trainer.config.train.max_steps as u64),
                 ProgressDrawTarget::stderr_with_hz(4),

@@ -7,6 +7,7 @@ use tch::Device;
 use super::{Mode, Outcome, RunLock, StartOptions, Trainer, lock_run, metrics, run, run_to};
 use crate::base::atomic::{verify_checksums, write_text};
 use crate::base::console::say;
+use crate::base::ranks::Ranks;
 use crate::config::Config;
 use crate::data::dataset_options;
 use crate::data::{DatasetOptions, Split, TokenFile, open_dataset_with};
@@ -20,7 +21,8 @@ pub struct ReadyRun {
     pub trainer: Trainer,
     /// The run directory.
     pub dir: PathBuf,
-    _lock: RunLock,
+    /// Of several ranks, the first holds it.
+    _lock: Option<RunLock>,
 }
 
 /// Data given anew when a run is resumed: names or paths; `None` for what the run began with.
@@ -121,31 +123,28 @@ impl ReadyRun {
         out: &Path,
         device: Device,
     ) -> Result<ReadyRun> {
-        if checkpoint::has_any(out) {
-            let out = out.display();
-            return Err(Error::invalid(format!(
-                "{out}: holds a run already; continue it with --resume {out}, or choose another --out"
-            )));
-        }
-        let (tokens, eval_tokens) = open_data(&config, model_dir)?;
-        let about = serde_json::json!({
-            "mode": mode,
-            "model": config.model.name,
-            "lnfree": env!("CARGO_PKG_VERSION"),
-            "device": format!("{device:?}"),
-            "threads": tch::get_num_threads(),
-        });
-        let model_dir = std::path::absolute(model_dir).map_err(Error::io(model_dir))?;
-        let lock = lock_run(out)?;
-        write_text(&out.join("config.toml"), &config.to_toml())?;
-        write_text(&out.join("run.json"), &format!("{about:#}"))?;
-        let trainer = Trainer::new(config, StartOptions { mode, model_dir, tokens, eval_tokens, device })?;
-        keep_old_metrics(out)?;
-        if let Some(lora) = trainer.lora() {
-            let (some, all) = (lora.n_parameters(), trainer.model.n_parameters());
-            say(&format!("{some} of {all} parameters train"));
-        }
-        Ok(ReadyRun { trainer, dir: out.to_path_buf(), _lock: lock })
+        ReadyRun::begin_on(Ranks::alone(), config, mode, model_dir, out, device)
+    }
+
+    /// [`ReadyRun::begin`] on every one of several ranks; the first writes into `out`.
+    ///
+    /// # Errors
+    /// As these, also of another rank, and as [`Trainer::join`].
+    pub fn begin_on(
+        ranks: Ranks,
+        config: Config,
+        mode: Mode,
+        model_dir: &Path,
+        out: &Path,
+        device: Device,
+    ) -> Result<ReadyRun> {
+        let ready = ranks.together(made(&ranks, config, mode, model_dir, out, device))?;
+        ready.joined(ranks)
+    }
+
+    fn joined(mut self, ranks: Ranks) -> Result<ReadyRun> {
+        self.trainer.join(ranks)?;
+        Ok(self)
     }
 
     /// A run, given by its directory or by one of its checkpoints, where that left it.
@@ -168,19 +167,22 @@ impl ReadyRun {
         changes: &[String],
         device: Device,
     ) -> Result<ReadyRun> {
-        let (dir, checkpoint) = checkpoint::locate(path)?;
-        let lock = lock_run(&dir)?;
-        let trainer = resume_from(&checkpoint, sources, changes, device).map_err(|error| {
-            // Whatever went wrong, a damaged file is the cause that a person has to hear of.
-            match verify_checksums(&checkpoint) {
-                Ok(_) => error,
-                Err(damage) => damaged(&dir, &checkpoint, damage),
-            }
-        })?;
-        if !changes.is_empty() {
-            write_text(&dir.join("config.toml"), &trainer.config.to_toml())?;
-        }
-        Ok(ReadyRun { trainer, dir, _lock: lock })
+        ReadyRun::resume_on(Ranks::alone(), path, sources, changes, device)
+    }
+
+    /// [`ReadyRun::resume_with`] on every one of several ranks, however many there were before.
+    ///
+    /// # Errors
+    /// As these, also of another rank, and as [`Trainer::join`].
+    pub fn resume_on(
+        ranks: Ranks,
+        path: &Path,
+        sources: Sources,
+        changes: &[String],
+        device: Device,
+    ) -> Result<ReadyRun> {
+        let ready = ranks.together(resumed(&ranks, path, sources, changes, device))?;
+        ready.joined(ranks)
     }
 
     /// Trains to the end.
@@ -200,6 +202,70 @@ impl ReadyRun {
     }
 }
 
+/// A run at step 0, not yet joined with those of the other ranks.
+fn made(
+    ranks: &Ranks,
+    config: Config,
+    mode: Mode,
+    model_dir: &Path,
+    out: &Path,
+    device: Device,
+) -> Result<ReadyRun> {
+    if checkpoint::has_any(out) {
+        let out = out.display();
+        return Err(Error::invalid(format!(
+            "{out}: holds a run already; continue it with --resume {out}, or choose another --out"
+        )));
+    }
+    let (tokens, eval_tokens) = ranks.first_alone(|| open_data(&config, model_dir))?;
+    let about = serde_json::json!({
+        "mode": mode,
+        "model": config.model.name,
+        "lnfree": env!("CARGO_PKG_VERSION"),
+        "device": format!("{device:?}"),
+        "threads": tch::get_num_threads(),
+        "ranks": ranks.size(),
+    });
+    let model_dir = std::path::absolute(model_dir).map_err(Error::io(model_dir))?;
+    let lock = ranks.is_first().then(|| lock_run(out)).transpose()?;
+    if ranks.is_first() {
+        write_text(&out.join("config.toml"), &config.to_toml())?;
+        write_text(&out.join("run.json"), &format!("{about:#}"))?;
+    }
+    let trainer = Trainer::new(config, StartOptions { mode, model_dir, tokens, eval_tokens, device })?;
+    if ranks.is_first() {
+        keep_old_metrics(out)?;
+    }
+    if let Some(lora) = trainer.lora() {
+        let (some, all) = (lora.n_parameters(), trainer.model.n_parameters());
+        say(&format!("{some} of {all} parameters train"));
+    }
+    Ok(ReadyRun { trainer, dir: out.to_path_buf(), _lock: lock })
+}
+
+/// A run where it was left, not yet joined with those of the other ranks.
+fn resumed(
+    ranks: &Ranks,
+    path: &Path,
+    sources: Sources,
+    changes: &[String],
+    device: Device,
+) -> Result<ReadyRun> {
+    let (dir, checkpoint) = checkpoint::locate(path)?;
+    let lock = ranks.is_first().then(|| lock_run(&dir)).transpose()?;
+    let trainer = resume_from(ranks, &checkpoint, sources, changes, device).map_err(|error| {
+        // Whatever went wrong, a damaged file is the cause that a person has to hear of.
+        match verify_checksums(&checkpoint) {
+            Ok(_) => error,
+            Err(damage) => damaged(&dir, &checkpoint, damage),
+        }
+    })?;
+    if !changes.is_empty() && ranks.is_first() {
+        write_text(&dir.join("config.toml"), &trainer.config.to_toml())?;
+    }
+    Ok(ReadyRun { trainer, dir, _lock: lock })
+}
+
 /// A run that ended before its first checkpoint starts again; what it had measured is put aside.
 fn keep_old_metrics(out: &Path) -> Result<()> {
     let old = out.join("metrics.jsonl");
@@ -209,7 +275,13 @@ fn keep_old_metrics(out: &Path) -> Result<()> {
     Ok(())
 }
 
-fn resume_from(checkpoint: &Path, sources: Sources, changes: &[String], device: Device) -> Result<Trainer> {
+fn resume_from(
+    ranks: &Ranks,
+    checkpoint: &Path,
+    sources: Sources,
+    changes: &[String],
+    device: Device,
+) -> Result<Trainer> {
     let state = checkpoint::state(checkpoint)?.ok_or_else(|| Error::file(checkpoint, "is no checkpoint"))?;
     let before = state.config.train.micro_batch_size;
     let mut config = match changes {
@@ -217,11 +289,14 @@ fn resume_from(checkpoint: &Path, sources: Sources, changes: &[String], device: 
         changes => state.config.changed(changes)?,
     };
     override_data(&mut config, sources);
-    let (tokens, eval_tokens) = open_data(&config, checkpoint).map_err(|error| {
-        Error::invalid(format!(
-            "cannot resume; go where the run was started, or give --data and --eval-data anew: {error}"
-        ))
-    })?;
+    let opened = ranks.first_alone(|| {
+        open_data(&config, checkpoint).map_err(|error| {
+            Error::invalid(format!(
+                "cannot resume; go where the run was started, or give --data and --eval-data anew: {error}"
+            ))
+        })
+    });
+    let (tokens, eval_tokens) = opened?;
     let model_dir = checkpoint.to_path_buf();
     let start = StartOptions { mode: state.mode, model_dir, tokens, eval_tokens, device };
     let trainer = Trainer::resume(config, start, checkpoint)?;

@@ -6,12 +6,14 @@
 //! the rest. The target of the auxiliary loss is a mean of the whole batch too, which must be known before
 //! the first gradient: it takes one more forward.
 
+use std::ops::Range;
 use std::panic::resume_unwind;
 
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 use crate::base::caught::{caught, text_of};
 use crate::base::error::is_lack_of_memory;
+use crate::base::ranks::Ranks;
 use crate::model::hook::NoHook;
 use crate::model::ln_state::LnState;
 use crate::model::{Compute, StepModel};
@@ -31,14 +33,15 @@ pub struct Part {
     pub of_sequences: f64,
 }
 
-/// The parts of a batch, `micro_batch` sequences each; `targets` int64 `[batch, pos − 1]` on the host: on a
-/// GPU, counting them would wait for all that it still has to compute.
+/// The parts of a rank's share of a batch, `micro_batch` sequences each, with their weights in the whole
+/// batch; `targets` int64 `[batch, pos − 1]` on the host: on a GPU, counting them would wait for all that it
+/// still has to compute.
 ///
 /// # Errors
 /// When libtorch fails.
-pub fn parts(targets: &Tensor, micro_batch: i64) -> Result<Vec<Part>> {
+pub fn parts(targets: &Tensor, share: Range<i64>, micro_batch: i64) -> Result<Vec<Part>> {
     let batch = targets.size()[0];
-    if micro_batch >= batch {
+    if micro_batch >= batch && share == (0..batch) {
         return Ok(vec![Part { start: 0, len: batch, of_targets: 1.0, of_sequences: 1.0 }]);
     }
     let ids = Vec::<i64>::try_from(targets.reshape([-1]))?;
@@ -46,26 +49,27 @@ pub fn parts(targets: &Tensor, micro_batch: i64) -> Result<Vec<Part>> {
     let counted: Vec<f64> =
         counted.map(|row| row.iter().filter(|&&id| id != IGNORE).count() as f64).collect();
     let total: f64 = counted.iter().sum();
-    let starts = (0..batch).step_by(micro_batch.max(1) as usize);
+    let starts = share.clone().step_by(micro_batch.max(1) as usize);
     Ok(starts
         .map(|start| {
-            let len = micro_batch.min(batch - start);
+            let len = micro_batch.min(share.end - start);
             let here: f64 = counted[start as usize..(start + len) as usize].iter().sum();
             Part { start, len, of_targets: here / total, of_sequences: len as f64 / batch as f64 }
         })
         .collect())
 }
 
-/// The target of the auxiliary loss over a whole batch, 0-dim: a forward of each part, without gradients.
-/// `compute` gives each its dropout.
+/// The target of the auxiliary loss over a whole batch, 0-dim: a forward of each part, without gradients, on
+/// every rank those of its share. `compute` gives each its dropout.
 ///
 /// # Errors
-/// When the input does not fit the model.
+/// When the input does not fit the model, or a rank is lost.
 pub fn aux_target(
     step: &StepModel,
     ln: &LnState,
     input_ids: &Tensor,
     parts: &[Part],
+    ranks: &Ranks,
     compute: impl Fn(usize) -> Compute,
 ) -> Result<Tensor> {
     let _guard = tch::no_grad_guard();
@@ -82,7 +86,12 @@ pub fn aux_target(
         });
     }
     let (sum, count) = sums.ok_or_else(|| Error::invalid("a batch without any part"))?;
-    Ok(sum / count.clamp_min(1.0))
+    if ranks.is_alone() {
+        return Ok(sum / count.clamp_min(1.0));
+    }
+    let both = Tensor::stack(&[sum, count.to_kind(Kind::Float)], 0);
+    ranks.sum(&[both.shallow_clone()])?;
+    Ok(both.get(0) / both.get(1).clamp_min(1.0))
 }
 
 /// The next smaller micro-batch that divides `batch_size`: half of `micro_batch` where that does.
@@ -108,20 +117,32 @@ pub fn catching_lack_of_memory<T>(work: impl FnOnce() -> Result<T>) -> Result<T>
 mod tests {
     use std::panic::catch_unwind;
 
-    use tch::{Device, Kind};
+    use tch::Device;
 
     use super::*;
 
     #[test]
     fn parts_weigh_what_they_have_of_each_mean() {
         let targets = Tensor::from_slice(&[1, 2, IGNORE, 3, IGNORE, IGNORE, 4, 5]).view([4, 2]);
-        let whole = parts(&targets, 4).unwrap();
+        let whole = parts(&targets, 0..4, 4).unwrap();
         assert_eq!(whole, [Part { start: 0, len: 4, of_targets: 1.0, of_sequences: 1.0 }]);
-        let three = parts(&targets, 2).unwrap();
+        let three = parts(&targets, 0..4, 2).unwrap();
         assert_eq!(three.iter().map(|p| p.of_targets).collect::<Vec<_>>(), [0.6, 0.4]);
         assert_eq!(three.iter().map(|p| p.of_sequences).collect::<Vec<_>>(), [0.5, 0.5]);
         // Sequences without any target that counts weigh nothing.
-        assert_eq!(parts(&targets, 1).unwrap()[2].of_targets, 0.0);
+        assert_eq!(parts(&targets, 0..4, 1).unwrap()[2].of_targets, 0.0);
+    }
+
+    #[test]
+    fn the_shares_of_ranks_weigh_as_much_as_the_batch() {
+        let targets = Tensor::from_slice(&[1, 2, IGNORE, 3, IGNORE, IGNORE, 4, 5]).view([4, 2]);
+        let [first, second] = [0..3, 3..4].map(|share| parts(&targets, share, 2).unwrap());
+        assert_eq!(first.iter().map(|p| (p.start, p.len)).collect::<Vec<_>>(), [(0, 2), (2, 1)]);
+        assert_eq!(second, [Part { start: 3, len: 1, of_targets: 0.4, of_sequences: 0.25 }]);
+        let sum = |weight: fn(&Part) -> f64| first.iter().chain(&second).map(weight).sum::<f64>();
+        assert_eq!([sum(|p| p.of_targets), sum(|p| p.of_sequences)], [1.0, 1.0]);
+        // All of a batch on one rank of two is a part of it all the same.
+        assert_eq!(parts(&targets, 0..2, 4).unwrap()[0].of_sequences, 0.5);
     }
 
     #[test]

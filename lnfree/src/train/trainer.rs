@@ -8,11 +8,13 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use sha2::{Digest, Sha256};
 use tch::{Device, Kind, Tensor};
 
 use super::{Mode, StepRecord};
-use crate::Result;
 use crate::base::device::CoreSharing;
+use crate::base::ranks::Ranks;
+use crate::base::{hex, interrupt};
 use crate::config::Config;
 use crate::config::LrSchedule;
 use crate::config::norm::ln_names;
@@ -25,6 +27,7 @@ use crate::train::adaptive::{Adaptive, Reason};
 use crate::train::checkpoint::{self, TrainerState};
 use crate::train::optim::{AdamW, clip_coefficient};
 use crate::train::teacher::Teacher;
+use crate::{Error, Result};
 
 /// Everything that a run changes.
 pub struct Trainer {
@@ -52,6 +55,10 @@ pub struct Trainer {
     tokens: u64,
     /// Sequences that go through at a time.
     micro_batch: usize,
+    /// This process among those that train.
+    ranks: Ranks,
+    /// Whether a rank was asked to stop when all last heard of each other.
+    told_to_stop: bool,
     /// Losses of the step in progress (total, cross-entropy, auxiliary, KL, distance of the streams), and
     /// when it began.
     sums: Tensor,
@@ -69,6 +76,56 @@ impl Trainer {
     /// Sequences of a batch that go through at a time.
     pub fn micro_batch(&self) -> usize {
         self.micro_batch
+    }
+
+    /// This process among those that train.
+    pub fn ranks(&self) -> &Ranks {
+        &self.ranks
+    }
+
+    /// Lets this be one of several processes that train together: each takes its share of every batch's
+    /// sequences, and all have the same parameters after every step. What one process would compute, they do
+    /// up to the order of sums.
+    ///
+    /// # Errors
+    /// A batch with fewer sequences than there are ranks, ranks whose configs, data or weights are not the
+    /// same, or a rank that is lost.
+    pub fn join(&mut self, ranks: Ranks) -> Result<()> {
+        let batch_size = self.config.train.batch_size;
+        let enough = match batch_size < ranks.size() {
+            true => Err(Error::Config {
+                origin: "config".into(),
+                key: "train.batch_size".into(),
+                message: format!("{batch_size} sequences are too few for {} ranks", ranks.size()),
+            }),
+            false => Ok(()),
+        };
+        ranks.together(enough)?;
+        let about = format!("{}\n{:?}\n{}", self.config.to_toml(), self.mode, self.fingerprint);
+        ranks.agree("config or data", &hex(&Sha256::digest(about)))?;
+        self.ranks = ranks;
+        self.check_ranks_agree()
+    }
+
+    /// Makes sure that all ranks have the same parameters, which every step leaves them.
+    ///
+    /// # Errors
+    /// When they do not, or a rank is lost.
+    pub(super) fn check_ranks_agree(&self) -> Result<()> {
+        if self.ranks.is_alone() {
+            return Ok(());
+        }
+        let _guard = tch::no_grad_guard();
+        let sums = self.model.named_parameters().into_iter().map(|(_, p)| p.sum(Kind::Double));
+        let sums: Vec<Tensor> = sums.map(|sum| sum.to_device(Device::Cpu)).collect();
+        let numbers = Vec::<f64>::try_from(Tensor::stack(&sums, 0))?;
+        let bytes: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
+        self.ranks.agree("model", &format!("{} {}", self.step, hex(&Sha256::digest(bytes))))
+    }
+
+    /// Whether a signal, at this rank or another, has asked the run to stop after this step.
+    pub(super) fn is_to_stop(&self) -> bool {
+        if self.ranks.is_alone() { interrupt::requested() } else { self.told_to_stop }
     }
 
     /// The checkpoint that this run was resumed from.

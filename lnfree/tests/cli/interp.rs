@@ -1,15 +1,20 @@
 //! `interp` and `interp-all`: what they find, write and refuse, and that nothing is computed twice.
 
+use std::collections::BTreeSet;
+use std::fs::File;
 use std::path::Path;
 use std::time::SystemTime;
 
+use arrow::array::{Array, ArrayRef, AsArray};
+use arrow::datatypes::{DataType, Float64Type, Metadata, UInt32Type};
+use arrow::ipc::reader::FileReader;
 use lnfree::data::Tokenizer;
 use lnfree::eval::locate_model;
 use lnfree::hook::NoHook;
 use lnfree::hub::locate_tokenizer;
 use lnfree::model::{Compute, LoadedModel};
 use lnfree::tch::{Device, Kind, Tensor};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{Ended, Place, common, ended, one_line};
 
@@ -96,6 +101,117 @@ fn an_attribution_sums_to_the_logit() {
     common::close(total, logit(PROMPT, " States"), 1e-3, "the logit");
 }
 
+/// The rows of a table, each as an object of its columns, and the metadata of its schema.
+fn table(place: &Place, file: &str) -> (Vec<Value>, Metadata) {
+    let reader = FileReader::try_new(File::open(place.path(file)).unwrap(), None).unwrap();
+    let metadata = reader.schema().metadata().clone();
+    let cell = |column: &ArrayRef, i: usize| -> Value {
+        match column.data_type() {
+            _ if column.is_null(i) => Value::Null,
+            DataType::Utf8 => column.as_string::<i32>().value(i).into(),
+            DataType::UInt32 => column.as_primitive::<UInt32Type>().value(i).into(),
+            DataType::Float64 => column.as_primitive::<Float64Type>().value(i).into(),
+            other => panic!("a column of {other}"),
+        }
+    };
+    let mut rows = Vec::new();
+    for batch in reader {
+        let batch = batch.unwrap();
+        let schema = batch.schema();
+        let names = || schema.fields().iter().map(|field| field.name().clone());
+        for i in 0..batch.num_rows() {
+            let cells = names().zip(batch.columns()).map(|(name, column)| (name, cell(column, i)));
+            rows.push(Value::Object(cells.collect()));
+        }
+    }
+    (rows, metadata)
+}
+
+/// The rows that a table has of one model's findings in JSON.
+fn long_form(found: &Value) -> Vec<Value> {
+    let list = |key: &str| found[key].as_array().cloned().unwrap_or_default();
+    let values = |values: &Value| values.as_array().unwrap().clone();
+    let none = || [Value::Null, Value::Null, Value::Null];
+    let place = |axis: &Value, label: &Value, i: usize| [axis.clone(), label.clone(), i.into()];
+    let entry = |kind: &str, of: &Value, row: [Value; 3], column: [Value; 3], value: &Value| {
+        let ([row_axis, row, row_index], [column_axis, column, column_index]) = (row, column);
+        json!({
+            "analysis": found["request"]["analysis"], "model": found["label"],
+            "kind": kind, "name": of["name"], "unit": of["unit"].as_str().unwrap_or(""),
+            "row_axis": row_axis, "row": row, "row_index": row_index,
+            "column_axis": column_axis, "column": column, "column_index": column_index,
+            "value": value, "low": of["interval"][0], "high": of["interval"][1],
+        })
+    };
+    let mut rows = Vec::new();
+    rows.extend(list("numbers").iter().map(|of| entry("number", of, none(), none(), &of["value"])));
+    for of in list("maps") {
+        for (i, row) in values(&of["values"]).iter().enumerate() {
+            for (j, value) in values(row).iter().enumerate() {
+                let [down, across] = [("rows", i), ("columns", j)]
+                    .map(|(axis, at)| place(&of[axis]["title"], &of[axis]["labels"][at], at));
+                rows.push(entry("map", &of, down, across, value));
+            }
+        }
+    }
+    for of in list("curves") {
+        for (i, value) in values(&of["values"]).iter().enumerate() {
+            let at = place(&of["at"]["title"], &of["at"]["labels"][i], i);
+            rows.push(entry("curve", &of, at, none(), value));
+        }
+    }
+    for of in list("rankings") {
+        for (i, row) in values(&of["rows"]).iter().enumerate() {
+            for (j, value) in values(&row[1]).iter().enumerate() {
+                let column = place(&"column".into(), &of["columns"][j], j);
+                rows.push(entry("ranking", &of, place(&of["what"], &row[0], i), column, value));
+            }
+        }
+        if of["total"].is_number() {
+            rows.push(entry("total", &of, none(), none(), &of["total"]));
+        }
+    }
+    for of in list("texts") {
+        for (i, value) in values(&of["values"]).iter().enumerate() {
+            rows.push(entry("text", &of, place(&"token".into(), &of["tokens"][i], i), none(), value));
+        }
+    }
+    rows
+}
+
+#[test]
+fn a_table_has_every_number_of_the_json_in_a_row() {
+    let place = Place::new();
+    let both = ["-m", "original=nano", "-m", "nano_LNFree200", "--json", "a.json", "--arrow", "a.arrow"];
+    let attribution = ["attribution", "-p", PROMPT, "--tokenizer", "nano"];
+    let sinks = ["sinks", "-d", "tokens.arrow", "-n", "3", "--positions", "9"];
+    let mut kinds = BTreeSet::new();
+    for asked in [&attribution[..], &sinks[..]] {
+        place.ok(&interp(&[asked, &both[..]].concat()));
+        let found = findings(&place, "a.json");
+        let (rows, metadata) = table(&place, "a.arrow");
+        let expected: Vec<Value> = found.iter().flat_map(long_form).collect();
+        assert_eq!(rows.len(), expected.len(), "{asked:?}");
+        for (row, expected) in rows.iter().zip(&expected) {
+            assert_eq!(row, expected);
+        }
+        kinds.extend(rows.iter().map(|row| row["kind"].as_str().unwrap().to_string()));
+        // What is in no row is said of the whole table.
+        assert_eq!(metadata["lnfree"], env!("CARGO_PKG_VERSION"));
+        assert_eq!(metadata["analysis"], asked[0]);
+        let models: Vec<Value> = serde_json::from_str(&metadata["models"]).unwrap();
+        for (model, found) in models.iter().zip(&found) {
+            for key in ["request", "label", "model", "original", "seconds", "notes"] {
+                assert_eq!(model[key], found[key], "{key}");
+            }
+        }
+        assert_eq!(models.len(), 2);
+        let with_interval = rows.iter().filter(|row| row["low"].is_number()).count();
+        assert_eq!(with_interval > 0, asked[0] == "sinks", "{asked:?}");
+    }
+    assert_eq!(Vec::from_iter(kinds), ["curve", "map", "number", "ranking", "text", "total"]);
+}
+
 #[test]
 fn what_cannot_be_is_refused_in_one_line() {
     let place = Place::new();
@@ -105,6 +221,10 @@ fn what_cannot_be_is_refused_in_one_line() {
     place.fails(&heads(&["-m", "=nano"]), &["LABEL=MODEL"]);
     place.fails(&heads(&["-m", "nano", "--json", "no/a.json"]), &["--json no/a.json"]);
     place.fails(&heads(&["-m", "nano", "--json", "a", "--html", "a"]), &["--html", "--json"]);
+    place.fails(&heads(&["-m", "nano", "--arrow", "no/a.arrow"]), &["--arrow no/a.arrow"]);
+    place.fails(&heads(&["-m", "nano", "--arrow", "a", "--json", "a"]), &["--arrow", "--json"]);
+    let over = ["sinks", "-m", "nano", "-d", "tokens.arrow", "--arrow", "tokens.arrow"];
+    place.fails(&interp(&over), &["--arrow", "--data"]);
     let sinks = ["sinks", "-m", "nano", "-d", "tokens.arrow", "--positions", "65"];
     place.fails(&interp(&sinks), &["65 positions", "64"]);
     let prompt = ["attribution", "-m", "nano", "-p", PROMPT, "--answer"];
@@ -113,6 +233,10 @@ fn what_cannot_be_is_refused_in_one_line() {
     let bare = common::vector("tiny-a");
     let bare = ["attribution", "-m", bare.to_str().unwrap(), "-p", PROMPT];
     place.fails(&interp(&bare), &["--tokenizer"]);
+    // Names are no single tokens of nano's: what a user can do, not what a program can.
+    let names = interp(&["patching", "-m", "nano", "--ioi"]);
+    let ended = place.fails(&names, &["--ioi", "--repeated", "--clean"]);
+    assert!(!ended.stderr.contains("Words"), "{ended:?}");
 }
 
 #[test]

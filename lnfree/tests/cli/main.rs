@@ -20,6 +20,8 @@ mod new_crate;
 mod not_finite;
 mod outputs;
 mod pretrain;
+#[cfg(target_os = "linux")]
+mod ranks;
 mod resume;
 mod run_directory;
 mod selftest;

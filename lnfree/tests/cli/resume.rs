@@ -47,7 +47,7 @@ pub(super) fn same(place: &Place, a: &str, b: &str) {
 }
 
 /// Waits until the run has logged step `step`, or has ended.
-fn wait_for_step(place: &Place, run: &str, child: &mut std::process::Child, step: usize) {
+pub(super) fn wait_for_step(place: &Place, run: &str, child: &mut std::process::Child, step: usize) {
     let wanted = format!("\"step\":{step},\"loss\"");
     while child.try_wait().unwrap().is_none() {
         let log = std::fs::read_to_string(place.path(&format!("{run}/metrics.jsonl"))).unwrap_or_default();
@@ -58,7 +58,7 @@ fn wait_for_step(place: &Place, run: &str, child: &mut std::process::Child, step
     }
 }
 
-fn signal(child: &std::process::Child, signal: i32) {
+pub(super) fn signal(child: &std::process::Child, signal: i32) {
     // SAFETY: a signal to a child that has not been waited for, so that its id is its own.
     assert_eq!(unsafe { libc::kill(child.id() as i32, signal) }, 0);
 }

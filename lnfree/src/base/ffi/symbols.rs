@@ -142,6 +142,35 @@ unsafe extern "C" {
         eps: f64,
         out: *mut *mut C_tensor,
     ) -> i32;
+    #[cfg(target_os = "linux")]
+    pub(crate) fn lnfree_meet(
+        host: *const c_char,
+        port: i32,
+        listener: i32,
+        size: i32,
+        prefix: *const c_char,
+        timeout_ms: i64,
+    ) -> *mut c_void;
+    #[cfg(target_os = "linux")]
+    pub(crate) fn lnfree_form_group(group: *mut c_void, rank: i32, size: i32, timeout_ms: i64) -> i32;
+    #[cfg(target_os = "linux")]
+    pub(crate) fn lnfree_leave_group(group: *mut c_void);
+    #[cfg(target_os = "linux")]
+    pub(crate) fn lnfree_group_tell(group: *mut c_void, key: *const c_char, value: *const c_char) -> i32;
+    #[cfg(target_os = "linux")]
+    pub(crate) fn lnfree_group_hear(
+        group: *mut c_void,
+        key: *const c_char,
+        timeout_ms: i64,
+        into: *mut c_char,
+        capacity: i64,
+    ) -> i64;
+    #[cfg(target_os = "linux")]
+    pub(crate) fn lnfree_begin_sum(group: *mut c_void, x: *const C_tensor) -> *mut c_void;
+    #[cfg(target_os = "linux")]
+    pub(crate) fn lnfree_end_sum(sum: *mut c_void) -> i32;
+    #[cfg(target_os = "linux")]
+    pub(crate) fn lnfree_group_share(group: *mut c_void, x: *const C_tensor, from: i32) -> i32;
     pub(crate) fn lnfree_gpu_logits_to_gradient(
         logits: *const C_tensor,
         vocab_size: i64,

@@ -50,6 +50,11 @@ pub(in crate::cli) struct Common {
     /// Write what was found here as JSON: an array with an object for each model.
     #[arg(long, value_name = "FILE")]
     pub(super) json: Option<PathBuf>,
+    /// Write every number here as a row of a table, an Arrow IPC file (pyarrow.feather.read_table,
+    /// polars.read_ipc): analysis, model, kind (number, map, curve, ranking, total or text), name, unit,
+    /// row_axis, row, row_index, column_axis, column, column_index, value, low, high (its 95% interval).
+    #[arg(long, value_name = "FILE")]
+    pub(super) arrow: Option<PathBuf>,
     /// Write a page with figures here.
     #[arg(long, value_name = "FILE")]
     pub(super) html: Option<PathBuf>,

@@ -6,7 +6,7 @@ use tch::{Kind, Tensor};
 
 use super::base::captured;
 use super::pair::cut;
-use crate::interp::metrics::Metric;
+use crate::interp::metrics::{Metric, mean};
 use crate::model::hook::{Activation, Capture, Hook, NoHook};
 use crate::model::ln_state::LnState;
 use crate::model::{Compute, Gpt2};
@@ -74,7 +74,7 @@ impl AttributionPatching {
         });
         let products = products.collect::<Result<Vec<Tensor>>>()?;
         let by_layer = |site: usize| {
-            // [layer, batch, read + 1, ..]; what comes behind the position read does nothing.
+            // [layer, batch, last read + 1, ..]; what comes behind the last position read does nothing.
             let found = Tensor::f_stack(&products[site * n_layer..(site + 1) * n_layer], 0)?;
             let mut size = found.size();
             size[2] = pos - size[2];
@@ -144,12 +144,15 @@ pub(super) fn gradients(metric: &Tensor, places: &[&Tensor]) -> Result<Vec<Tenso
 
 /// The metric of a run over `ids` from the stream after its last block, `[batch]`.
 fn read(model: &Gpt2, ln: &LnState, ids: &Tensor, last: &Tensor, metric: &Metric) -> Result<Tensor> {
-    let end = ids.size()[1] - 1;
-    let mut pass = model.pass(&ids.f_narrow(1, end, 1)?, ln, Compute::default())?;
-    pass.start = end;
-    let last = model.final_norm(&last.f_narrow(1, end, 1)?, &mut pass, &mut NoHook);
-    // One position of every text, [batch, 1, n_embd], is one run, [1, batch, n_embd].
-    Ok(metric.of_runs(model, &last.f_transpose(0, 1)?)?.f_get(0)?)
+    let pos = ids.size()[1];
+    let positions = metric.positions(pos)?;
+    let (from, read) = (positions[0], positions.len() as i64);
+    let mut pass = model.pass(&ids.f_narrow(1, from, pos - from)?, ln, Compute::default())?;
+    pass.start = from;
+    let last = model.final_norm(&last.f_narrow(1, from, pos - from)?, &mut pass, &mut NoHook);
+    let last = last.f_index_select(1, &metric.places(pos, from, last.device())?)?;
+    // The texts are one run, [1, batch, read, n_embd].
+    mean(&metric.of_runs(model, &last.f_unsqueeze(0)?, read)?.f_get(0)?)
 }
 
 /// Keeps activations with the graph that leads to them from the stream before the first block on.

@@ -118,16 +118,16 @@ impl<'a> Base<'a> {
     }
 
     /// The streams after the last block that follow from `entries` at `start ..`, which come by layer, the
-    /// first first: `[entries · batch, n, n_embd]`, all positions from `start` on with `whole`, the last one
-    /// otherwise.
+    /// first first, at positions `from ..`, of which `start` may be the first: `[entries · batch, pos − from,
+    /// n_embd]`.
     ///
     /// All entries go through the model together, each from its layer on: one pass over every block,
     /// `pos − start` positions of which read the keys and values that earlier ones have in the base run.
-    /// Without `whole` the last block makes keys and values of all of them, and the rest of it of one.
+    /// The last block makes keys and values of all of them, and the rest of it from `from` on.
     ///
     /// # Errors
     /// If libtorch fails.
-    pub fn finish(&self, start: i64, entries: &[Entry], whole: bool) -> Result<Tensor> {
+    pub fn finish(&self, start: i64, entries: &[Entry], from: i64) -> Result<Tensor> {
         let n_layer = self.n_layer();
         let first = entries.first().map_or(n_layer, |entry| entry.layer);
         let entering = |layer: usize| entries.iter().filter(move |entry| entry.layer == layer);
@@ -135,8 +135,8 @@ impl<'a> Base<'a> {
         for layer in first..n_layer {
             let stream = joined(x, entering(layer))?;
             let runs = stream.x.size()[0] / self.batch();
-            x = Some(match layer + 1 == n_layer && !whole {
-                true => self.last_block(stream, start, runs)?,
+            x = Some(match layer + 1 == n_layer && from > start {
+                true => self.last_block(stream, start, from, runs)?,
                 false => {
                     let mut pass = self.pass(start, self.pos() - start, runs)?;
                     pass.past = self.past(layer, start);
@@ -147,29 +147,22 @@ impl<'a> Base<'a> {
             });
         }
         let out = entering(n_layer).map(|entry| &entry.stream);
-        let out = x.iter().map(|x| &x.x).chain(out).map(|x| match whole {
-            true => Ok(x.shallow_clone()),
-            false => x.f_narrow(1, x.size()[1] - 1, 1),
-        });
+        let len = self.pos() - from;
+        let out = x.iter().map(|x| &x.x).chain(out).map(|x| x.f_narrow(1, x.size()[1] - len, len));
         Ok(Tensor::f_cat(&out.collect::<std::result::Result<Vec<_>, _>>()?, 0)?)
     }
 
-    /// The last block at the last position: of the others nothing but keys and values is read any more.
-    fn last_block(&self, x: ResidualStream, start: i64, runs: i64) -> Result<ResidualStream> {
-        let (layer, last) = (self.n_layer() - 1, self.pos() - 1);
+    /// The last block at positions `from ..`: of those before nothing but keys and values is read any more.
+    fn last_block(&self, x: ResidualStream, start: i64, from: i64, runs: i64) -> Result<ResidualStream> {
+        let (layer, n, len) = (self.n_layer() - 1, from - start, self.pos() - from);
         let block = &self.model.h[layer];
-        if start == last {
-            let mut pass = self.pass(last, 1, runs)?;
-            pass.past = self.past(layer, start);
-            return Ok(block.forward(layer, x, None, &mut pass, &mut NoHook));
-        }
-        let part = |from: i64, len: i64| Ok::<_, Error>(ResidualStream::of(x.x.f_narrow(1, from, len)?));
-        let mut before = self.pass(start, last - start, runs)?;
+        let part = |at: i64, len: i64| Ok::<_, Error>(ResidualStream::of(x.x.f_narrow(1, at, len)?));
+        let mut before = self.pass(start, n, runs)?;
         before.past = self.past(layer, start);
-        let [k, v] = block.keys_values(layer, &part(0, last - start)?, &mut before);
-        let mut pass = self.pass(last, 1, runs)?;
+        let [k, v] = block.keys_values(layer, &part(0, n)?, &mut before);
+        let mut pass = self.pass(from, len, runs)?;
         pass.past = Some([&k, &v]);
-        Ok(block.forward(layer, part(last - start, 1)?, None, &mut pass, &mut NoHook))
+        Ok(block.forward(layer, part(n, len)?, None, &mut pass, &mut NoHook))
     }
 
     /// ln_f of streams after the last block `[runs · batch, len, n_embd]`, positions `start ..`.
@@ -179,15 +172,17 @@ impl<'a> Base<'a> {
         Ok(self.model.final_norm(streams, &mut pass, &mut NoHook))
     }
 
-    /// The metric of streams after the last block at position `at` alone, `[runs · batch, 1, n_embd]`:
-    /// float32 `[runs, batch]`.
+    /// The metric of streams after the last block at positions `from ..`, `[runs · batch, pos − from,
+    /// n_embd]`, at each of the `n` of these that it reads: float32 `[runs, batch, n]`.
     ///
     /// # Errors
     /// As [`Metric::of_logits`].
-    pub fn measured(&self, streams: &Tensor, at: i64, metric: &Metric) -> Result<Tensor> {
-        let last = self.normalised(streams, at)?;
-        let n_embd = last.size()[2];
-        metric.of_runs(self.model, &last.f_reshape([-1, self.batch(), n_embd])?)
+    pub fn measured(&self, streams: &Tensor, from: i64, metric: &Metric) -> Result<Tensor> {
+        let read = metric.positions(self.pos())?.len() as i64;
+        let places = metric.places(self.pos(), from, streams.device())?;
+        let last = self.normalised(streams, from)?.f_index_select(1, &places)?;
+        let (_, n, n_embd) = last.size3()?;
+        metric.of_runs(self.model, &last.f_reshape([-1, self.batch(), n, n_embd])?, read)
     }
 
     /// Cross-entropy of every next token, nats, of streams after the last block at all positions,

@@ -56,7 +56,7 @@ impl Patching<'_> {
         let (n_layer, n_head) = (self.base.n_layer(), self.n_head());
         let mut table = Table::new(&self.corrupted, &[n_layer as i64, n_head])?;
         let clean = self.of_clean((0..n_layer).map(|layer| site.activation(layer)))?;
-        let mut sweep = Sweep::new(&self.base, self.metric, 0);
+        let mut sweep = Sweep::new(self, 0)?;
         for layer in 0..n_layer {
             let value = clean.get(site.activation(layer))?;
             self.every_head(site, layer, value, 0, None, |head, streams| {
@@ -95,7 +95,7 @@ impl Patching<'_> {
                 })?;
             }
             for at in 0..end {
-                let mut sweep = Sweep::new(&self.base, self.metric, at);
+                let mut sweep = Sweep::new(self, at)?;
                 let slot = (layer as i64 * self.pos + at) * n_head;
                 let rest = self.base.streams[layer + 1].f_narrow(1, at + 1, end - at - 1)?;
                 for (slot, patched) in (slot..).zip(&everywhere) {

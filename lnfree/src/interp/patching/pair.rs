@@ -3,7 +3,7 @@
 use tch::Tensor;
 
 use super::base::{Base, captured};
-use crate::interp::metrics::Metric;
+use crate::interp::metrics::{Metric, mean};
 use crate::model::Gpt2;
 use crate::model::hook::{Activation, Capture};
 use crate::model::ln_state::LnState;
@@ -33,13 +33,15 @@ use crate::{Error, Result};
 #[derive(Debug)]
 pub struct Patching<'a> {
     pub(super) metric: &'a Metric<'a>,
-    /// The corrupted run, up to the position that the metric reads.
+    /// The corrupted run, up to the last position that the metric reads.
     pub(super) base: Base<'a>,
-    /// The clean run likewise, int64 `[batch, read + 1]`.
+    /// The clean run likewise, int64 `[batch, last read + 1]`.
     pub(super) clean_ids: Tensor,
-    /// Its residual stream before every block and after the last, `[batch, read + 1, n_embd]`.
+    /// Its residual stream before every block and after the last, `[batch, last read + 1, n_embd]`.
     pub(super) clean_streams: Vec<Tensor>,
-    /// Positions of the texts; what comes after the position read does nothing.
+    /// What the metric is of the corrupted run at each of the positions read, float32 `[batch, some]`.
+    pub(super) corrupted_by_position: Tensor,
+    /// Positions of the texts; what comes after the last one read does nothing.
     pub(super) pos: i64,
     /// Metric of the clean run, float32 `[batch]`.
     pub clean: Tensor,
@@ -47,7 +49,7 @@ pub struct Patching<'a> {
     pub corrupted: Tensor,
 }
 
-/// Clean and corrupted ids on the model's device, cut behind the position that the metric reads.
+/// Clean and corrupted ids on the model's device, cut behind the last position that the metric reads.
 ///
 /// # Errors
 /// If they are of two shapes or empty, or there is no such position.
@@ -64,7 +66,7 @@ pub(super) fn cut(model: &Gpt2, clean: &Tensor, corrupted: &Tensor, metric: &Met
     if size.contains(&0) {
         return Err(Error::invalid(format!("ids are {size:?}: there is nothing to patch")));
     }
-    let len = metric.position(pos)? + 1;
+    let len = metric.positions(pos)?.last().map_or(0, |last| last + 1);
     let cut = |ids: &Tensor| Ok::<_, Error>(ids.f_narrow(1, 0, len)?.f_to_device(model.device())?);
     Ok([cut(clean)?, cut(corrupted)?])
 }
@@ -86,6 +88,7 @@ impl<'a> Patching<'a> {
         metric: &'a Metric<'a>,
     ) -> Result<Patching<'a>> {
         let _guard = tch::no_grad_guard();
+        let pos = clean.size().get(1).copied().unwrap_or(0);
         let [clean_ids, corrupted_ids] = cut(model, clean, corrupted, metric)?;
         let base = Base::new(model, ln, &corrupted_ids)?;
         let wanted = (0..base.n_layer()).map(Activation::ResidPre);
@@ -93,22 +96,14 @@ impl<'a> Patching<'a> {
         let streams = (0..base.n_layer()).map(|l| Ok(kept.get(Activation::ResidPre(l))?.shallow_clone()));
         let mut clean_streams = streams.collect::<Result<Vec<_>>>()?;
         clean_streams.push(last);
-        let read = base.pos() - 1;
+        let (n_layer, from) = (base.n_layer(), metric.positions(base.pos())?[0]);
         let measured = |streams: &[Tensor]| {
-            let last = streams[base.n_layer()].f_narrow(1, read, 1)?;
-            Ok::<_, Error>(base.measured(&last, read, metric)?.f_get(0)?)
+            let last = streams[n_layer].f_narrow(1, from, base.pos() - from)?;
+            Ok::<_, Error>(base.measured(&last, from, metric)?.f_get(0)?)
         };
-        let (clean_metric, corrupted_metric) = (measured(&clean_streams)?, measured(&base.streams)?);
-        let pos = clean.size()[1];
-        Ok(Patching {
-            metric,
-            base,
-            clean_ids,
-            clean_streams,
-            pos,
-            clean: clean_metric,
-            corrupted: corrupted_metric,
-        })
+        let (clean, corrupted_by_position) = (measured(&clean_streams)?, measured(&base.streams)?);
+        let (clean, corrupted) = (mean(&clean)?, mean(&corrupted_by_position)?);
+        Ok(Patching { metric, base, clean_ids, clean_streams, corrupted_by_position, pos, clean, corrupted })
     }
 
     /// Activations of the clean run.

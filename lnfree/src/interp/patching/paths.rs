@@ -152,7 +152,7 @@ impl Patching<'_> {
         let mut table = Table::new(&self.corrupted, &[senders.len() as i64])?;
         let changes = self.changes(senders)?;
         let at_a_time = self.base.runs_at_a_time(0);
-        let mut sweep = Sweep::new(&self.base, self.metric, 0);
+        let mut sweep = Sweep::new(self, 0)?;
         for (chunk, changes) in changes.chunks(at_a_time).enumerate() {
             let slot = (chunk * at_a_time) as i64;
             let (layer, streams) = self.received(&Tensor::f_cat(changes, 0)?, receiver)?;

@@ -57,7 +57,7 @@ impl Patching<'_> {
         let changed = changed.collect::<Result<Vec<_>>>()?;
         let mut table = Table::new(&self.corrupted, &[n_layer as i64, self.pos])?;
         for at in 0..end {
-            let mut sweep = Sweep::new(&self.base, self.metric, at);
+            let mut sweep = Sweep::new(self, at)?;
             for (layer, patched) in patched.iter().enumerate().filter(|(l, _)| changed[*l][at as usize]) {
                 let entry = site.entry(layer);
                 let rest = self.base.streams[entry].f_narrow(1, at + 1, end - at - 1)?;
@@ -78,7 +78,7 @@ impl Patching<'_> {
     pub fn by_layer(&self, site: StreamSite) -> Result<Patched> {
         let _guard = tch::no_grad_guard();
         let mut table = Table::new(&self.corrupted, &[self.base.n_layer() as i64])?;
-        let mut sweep = Sweep::new(&self.base, self.metric, 0);
+        let mut sweep = Sweep::new(self, 0)?;
         for (layer, stream) in self.patched_streams(site)?.into_iter().enumerate() {
             sweep.push(layer as i64, site.entry(layer), stream)?;
         }

@@ -2,16 +2,20 @@
 
 use tch::Tensor;
 
-use super::base::{Base, Entry};
+use super::base::Entry;
+use super::pair::Patching;
 use crate::Result;
-use crate::interp::metrics::Metric;
+use crate::interp::metrics::mean;
 
 /// Collects patches and computes them, as many together as pays.
 #[derive(Debug)]
 pub(super) struct Sweep<'s> {
-    base: &'s Base<'s>,
-    metric: &'s Metric<'s>,
+    patching: &'s Patching<'s>,
     start: i64,
+    /// The first position from `start` on that the metric reads.
+    from: i64,
+    /// What the metric reads before that, which no patch changes: `[batch, some]`.
+    before: Tensor,
     at_a_time: usize,
     waiting: Vec<Entry>,
     /// `[some, batch]` each.
@@ -21,9 +25,19 @@ pub(super) struct Sweep<'s> {
 
 impl<'s> Sweep<'s> {
     /// Of streams that differ from position `start` on.
-    pub fn new(base: &'s Base<'s>, metric: &'s Metric<'s>, start: i64) -> Sweep<'s> {
+    ///
+    /// # Errors
+    /// If the metric cannot be read.
+    pub fn new(patching: &'s Patching<'s>, start: i64) -> Result<Sweep<'s>> {
+        let base = &patching.base;
+        let positions = patching.metric.positions(base.pos())?;
+        let before = positions.partition_point(|at| *at < start);
+        // The texts end at the last position read.
+        let from = positions.get(before).copied().unwrap_or(start);
+        let before = patching.corrupted_by_position.f_narrow(-1, 0, before as i64)?;
         let at_a_time = base.runs_at_a_time(start);
-        Sweep { base, metric, start, at_a_time, waiting: Vec::new(), found: Vec::new(), slots: Vec::new() }
+        let (waiting, found, slots) = (Vec::new(), Vec::new(), Vec::new());
+        Ok(Sweep { patching, start, from, before, at_a_time, waiting, found, slots })
     }
 
     /// A stream `[batch, pos − start, n_embd]` before block `layer`, which is none before that of the last
@@ -36,7 +50,7 @@ impl<'s> Sweep<'s> {
 
     /// The streams of several runs, `[runs · batch, pos − start, n_embd]`, into slots from `slot` on.
     pub fn push_runs(&mut self, slot: i64, layer: usize, streams: &Tensor) -> Result<()> {
-        let parts = streams.f_split(self.base.batch(), 0)?;
+        let parts = streams.f_split(self.patching.base.batch(), 0)?;
         for (slot, stream) in (slot..).zip(parts) {
             self.push(slot, layer, stream)?;
         }
@@ -47,8 +61,12 @@ impl<'s> Sweep<'s> {
         if self.waiting.is_empty() {
             return Ok(());
         }
-        let last = self.base.finish(self.start, &self.waiting, false)?;
-        self.found.push(self.base.measured(&last, self.base.pos() - 1, self.metric)?);
+        let base = &self.patching.base;
+        let last = base.finish(self.start, &self.waiting, self.from)?;
+        let behind = base.measured(&last, self.from, self.patching.metric)?;
+        let (runs, batch, _) = behind.size3()?;
+        let before = self.before.f_unsqueeze(0)?.f_expand([runs, batch, -1], false)?;
+        self.found.push(mean(&Tensor::f_cat(&[before, behind], -1)?)?);
         self.waiting.clear();
         Ok(())
     }

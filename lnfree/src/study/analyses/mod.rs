@@ -11,6 +11,7 @@ mod figure;
 mod findings;
 mod heads;
 mod lens;
+mod long_form;
 mod markdown;
 mod neurons;
 mod norms;
@@ -34,6 +35,7 @@ pub use crate::study::found::{Axis, Curve, Found, Map, MarkedText, Number, Ranki
 pub use compare::{Row, Verdict, compare, summary};
 pub use drawn::{curve_figure, map_figure, number_figure, number_table};
 pub use findings::Findings;
+pub use long_form::write_arrow;
 pub use markdown::markdown;
 pub use page::write_page;
 pub use recorded::{InterpRecord, Provenance, RecordedAnalysis};

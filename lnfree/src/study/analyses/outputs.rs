@@ -5,14 +5,22 @@ use tch::{Kind, Tensor};
 use super::samples::mean;
 use super::{Sample, Subject};
 use crate::Result;
-use crate::interp::divergence::{Divergences, Predictions};
+use crate::interp::divergence::Predictions;
 use crate::study::found::{Axis, Curve, Found, Number, finite};
 
 /// Loss, entropy, calibration error and accuracy, all in the paper's measures ([`Predictions`]); with an
-/// original, the [`Divergences`] from it. Only what is said of every position is kept of the whole sample.
+/// original, the distances from it ([`Predictions::beside`]). Only what is said of every position is kept of
+/// the whole sample.
 pub(super) fn find(subject: &Subject, sample: &Sample) -> Result<Found> {
     let (ids, note) = subject.ids(sample)?;
-    let said = Predictions::of(subject.model(), subject.ln(), &ids)?;
+    let own = (subject.model(), subject.ln());
+    let (said, apart) = match &subject.original {
+        Some((_, original)) => {
+            let (said, apart) = Predictions::beside(own, (&original.model, &original.ln), &ids)?;
+            (said, Some(apart))
+        }
+        None => (Predictions::of(own.0, own.1, &ids)?, None),
+    };
     let mut found = Found {
         notes: vec![note],
         numbers: vec![
@@ -27,9 +35,7 @@ pub(super) fn find(subject: &Subject, sample: &Sample) -> Result<Found> {
         ],
         ..Found::default()
     };
-    if let Some((_, original)) = &subject.original {
-        let models = [(subject.model(), subject.ln()), (&original.model, &original.ln)];
-        let apart = Divergences::between(models[0], models[1], &ids)?;
+    if let Some(apart) = apart {
         found.numbers.extend([
             mean("JSD to the original", &apart.jsd, "nats")?,
             mean("JSD to the original, top 20", &apart.jsd_top20, "nats")?,

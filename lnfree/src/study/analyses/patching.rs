@@ -6,7 +6,7 @@ use super::attribution::{known, places};
 use super::samples::mean_of;
 use super::words::words;
 use super::{Pairs, Subject};
-use crate::interp::ioi::{self, Prompts};
+use crate::interp::ioi::{self, Prompts, Words};
 use crate::interp::{
     AttributionPatching, EdgeAttribution, HeadSite, Metric, Patched, Patching, RepeatedTokens, StreamSite,
 };
@@ -73,7 +73,11 @@ fn prompts(subject: &Subject, pairs: &Pairs) -> Result<Prompts> {
         Pairs::Repeated { n, period, seed } => {
             repeated(*n, *period, subject.model().config.vocab_size, subject.eot(), *seed)?
         }
-        Pairs::Ioi { n, seed } => ioi::prompts(subject.tokenizer()?, *n, *seed)?,
+        Pairs::Ioi { n, seed } => {
+            let tokenizer = subject.tokenizer()?;
+            let words = Words::default().single_in(tokenizer).map_err(without_names)?;
+            ioi::prompts_of(tokenizer, ioi::TEMPLATES[0], &words, *n, *seed)?
+        }
         Pairs::Texts { clean, corrupted, answers: [right, wrong] } => Prompts::new(
             subject.tokenizer()?,
             &[clean.as_str()],
@@ -88,6 +92,14 @@ fn prompts(subject: &Subject, pairs: &Pairs) -> Result<Prompts> {
         return Err(Error::invalid("clean and corrupted prompts are alike: there is nothing to patch"));
     }
     Ok(prompts)
+}
+
+/// What somebody can do whose tokenizer splits the names.
+fn without_names(error: Error) -> Error {
+    Error::invalid(format!(
+        "{error}; --ioi needs a tokenizer that has names: use --repeated, or words of this one with --clean, \
+         --corrupted and --answers"
+    ))
 }
 
 /// `period` random tokens and their first half again, so that the token after that half is to be expected.

@@ -6,6 +6,7 @@ use plotly::{HeatMap, Layout, Plot, Trace};
 use tch::{Kind, Tensor};
 
 use super::figure::Figure;
+use super::labels;
 use super::panels;
 use super::theme;
 use crate::{Error, Result};
@@ -18,7 +19,7 @@ const GAP: usize = 44;
 /// Pixels that a token's text needs, and the number of tokens above which there is never room.
 const TOKEN: usize = 10;
 const MAX_TOKENS: usize = 24;
-/// Pixels of a letter of a token, and letters that have room below the figure.
+/// Pixels of a letter of a token, and letters of one that are written at an axis; the hover has all of them.
 const LETTER: usize = 6;
 const MAX_LETTERS: usize = 20;
 
@@ -148,7 +149,7 @@ fn layout(rows: usize, columns: usize, size: usize, tokens: &[String]) -> Layout
     let grid = panels::table([rows, columns], [0.1, GAP as f64 / (size + GAP) as f64], height);
     let bottom = below(tokens, size);
     theme::layout(inner + 32 + bottom)
-        .margin(theme::margin(bottom))
+        .margin(theme::margin(bottom).left(beside(tokens, size)))
         .hover_mode(HoverMode::Closest)
         .template(template)
         .grid(grid)
@@ -158,17 +159,30 @@ fn written(tokens: &[String], size: usize) -> bool {
     tokens.len() <= MAX_TOKENS && tokens.len() * TOKEN <= size
 }
 
+/// Letters of the longest label, 0 where tokens are not written.
+fn letters(tokens: &[String], size: usize) -> usize {
+    let longest = tokens.iter().map(|token| token.chars().count()).max().unwrap_or(0).min(MAX_LETTERS);
+    if written(tokens, size) { longest } else { 0 }
+}
+
 /// Pixels for what stands below the figure: keys written upright, and the title of their axis.
 fn below(tokens: &[String], size: usize) -> usize {
-    let letters = tokens.iter().map(|token| token.chars().count()).max().unwrap_or(0).min(MAX_LETTERS);
-    theme::MARGIN_BOTTOM + if written(tokens, size) { letters * LETTER } else { 0 }
+    theme::MARGIN_BOTTOM + letters(tokens, size) * LETTER
+}
+
+/// Pixels for what stands left of the figure: queries, and the title of their axis.
+fn beside(tokens: &[String], size: usize) -> usize {
+    theme::MARGIN_LEFT.max(letters(tokens, size) * LETTER + labels::TITLE)
 }
 
 fn token_axis(title: &str, tokens: &[String], size: usize) -> Axis {
     let n = tokens.len();
     let written = written(tokens, size);
     let every = [1, 2, 5, 10, 20, 50, 100].into_iter().find(|every| n <= 6 * every).unwrap_or(n / 4);
-    let label = |at: usize| if written { text(&tokens[at]) } else { at.to_string() };
+    let label = |at: usize| match written {
+        true => format!("{}{}", labels::AIR, text(&labels::cut(&tokens[at], MAX_LETTERS))),
+        false => at.to_string(),
+    };
     let at: Vec<usize> = (0..n).step_by(if written { 1 } else { every.max(1) }).collect();
     let title = if written { format!("{title} token") } else { format!("{title} position") };
     theme::axis(&title)

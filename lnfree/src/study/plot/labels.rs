@@ -13,6 +13,10 @@ const SHORT: usize = 4;
 /// Pixels of a letter, and from one line to the next.
 const LETTER: usize = 7;
 const LINE: usize = 14;
+/// What stands before labels that end at their axis: plotly leaves two pixels to the title beside them.
+pub const AIR: &str = "\u{a0}\u{a0}";
+/// Pixels that the title of an axis takes beside such labels.
+pub const TITLE: usize = 44;
 /// Letters of a line of an axis' title.
 const TITLE_LETTERS: usize = 42;
 
@@ -34,7 +38,9 @@ impl Ticks {
 
     /// Along an axis from top to bottom.
     pub fn down(labels: &[String], pixels: usize) -> Ticks {
-        Ticks::new(labels, LINE, pixels, false)
+        let ticks = Ticks::new(labels, LINE, pixels, false);
+        let texts = ticks.texts.iter().map(|text| format!("{AIR}{text}")).collect();
+        Ticks { texts, ..ticks }
     }
 
     fn new(labels: &[String], each: usize, pixels: usize, upright: bool) -> Ticks {
@@ -68,7 +74,7 @@ impl Ticks {
     /// Pixels left of a figure that has them there, with the axis' title: plotly moves that no further than
     /// the margin goes.
     pub fn beside(&self) -> usize {
-        theme::MARGIN_LEFT.max(self.letters * LETTER + 36)
+        theme::MARGIN_LEFT.max(self.letters * LETTER + TITLE)
     }
 }
 

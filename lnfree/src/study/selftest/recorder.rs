@@ -6,6 +6,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::Comparison;
 use crate::Result;
+use crate::base::caught::text_of;
 use crate::config::FloatType;
 
 /// Tolerances in each type, as a share of the largest number.
@@ -155,10 +156,7 @@ fn caught<T>(work: impl FnOnce() -> Result<T>) -> Result<T, String> {
     let text = match catch_unwind(AssertUnwindSafe(work)) {
         Ok(Ok(found)) => return Ok(found),
         Ok(Err(error)) => error.to_string(),
-        Err(panic) => {
-            let text = panic.downcast_ref::<String>().cloned();
-            text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string)).unwrap_or_default()
-        }
+        Err(panic) => text_of(panic.as_ref()),
     };
     Err(text.lines().find(|line| !line.trim().is_empty()).unwrap_or("it failed").trim().to_string())
 }

@@ -45,10 +45,8 @@ pub fn save(
     ln: Option<&LnState>,
     optimizer: &BTreeMap<String, Tensor>,
 ) -> Result<PathBuf> {
-    let folder = run.join("checkpoints");
+    let (folder, path) = (run.join("checkpoints"), of_step(run, state.step));
     std::fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
-    let name = format!("step-{}", state.step);
-    let path = folder.join(&name);
     write_dir_atomic(&path, |dir| {
         let mut weights = model.to_weights();
         if let Some(ln) = ln {
@@ -65,26 +63,30 @@ pub fn save(
         std::fs::write(&file, text).map_err(Error::io(&file))?;
         write_checksums(dir)
     })?;
-    point_latest(&folder, &name)?;
+    point_latest(&folder, &format!("step-{}", state.step))?;
     remove_old(&folder, state);
     Ok(path)
 }
 
-/// The checkpoint of `step`, to go back to: those of later steps go.
+/// Where a run has the checkpoint of `step`.
+pub(super) fn of_step(run: &Path, step: usize) -> PathBuf {
+    run.join("checkpoints").join(format!("step-{step}"))
+}
+
+/// Goes back to the checkpoint of `step`: those of later steps go.
 ///
 /// # Errors
 /// When it is not there whole, or a later one cannot be deleted.
-pub(super) fn go_back(run: &Path, step: usize) -> Result<PathBuf> {
-    let (folder, name) = (run.join("checkpoints"), format!("step-{step}"));
-    let path = folder.join(&name);
+pub(super) fn go_back(run: &Path, step: usize) -> Result<()> {
+    let (folder, path) = (run.join("checkpoints"), of_step(run, step));
     if !is_whole(&path) {
         return Err(Error::file(&path, "is not there whole, and the run has to go back to it"));
     }
-    point_latest(&folder, &name)?;
+    point_latest(&folder, &format!("step-{step}"))?;
     for (_, later) in numbered(&folder).into_iter().filter(|(n, _)| *n > step) {
         remove_dir_atomic(&later)?;
     }
-    Ok(path)
+    Ok(())
 }
 
 /// The newest checkpoint of a run other than `damaged` whose files are all what was written.

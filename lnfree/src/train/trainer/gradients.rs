@@ -7,6 +7,8 @@ use tch::{Kind, Tensor};
 use super::Trainer;
 use crate::base::console::say;
 use crate::base::device::release_cached_memory;
+use crate::base::interrupt;
+use crate::base::ranks::Ranks;
 use crate::config::Config;
 use crate::model::ln_state::LnState;
 use crate::model::{Compute, Gpt2, StepModel};
@@ -17,24 +19,28 @@ use crate::train::{BackwardRecipe, Mode, backward};
 use crate::{Error, Result};
 
 impl Trainer {
-    /// Forwards and backwards of one optimizer step; gradients are left on the parameters. Where memory does
-    /// not suffice, the step begins again with half as many sequences at a time, and the run goes on with
-    /// these.
+    /// Forwards and backwards of one optimizer step; gradients are left on the parameters, those of all ranks
+    /// added up. Where memory does not suffice, the step begins again with half as many sequences at a time,
+    /// and the run goes on with these; among several ranks it fails, as the others cannot begin again.
     ///
     /// # Errors
-    /// When the data cannot be read, and [`Error::OutOfMemory`] when memory does not suffice for one
-    /// sequence. All is then as before the step, and the same call may be made again once the cause is
-    /// mended.
+    /// When the data cannot be read, a rank is lost, and [`Error::OutOfMemory`] when memory does not suffice
+    /// for one sequence. All is then as before the step, and the same call may be made again once the cause
+    /// is mended.
     pub fn accumulate_gradients(&mut self) -> Result<()> {
         self.started = Instant::now();
         let (position, ln) = (self.batches.position(), self.ln.copy());
         loop {
             let batch_size = self.config.train.batch_size;
-            let smaller = match self.ln.follows_within_a_forward() {
+            let smaller = match self.ln.follows_within_a_forward() || !self.ranks.is_alone() {
                 true => None,
                 false => smaller(batch_size, self.micro_batch),
             };
-            let Err(error) = catching_lack_of_memory(|| self.accumulate()) else { return Ok(()) };
+            let gathered = catching_lack_of_memory(|| {
+                self.accumulate()?;
+                self.sum_over_ranks()
+            });
+            let Err(error) = gathered else { return Ok(()) };
             self.model.clear_gradients();
             self.batches.seek(position);
             self.ln = ln.copy();
@@ -61,26 +67,55 @@ impl Trainer {
             config: &self.config,
             model: &self.model,
             teacher: self.teacher.as_ref(),
+            ranks: &self.ranks,
             mode: self.mode,
             step: self.step,
         };
         let whole = self.ln.follows_within_a_forward();
         let at_a_time = if whole { batch_size } else { self.micro_batch } as i64;
+        let all_of_it = (whole && !self.ranks.is_alone()).then(|| self.all_of_a_batch());
+        let share = self.ranks.share_of(batch_size);
+        let share = share.start as i64..share.end as i64;
         let (ln, tokens) = (self.ln.copy(), self.config.tokens_per_step());
         StepModel::run(&self.model, &ln, recipe.compute(0, 0), tokens, |step| {
             for micro in 0..accumulation {
                 let (on_host, ids) = self.batches.next_on_both_sides(batch_size)?;
-                let parts = parts(&targets(&on_host, ignore), at_a_time)?;
+                let parts = match all_of_it {
+                    Some(part) => vec![part],
+                    None => parts(&targets(&on_host, ignore), share.clone(), at_a_time)?,
+                };
                 let targets = targets(&ids, ignore);
                 let (losses, observed) = recipe.batch(step, &self.ln, &ids, &targets, &parts, micro)?;
                 self.sums += losses / accumulation as f64;
                 if let Some(observed) = observed {
+                    self.ranks.sum(&[observed.shallow_clone()])?;
                     self.ln.observe(&observed);
                 }
             }
             Ok(())
         })?;
         self.lora.as_ref().map_or(Ok(()), |lora| lora.take_gradients(&self.model))
+    }
+
+    /// A batch of which no part can be computed by itself: every rank computes all of it, and weighs as much
+    /// as any other.
+    fn all_of_a_batch(&self) -> Part {
+        let share = 1.0 / self.ranks.size() as f64;
+        Part { start: 0, len: self.config.train.batch_size as i64, of_targets: share, of_sequences: share }
+    }
+
+    /// Adds up what the ranks have found in a step: gradients, losses, and whether one of them was asked to
+    /// stop, so that all stop after the same step.
+    fn sum_over_ranks(&mut self) -> Result<()> {
+        if self.ranks.is_alone() {
+            return Ok(());
+        }
+        let asked = Tensor::from_slice(&[f32::from(u8::from(interrupt::requested()))]);
+        let mut all = self.optimizer.gradients();
+        all.extend([self.sums.shallow_clone(), asked.shallow_clone()]);
+        self.ranks.sum(&all)?;
+        self.told_to_stop = f64::try_from(asked.get(0))? > 0.0;
+        Ok(())
     }
 
     /// Whether dropout is on: it draws other numbers where a batch is parted otherwise.
@@ -99,13 +134,15 @@ struct StepRecipe<'a> {
     config: &'a Config,
     model: &'a Gpt2,
     teacher: Option<&'a Teacher>,
+    ranks: &'a Ranks,
     mode: Mode,
     step: usize,
 }
 
 impl StepRecipe<'_> {
-    /// One batch of the config, in parts: its losses (total, cross-entropy, auxiliary, KL to the teacher,
-    /// distance of the streams), and what its LNs saw.
+    /// One batch of the config, or of it what is this rank's, in parts: their losses (total, cross-entropy,
+    /// auxiliary, KL to the teacher, distance of the streams), and what the LNs saw, as far as these parts
+    /// have a part in it.
     fn batch(
         &self,
         step: &StepModel,
@@ -116,8 +153,9 @@ impl StepRecipe<'_> {
         micro: usize,
     ) -> Result<(Tensor, Option<Tensor>)> {
         let train = &self.config.train;
-        let target = match parts.len() > 1 && train.aux_loss_weight != 0.0 {
-            true => Some(aux_target(step, ln, ids, parts, |part| self.compute(micro, part))?),
+        let in_parts = parts.iter().any(|part| part.len < train.batch_size as i64);
+        let target = match in_parts && train.aux_loss_weight != 0.0 {
+            true => Some(aux_target(step, ln, ids, parts, self.ranks, |part| self.compute(micro, part))?),
             false => None,
         };
         let mut sums = Tensor::zeros([5], (Kind::Float, ids.device()));
@@ -159,6 +197,8 @@ impl StepRecipe<'_> {
     }
 
     fn compute(&self, micro: usize, part: usize) -> Compute {
+        // Every rank draws numbers of its own.
+        let part = part + self.ranks.share_of(self.config.train.batch_size).start;
         // One seed per micro-batch, far enough apart for the parts of the model to add their own number.
         let position = (self.step * self.config.train.gradient_accumulation_steps + micro) as u64;
         let seed = self

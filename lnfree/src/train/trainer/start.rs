@@ -8,6 +8,7 @@ use tch::{Kind, Tensor};
 use super::Trainer;
 use crate::base::device::available_memory;
 use crate::base::device::share_cores;
+use crate::base::ranks::Ranks;
 use crate::config::Mode;
 use crate::config::schedule::Schedule;
 use crate::config::{Config, TrainConfig};
@@ -184,6 +185,8 @@ impl Trainer {
             step: 0,
             tokens: 0,
             micro_batch,
+            ranks: Ranks::alone(),
+            told_to_stop: false,
             sums: Tensor::zeros([5], (Kind::Float, start.device)),
             started: Instant::now(),
             _sharing: share_cores(start.device),

@@ -52,7 +52,7 @@ fn read_of_stream(layer: usize) -> [Activation; 5] {
 }
 
 impl Run {
-    /// Of a model on corrupted ids `[batch, pos]`, that end at the position read; `clean` has what is
+    /// Of a model on corrupted ids `[batch, pos]`, that end at the last position read; `clean` has what is
     /// [`written`] in the clean run.
     ///
     /// # Errors

@@ -92,6 +92,21 @@ fn tokens_that_come_again_keep_their_places() {
 }
 
 #[test]
+fn labels_of_rows_keep_a_gap_to_the_title_of_their_axis() {
+    let of = |label: &str| {
+        let map = Map { rows: axis("query", &[label]), ..map(vec![vec![Some(1.0)]], false) };
+        let plot = json(&heat_maps(&[("a", &map)]).unwrap());
+        let axis = &plot["layout"]["template"]["layout"]["yaxis"];
+        assert_eq!(axis["title"]["text"], "query");
+        (plot["layout"]["margin"]["l"].as_u64().unwrap(), axis["ticktext"][0].as_str().unwrap().to_string())
+    };
+    assert_eq!(of("0"), (64, "\u{a0}\u{a0}0".to_string()));
+    let (left, label) = of("12 ‘ Constitution’");
+    assert_eq!(label, "\u{a0}\u{a0}12 ‘ Constitution’");
+    assert_eq!(left, 18 * 7 + 44);
+}
+
+#[test]
 fn what_does_not_fit_is_named_and_nothing_still_draws() {
     let good = map(vec![vec![Some(1.0), Some(2.0)]], false);
     let mut torn = good.clone();

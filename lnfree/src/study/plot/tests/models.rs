@@ -42,7 +42,24 @@ fn many_heads_go_on_in_further_rows_and_many_tokens_are_numbers() {
     assert!(plot.to_string().len() < 400_000, "{}", plot.to_string().len());
     let few = json(&attention_patterns(&[("a", &pattern(2, 5))], &tokens(5)).unwrap());
     let axis = &few["layout"]["template"]["layout"]["yaxis"];
-    assert_eq!((&axis["title"]["text"], &axis["ticktext"][4]), (&"query token".into(), &" t4".into()));
+    assert_eq!(axis["title"]["text"], "query token");
+    assert_eq!(axis["ticktext"][4], "\u{a0}\u{a0} t4");
+}
+
+#[test]
+fn long_tokens_have_room_and_a_gap_to_the_title() {
+    let margin = |token: &str| {
+        let tokens = [token, "a", "b"].map(String::from);
+        let plot = json(&attention_patterns(&[("a", &pattern(1, 3))], &tokens).unwrap());
+        let label = plot["layout"]["template"]["layout"]["yaxis"]["ticktext"][0].as_str().unwrap();
+        (plot["layout"]["margin"]["l"].as_u64().unwrap(), label.to_string())
+    };
+    let (short, label) = margin("the");
+    assert_eq!((short, label.as_str()), (64, "\u{a0}\u{a0}the"));
+    let (long, label) = margin("antidisestablishmentarianism");
+    assert_eq!(label, "\u{a0}\u{a0}antidisestablishmen…");
+    // Twenty letters and the title.
+    assert!(long >= 20 * 6 + 40, "{long}");
 }
 
 #[test]

@@ -110,14 +110,4 @@ extern "C" int lnfree_end_sum(void *sum) {
     delete work;
     return code;
 }
-
-// Gives every process what `from` holds in x. Returns 0 if it worked.
-extern "C" int lnfree_group_share(void *group, const at::Tensor *x, int from) {
-    return lnfree::guarded([&] {
-        std::vector<at::Tensor> tensors{x->detach()};
-        c10d::BroadcastOptions options;
-        options.rootRank = from;
-        group_of(group).backend->broadcast(tensors, options)->wait();
-    });
-}
 #endif

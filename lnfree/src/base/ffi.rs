@@ -1,5 +1,5 @@
-//! The C++ of `native/` as Rust sees it: what it exports and answers, and what it keeps for a whole process
-//! or thread (devices, and how far kernels go), and its process groups.
+//! The C++ of `native/` as Rust sees it: what it exports and answers, what it keeps for a whole process or
+//! thread (devices, and how far kernels go), and process groups.
 
 #[cfg(not(feature = "kernels"))]
 mod absent;

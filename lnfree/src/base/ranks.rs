@@ -41,6 +41,22 @@ pub struct Ranks {
     agreed: Cell<usize>,
 }
 
+/// One process of a run: which of the ranks, and what it computes on. A device by itself is a process that
+/// is alone.
+#[derive(Debug)]
+pub struct Worker {
+    /// This process among the others.
+    pub ranks: Ranks,
+    /// Where its tensors are.
+    pub device: Device,
+}
+
+impl From<Device> for Worker {
+    fn from(device: Device) -> Worker {
+        Worker { ranks: Ranks::alone(), device }
+    }
+}
+
 impl Ranks {
     /// One process, which needs nobody: nothing below does anything.
     pub fn alone() -> Ranks {
@@ -147,17 +163,6 @@ impl Ranks {
         under_way.into_iter().try_for_each(end)
     }
 
-    /// What rank 0 holds in a number.
-    ///
-    /// # Errors
-    /// When a rank is lost.
-    pub fn of_first(&self, number: f64) -> Result<f64> {
-        let Some(group) = &self.group else { return Ok(number) };
-        let x = Tensor::from_slice(&[number]);
-        group.share(&x, 0).map_err(lost)?;
-        Ok(f64::try_from(x.get(0))?)
-    }
-
     /// Whether any rank says yes.
     ///
     /// # Errors
@@ -199,15 +204,13 @@ impl Ranks {
     ///
     /// # Errors
     /// As `work`, on any rank.
-    pub fn first_alone<T>(&self, mut work: impl FnMut() -> Result<T>) -> Result<T> {
-        let first = if self.is_first() { Some(work()) } else { None };
-        match first {
-            Some(done) => self.together(done),
-            None => {
-                self.together(Ok(()))?;
-                work()
-            }
+    pub fn first_alone<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        if self.is_first() {
+            let done = self.together(work())?;
+            return self.together(Ok(done));
         }
+        self.together(Ok(()))?;
+        self.together(work())
     }
 
     /// Makes sure that all ranks have the same of `what`, said in a few characters.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::Args;
-use lnfree::ranks::{Place, Ranks};
+use lnfree::ranks::{Place, Ranks, Worker};
 use lnfree::tch::Device;
 use lnfree::{console, device, interrupt};
 
@@ -61,17 +61,20 @@ impl RankArgs {
 
 /// This process among those that work together, and what it computes on: of the GPUs of its machine that of
 /// its own number.
-pub(super) fn join(args: &DeviceArgs) -> anyhow::Result<(Ranks, Device)> {
-    let Some(place) = Place::of_environment()? else { return Ok((Ranks::alone(), args.device()?)) };
+pub(super) fn join(args: &DeviceArgs) -> anyhow::Result<Worker> {
+    let Some(place) = Place::of_environment()? else { return Ok(args.device()?.into()) };
     if place.rank > 0 {
         console::be_silent();
     }
     let device = device_of(&place, args)?;
     let about = match device {
-        Device::Cpu => format!("cpu, {} threads", device::threads()),
+        Device::Cpu => match device::threads() {
+            1 => "cpu (1 thread)".into(),
+            n => format!("cpu ({n} threads)"),
+        },
         device => device::device_name(device),
     };
-    Ok((Ranks::join(&place, &about)?, device))
+    Ok(Worker { ranks: Ranks::join(&place, &about)?, device })
 }
 
 fn device_of(place: &Place, args: &DeviceArgs) -> anyhow::Result<Device> {

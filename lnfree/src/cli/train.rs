@@ -116,9 +116,9 @@ pub(super) fn train(args: TrainArgs) -> anyhow::Result<()> {
     let mode_name = if mode == Mode::WithLn { "with_ln" } else { "without_ln" };
     let out = args.out.unwrap_or_else(|| default_out(name, Some(mode_name)));
     check_folder("--out", &out)?;
-    let (ranks, device) = join(&args.device)?;
-    let model_dir = ranks.together(ranks.first_alone(|| checkpoint::locate_model(&config.model.name)))?;
-    let run = ReadyRun::begin_on(ranks, config, mode, &model_dir, &out, device)?;
+    let worker = join(&args.device)?;
+    let model_dir = worker.ranks.first_alone(|| checkpoint::locate_model(&config.model.name))?;
+    let run = ReadyRun::begin(config, mode, &model_dir, &out, worker)?;
     finish(run, args.stop_after)
 }
 
@@ -136,10 +136,10 @@ pub(super) fn pretrain(args: PretrainArgs) -> anyhow::Result<()> {
     check_stop(args.stop_after, &config)?;
     let out = args.out.unwrap_or_else(|| default_out(name, None));
     check_folder("--out", &out)?;
-    let (ranks, device) = join(&args.device)?;
+    let worker = join(&args.device)?;
     let name = args.tokenizer.as_deref().unwrap_or(&config.model.name);
-    let tokenizer = ranks.together(ranks.first_alone(|| locate_tokenizer(name)))?;
-    let run = ReadyRun::begin_on(ranks, config, Mode::Pretrain, &tokenizer, &out, device)?;
+    let tokenizer = worker.ranks.first_alone(|| locate_tokenizer(name))?;
+    let run = ReadyRun::begin(config, Mode::Pretrain, &tokenizer, &out, worker)?;
     finish(run, args.stop_after)
 }
 
@@ -167,8 +167,7 @@ fn continue_run(
     stop_after: Option<NonZeroUsize>,
 ) -> anyhow::Result<()> {
     let path = if resume == "latest" { newest_run()? } else { PathBuf::from(resume) };
-    let (ranks, device) = join(device)?;
-    let run = ReadyRun::resume_on(ranks, &path, sources, changes, device)?;
+    let run = ReadyRun::resume_with(&path, sources, changes, join(device)?)?;
     if run.trainer.ranks().is_first() {
         let (dir, step) = (run.dir.display(), run.trainer.step());
         let _ = writeln!(std::io::stderr(), "resuming {dir} after step {step}");

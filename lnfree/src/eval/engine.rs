@@ -60,7 +60,8 @@ pub fn evaluate_on(
         options,
         chunk: chunk(&model.config, model.device()),
         at_a_time: None,
-        results: Vec::new(),
+        sums: Sums::default(),
+        to_gather: (!ranks.is_alone()).then(Vec::new),
         waiting: None,
         done: 0,
         ranks: ranks.size(),
@@ -71,12 +72,10 @@ pub fn evaluate_on(
         engine.take(batch)
     });
     ranks.together(batches.and_then(|()| engine.settle()))?;
-    let results = match ranks.is_alone() {
-        true => engine.results,
-        false => gathered(ranks, tokens, options, engine.results)?,
-    };
-    let mut sums = Sums::default();
-    results.iter().for_each(|result| sums.add(result));
+    let mut sums = engine.sums;
+    if let Some(found) = engine.to_gather {
+        gathered(ranks, tokens, options, found)?.iter().for_each(|found| sums.add(found));
+    }
     sums.finish(tokens, options)
 }
 
@@ -131,7 +130,9 @@ struct Engine<'a, P> {
     chunk: Chunk,
     /// Sequences of a length that fit into memory, found once: asking a GPU makes it wait.
     at_a_time: Option<(usize, usize)>,
-    results: Vec<Found>,
+    sums: Sums,
+    /// Of several ranks, what this one has found: sums are made in the order of the data, once all is there.
+    to_gather: Option<Vec<Found>>,
     /// The batch whose results are still on their way from a GPU: it computes the next one meanwhile.
     waiting: Option<(Vec<usize>, usize, Stats)>,
     /// Sequences done here, of as many ranks.
@@ -174,7 +175,11 @@ impl<P: FnMut(usize)> Engine<'_, P> {
     fn settle(&mut self) -> Result<()> {
         if let Some((rows, n_tokens, stats)) = self.waiting.take() {
             self.done += rows.len();
-            self.results.push(Found { rows, n_tokens, stats: stats.on_host()? });
+            let found = Found { rows, n_tokens, stats: stats.on_host()? };
+            match &mut self.to_gather {
+                Some(all) => all.push(found),
+                None => self.sums.add(&found),
+            }
             (self.progress)(self.done * self.ranks);
         }
         Ok(())

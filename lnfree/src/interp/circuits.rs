@@ -10,7 +10,6 @@ use tch::{Kind, Tensor};
 use super::factored::FactoredMatrix;
 use crate::config::norm::LnSite;
 use crate::model::ln_state::LnState;
-use crate::model::ln_statistics::Divisor;
 use crate::model::{Block, Conv1d, Gpt2, LayerNorm};
 use crate::{Error, Result};
 
@@ -272,23 +271,18 @@ impl Face {
 }
 
 /// What a site divides everything by, float32, 0-dim: `None` where it is real, and where position 0, a
-/// feature or end-of-text is divided by another number.
+/// feature or end-of-text is divided by another number. [`LnState::constant`] is asked in every forward and
+/// so must not look at numbers on a device; here they are compared.
 fn constant(ln: &LnState, site: LnSite) -> Result<Option<Tensor>> {
-    if !ln.mode(site).is_fake() {
-        return Ok(None);
+    let one = ln.constant(site, false);
+    if one.is_some() || !ln.mode(site).is_fake() {
+        return Ok(one);
     }
-    let apart = matches!(site, LnSite::Ln1V(layer) if ln.eot_apart(layer, false));
-    let mut stds = Vec::new();
-    let tokens: &[bool] = if apart { &[false, true] } else { &[false] };
-    for &eot in tokens {
-        match ln.divisor(site, eot, None) {
-            Divisor::Uniform(std) => stds.push(std),
-            Divisor::Special { first, rest, .. } => stds.extend([rest, first]),
-        }
-    }
-    let values = stds.iter().map(|std| Ok(std.f_double_value(&[])?)).collect::<Result<Vec<f64>>>()?;
-    let same = values.windows(2).all(|pair| pair[0] == pair[1]);
-    Ok(stds.into_iter().next().filter(|_| same))
+    // Those of the rest and of position 0, and for values the same two of end-of-text.
+    let n = if matches!(site, LnSite::Ln1V(_)) { 4 } else { 2 };
+    let stds = ln.statistics.frozen.f_get(ln.row(site) as i64)?.f_narrow(0, 0, n)?;
+    let rest = stds.f_get(0)?;
+    Ok(bool::try_from(stds.f_eq_tensor(&rest)?.f_all()?)?.then_some(rest))
 }
 
 /// Part of a map, float32.

@@ -115,7 +115,7 @@ impl<'a> Metric<'a> {
         if size.len() == 2 {
             logits = logits.f_unsqueeze(1)?;
         }
-        let &[_, read, _] = logits.size().as_slice() else {
+        let &[batch, read, vocab_size] = logits.size().as_slice() else {
             return Err(Error::invalid(format!(
                 "a metric reads logits [batch, vocab_size] or [batch, read, vocab_size], not {size:?}"
             )));
@@ -130,7 +130,8 @@ impl<'a> Metric<'a> {
                 "a metric of {expected} positions, and logits {size:?} of {read}: give those that it reads"
             )));
         }
-        let found = (0..read).map(|at| self.of_position(&logits.f_select(1, at)?, at, read));
+        let each = self.each(batch, read, vocab_size, logits.device())?;
+        let found = (0..read).map(|at| each.of(&logits.f_select(1, at)?, at));
         mean(&Tensor::f_stack(&found.collect::<Result<Vec<_>>>()?, -1)?)
     }
 
@@ -159,14 +160,15 @@ impl<'a> Metric<'a> {
     }
 
     /// Where the last `n` of the positions read are in a tensor that begins at position `from`, int64 `[n]`:
-    /// those from `from` on, of texts of `pos` positions.
+    /// those from `from` on, of texts of `pos` positions; and how many are read in all.
     ///
     /// # Errors
     /// As [`Metric::positions`].
-    pub(crate) fn places(&self, pos: i64, from: i64, device: Device) -> Result<Tensor> {
+    pub(crate) fn places(&self, pos: i64, from: i64, device: Device) -> Result<(Tensor, i64)> {
         let positions = self.positions(pos)?;
+        let read = positions.len() as i64;
         let places = positions.into_iter().filter(|at| *at >= from).map(|at| at - from);
-        Ok(Tensor::f_from_slice(&places.collect::<Vec<i64>>())?.f_to_device(device)?)
+        Ok((Tensor::f_from_slice(&places.collect::<Vec<i64>>())?.f_to_device(device)?, read))
     }
 
     /// The metric of several runs of a batch at each of the last `n` of `read` positions, from what is
@@ -177,15 +179,11 @@ impl<'a> Metric<'a> {
     /// As [`Metric::of_logits`].
     pub(crate) fn of_runs(&self, model: &Gpt2, last: &Tensor, read: i64) -> Result<Tensor> {
         let (runs, batch, n, n_embd) = last.size4()?;
-        if let Read::Difference(answers) = &self.read {
-            let answers = checked_answers(answers, batch, read)?.f_to_device(last.device())?;
-            // [batch, n or 1, 2]
-            let answers = match answers.dim() {
-                2 => answers.f_unsqueeze(1)?,
-                _ => answers.f_narrow(1, read - n, n)?,
-            };
+        let each = self.each(batch, read, model.unembedding().size()[0], last.device())?;
+        if let Each::Difference(answers) = &each {
+            let answers = answers.f_narrow(1, read - n, n)?;
             let rows = model.unembedding().f_index_select(0, &answers.f_reshape([-1])?)?;
-            let rows = rows.f_to_kind(Kind::Float)?.f_view([batch, -1, 2, n_embd])?;
+            let rows = rows.f_to_kind(Kind::Float)?.f_view([batch, n, 2, n_embd])?;
             let direction = rows.f_select(2, 0)?.f_sub(&rows.f_select(2, 1)?)?;
             return Ok(last.f_mul(&direction)?.f_sum_dim_intlist(-1i64, false, Kind::Float)?);
         }
@@ -199,39 +197,62 @@ impl<'a> Metric<'a> {
             let logits = rows.f_linear::<Tensor>(&head, None)?;
             for row in 0..logits.size()[0] {
                 let at = read - n + (start + row) % n;
-                found.push(self.of_position(&logits.f_get(row)?, at, read)?);
+                found.push(each.of(&logits.f_get(row)?, at)?);
             }
         }
         Ok(Tensor::f_stack(&found, 0)?.f_reshape([runs, n, batch])?.f_transpose(1, 2)?)
     }
 
-    /// The number of each text, `[batch]`, of logits `[batch, vocab_size]` at the `at`-th of `read`
-    /// positions.
-    fn of_position(&self, logits: &Tensor, at: i64, read: i64) -> Result<Tensor> {
-        let batch = logits.size()[0];
-        let found = match &self.read {
+    /// What is read of each of `read` positions of `batch` texts, on `device`.
+    fn each(&self, batch: i64, read: i64, vocab_size: i64, device: Device) -> Result<Each<'_>> {
+        Ok(match &self.read {
             Read::Difference(answers) => {
-                let answers = at_place(checked_answers(answers, batch, read)?, 2, at)?;
-                let found = logits.f_gather(-1, &answers.f_to_device(logits.device())?, false)?;
-                found.f_select(1, 0)?.f_sub(&found.f_select(1, 1)?)?
+                let answers = tokens("answer tokens", answers, device)?;
+                Each::Difference(at_each("answer tokens", &answers, batch, read, &[2])?)
             }
             Read::Loss(targets) => {
-                let targets = at_place(checked("target tokens", targets, batch, read, &[])?, 1, at)?;
-                let targets = targets.f_to_device(logits.device())?.f_unsqueeze(-1)?;
+                let targets = tokens("target tokens", targets, device)?;
+                Each::Loss(at_each("target tokens", &targets, batch, read, &[])?)
+            }
+            Read::Divergence(reference) => {
+                let wanted = reference.f_to_device(device)?.f_log_softmax(-1, Kind::Float)?;
+                Each::Divergence(at_each("reference logits", &wanted, batch, read, &[vocab_size])?)
+            }
+            Read::Function(function) => Each::Function(function),
+        })
+    }
+}
+
+/// [`Read`] for a batch, at every position read and on its device: `[batch, read, ..]`.
+enum Each<'a> {
+    Difference(Tensor),
+    Loss(Tensor),
+    /// The logarithms of the reference's probabilities.
+    Divergence(Tensor),
+    Function(&'a OfLogits<'a>),
+}
+
+impl Each<'_> {
+    /// The number of each text, `[batch]`, of logits `[batch, vocab_size]` at the `at`-th position read.
+    fn of(&self, logits: &Tensor, at: i64) -> Result<Tensor> {
+        let found = match self {
+            Each::Difference(answers) => {
+                let found = logits.f_gather(-1, &answers.f_select(1, at)?, false)?;
+                found.f_select(1, 0)?.f_sub(&found.f_select(1, 1)?)?
+            }
+            Each::Loss(targets) => {
+                let targets = targets.f_select(1, at)?.f_unsqueeze(-1)?;
                 let found = logits.f_log_softmax(-1, Kind::Float)?.f_gather(-1, &targets, false)?;
                 found.f_squeeze_dim(-1)?.f_neg()?
             }
-            Read::Divergence(reference) => {
-                let vocab_size = logits.size()[1];
-                let reference = checked("reference logits", reference, batch, read, &[vocab_size])?;
-                let wanted = at_place(reference, 2, at)?.f_to_device(logits.device())?;
-                let wanted = wanted.f_log_softmax(-1, Kind::Float)?;
+            Each::Divergence(wanted) => {
+                let wanted = wanted.f_select(1, at)?;
                 let difference = wanted.f_sub(&logits.f_log_softmax(-1, Kind::Float)?)?;
                 wanted.f_exp()?.f_mul(&difference)?.f_sum_dim_intlist(-1i64, false, Kind::Float)?
             }
-            Read::Function(function) => function(logits),
+            Each::Function(function) => function(logits),
         };
-        one_a_text(found, batch)
+        one_a_text(found, logits.size()[0])
     }
 }
 
@@ -252,28 +273,24 @@ pub(crate) fn mean(by_position: &Tensor) -> Result<Tensor> {
     Ok(by_position.f_mean_dim(-1i64, false, Kind::Float)?)
 }
 
-/// What `x`, which has `dim` axes where it is the same at all positions, has at the `at`-th one.
-fn at_place(x: &Tensor, dim: usize, at: i64) -> Result<Tensor> {
-    Ok(if x.dim() > dim { x.f_select(1, at)? } else { x.shallow_clone() })
-}
-
-/// What a metric is made of, if it is `[batch, ..]` or `[batch, read, ..]`.
-fn checked<'x>(what: &str, x: &'x Tensor, batch: i64, read: i64, rest: &[i64]) -> Result<&'x Tensor> {
+/// What a metric is made of, at every position read: `[batch, read, ..]` of what is that or `[batch, ..]`.
+fn at_each(what: &str, x: &Tensor, batch: i64, read: i64, rest: &[i64]) -> Result<Tensor> {
     let size = x.size();
-    let [one, each] = [&[batch][..], &[batch, read]].map(|first| [first, rest].concat());
-    match size == one || size == each {
-        true => Ok(x),
-        false => Err(Error::invalid(format!(
+    let [one, each] = [&[batch][..], &[batch, read][..]].map(|first| [first, rest].concat());
+    match size {
+        size if size == one => Ok(x.f_unsqueeze(1)?.f_expand(&each, false)?),
+        size if size == each => Ok(x.shallow_clone()),
+        size => Err(Error::invalid(format!(
             "{what} must be {one:?} or {each:?} for a batch of {batch} and {read} positions, not {size:?}"
         ))),
     }
 }
 
-/// Answer tokens that are those of a batch.
-fn checked_answers(answers: &Tensor, batch: i64, read: i64) -> Result<&Tensor> {
-    match answers.kind() {
-        Kind::Int64 => checked("answer tokens", answers, batch, read, &[2]),
-        other => Err(Error::invalid(format!("answer tokens must be int64, not {other:?}"))),
+/// Tokens that a metric is made of, on a device.
+fn tokens(what: &str, ids: &Tensor, device: Device) -> Result<Tensor> {
+    match ids.kind() {
+        Kind::Int64 => Ok(ids.f_to_device(device)?),
+        other => Err(Error::invalid(format!("{what} must be int64, not {other:?}"))),
     }
 }
 

@@ -7,7 +7,7 @@ use tch::Device;
 use super::{Mode, Outcome, RunLock, StartOptions, Trainer, lock_run, metrics, run, run_to};
 use crate::base::atomic::{verify_checksums, write_text};
 use crate::base::console::say;
-use crate::base::ranks::Ranks;
+use crate::base::ranks::{Ranks, Worker};
 use crate::config::Config;
 use crate::data::dataset_options;
 use crate::data::{DatasetOptions, Split, TokenFile, open_dataset_with};
@@ -112,33 +112,53 @@ fn what_is_computed(config: &Config) -> Config {
 
 impl ReadyRun {
     /// A run at step 0 of the model, or for [`Mode::Pretrain`] the tokenizer, in `model_dir`; its data are
-    /// the config's.
+    /// the config's. `worker` is a device, or one of several ranks, of which the first writes into `out`.
     ///
     /// # Errors
-    /// When `out` holds a run already or cannot be written, and whatever keeps model or data from being read.
+    /// When `out` holds a run already or cannot be written, whatever keeps model or data from being read, and
+    /// as [`Trainer::join`].
     pub fn begin(
         config: Config,
         mode: Mode,
         model_dir: &Path,
         out: &Path,
-        device: Device,
+        worker: impl Into<Worker>,
     ) -> Result<ReadyRun> {
-        ReadyRun::begin_on(Ranks::alone(), config, mode, model_dir, out, device)
-    }
-
-    /// [`ReadyRun::begin`] on every one of several ranks; the first writes into `out`.
-    ///
-    /// # Errors
-    /// As these, also of another rank, and as [`Trainer::join`].
-    pub fn begin_on(
-        ranks: Ranks,
-        config: Config,
-        mode: Mode,
-        model_dir: &Path,
-        out: &Path,
-        device: Device,
-    ) -> Result<ReadyRun> {
-        let ready = ranks.together(made(&ranks, config, mode, model_dir, out, device))?;
+        let Worker { ranks, device } = worker.into();
+        let make = || -> Result<ReadyRun> {
+            if checkpoint::has_any(out) {
+                let out = out.display();
+                return Err(Error::invalid(format!(
+                    "{out}: holds a run already; continue it with --resume {out}, or choose another --out"
+                )));
+            }
+            let (tokens, eval_tokens) = ranks.first_alone(|| open_data(&config, model_dir))?;
+            let about = serde_json::json!({
+                "mode": mode,
+                "model": config.model.name,
+                "lnfree": env!("CARGO_PKG_VERSION"),
+                "device": format!("{device:?}"),
+                "threads": tch::get_num_threads(),
+                "ranks": ranks.size(),
+            });
+            let model_dir = std::path::absolute(model_dir).map_err(Error::io(model_dir))?;
+            let lock = ranks.is_first().then(|| lock_run(out)).transpose()?;
+            if ranks.is_first() {
+                write_text(&out.join("config.toml"), &config.to_toml())?;
+                write_text(&out.join("run.json"), &format!("{about:#}"))?;
+            }
+            let trainer =
+                Trainer::new(config, StartOptions { mode, model_dir, tokens, eval_tokens, device })?;
+            if ranks.is_first() {
+                keep_old_metrics(out)?;
+            }
+            if let Some(lora) = trainer.lora() {
+                let (some, all) = (lora.n_parameters(), trainer.model.n_parameters());
+                say(&format!("{some} of {all} parameters train"));
+            }
+            Ok(ReadyRun { trainer, dir: out.to_path_buf(), _lock: lock })
+        };
+        let ready = ranks.together(make())?;
         ready.joined(ranks)
     }
 
@@ -152,36 +172,39 @@ impl ReadyRun {
     /// # Errors
     /// When there is none, a file of it is damaged (which checkpoint is whole, the message says), or its data
     /// are not there.
-    pub fn resume(path: &Path, sources: Sources, device: Device) -> Result<ReadyRun> {
-        ReadyRun::resume_with(path, sources, &[], device)
+    pub fn resume(path: &Path, sources: Sources, worker: impl Into<Worker>) -> Result<ReadyRun> {
+        ReadyRun::resume_with(path, sources, &[], worker)
     }
 
     /// [`ReadyRun::resume`] with `table.key=value` changes to keys of [`crate::config::CHANGEABLE`], such as
-    /// `train.micro_batch_size=auto` on a machine with more memory.
+    /// `train.micro_batch_size=auto` on a machine with more memory. There may be more or fewer ranks than
+    /// before.
     ///
     /// # Errors
-    /// As [`ReadyRun::resume`], and for any other key.
+    /// As [`ReadyRun::resume`], for any other key, and as [`Trainer::join`].
     pub fn resume_with(
         path: &Path,
         sources: Sources,
         changes: &[String],
-        device: Device,
+        worker: impl Into<Worker>,
     ) -> Result<ReadyRun> {
-        ReadyRun::resume_on(Ranks::alone(), path, sources, changes, device)
-    }
-
-    /// [`ReadyRun::resume_with`] on every one of several ranks, however many there were before.
-    ///
-    /// # Errors
-    /// As these, also of another rank, and as [`Trainer::join`].
-    pub fn resume_on(
-        ranks: Ranks,
-        path: &Path,
-        sources: Sources,
-        changes: &[String],
-        device: Device,
-    ) -> Result<ReadyRun> {
-        let ready = ranks.together(resumed(&ranks, path, sources, changes, device))?;
+        let Worker { ranks, device } = worker.into();
+        let make = || -> Result<ReadyRun> {
+            let (dir, checkpoint) = checkpoint::locate(path)?;
+            let lock = ranks.is_first().then(|| lock_run(&dir)).transpose()?;
+            let trainer = resume_from(&ranks, &checkpoint, sources, changes, device).map_err(|error| {
+                // Whatever went wrong, a damaged file is the cause that a person has to hear of.
+                match verify_checksums(&checkpoint) {
+                    Ok(_) => error,
+                    Err(damage) => damaged(&dir, &checkpoint, damage),
+                }
+            })?;
+            if !changes.is_empty() && ranks.is_first() {
+                write_text(&dir.join("config.toml"), &trainer.config.to_toml())?;
+            }
+            Ok(ReadyRun { trainer, dir, _lock: lock })
+        };
+        let ready = ranks.together(make())?;
         ready.joined(ranks)
     }
 
@@ -200,70 +223,6 @@ impl ReadyRun {
     pub fn run_to(mut self, end: usize) -> Result<Outcome> {
         run_to(&mut self.trainer, &self.dir, end)
     }
-}
-
-/// A run at step 0, not yet joined with those of the other ranks.
-fn made(
-    ranks: &Ranks,
-    config: Config,
-    mode: Mode,
-    model_dir: &Path,
-    out: &Path,
-    device: Device,
-) -> Result<ReadyRun> {
-    if checkpoint::has_any(out) {
-        let out = out.display();
-        return Err(Error::invalid(format!(
-            "{out}: holds a run already; continue it with --resume {out}, or choose another --out"
-        )));
-    }
-    let (tokens, eval_tokens) = ranks.first_alone(|| open_data(&config, model_dir))?;
-    let about = serde_json::json!({
-        "mode": mode,
-        "model": config.model.name,
-        "lnfree": env!("CARGO_PKG_VERSION"),
-        "device": format!("{device:?}"),
-        "threads": tch::get_num_threads(),
-        "ranks": ranks.size(),
-    });
-    let model_dir = std::path::absolute(model_dir).map_err(Error::io(model_dir))?;
-    let lock = ranks.is_first().then(|| lock_run(out)).transpose()?;
-    if ranks.is_first() {
-        write_text(&out.join("config.toml"), &config.to_toml())?;
-        write_text(&out.join("run.json"), &format!("{about:#}"))?;
-    }
-    let trainer = Trainer::new(config, StartOptions { mode, model_dir, tokens, eval_tokens, device })?;
-    if ranks.is_first() {
-        keep_old_metrics(out)?;
-    }
-    if let Some(lora) = trainer.lora() {
-        let (some, all) = (lora.n_parameters(), trainer.model.n_parameters());
-        say(&format!("{some} of {all} parameters train"));
-    }
-    Ok(ReadyRun { trainer, dir: out.to_path_buf(), _lock: lock })
-}
-
-/// A run where it was left, not yet joined with those of the other ranks.
-fn resumed(
-    ranks: &Ranks,
-    path: &Path,
-    sources: Sources,
-    changes: &[String],
-    device: Device,
-) -> Result<ReadyRun> {
-    let (dir, checkpoint) = checkpoint::locate(path)?;
-    let lock = ranks.is_first().then(|| lock_run(&dir)).transpose()?;
-    let trainer = resume_from(ranks, &checkpoint, sources, changes, device).map_err(|error| {
-        // Whatever went wrong, a damaged file is the cause that a person has to hear of.
-        match verify_checksums(&checkpoint) {
-            Ok(_) => error,
-            Err(damage) => damaged(&dir, &checkpoint, damage),
-        }
-    })?;
-    if !changes.is_empty() && ranks.is_first() {
-        write_text(&dir.join("config.toml"), &trainer.config.to_toml())?;
-    }
-    Ok(ReadyRun { trainer, dir, _lock: lock })
 }
 
 /// A run that ended before its first checkpoint starts again; what it had measured is put aside.

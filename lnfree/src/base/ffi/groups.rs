@@ -97,15 +97,6 @@ impl Group {
         }
         Ok(Sum { work, _tensor: x.shallow_clone() })
     }
-
-    /// Gives all processes what `from` holds in `x`, contiguous and on the CPU.
-    ///
-    /// # Errors
-    /// When one of them is lost.
-    pub(crate) fn share(&self, x: &Tensor, from: usize) -> Result<()> {
-        // SAFETY: the tensor lives through the call.
-        check(unsafe { lnfree_group_share(self.0.as_ptr(), x.as_ptr(), from as i32) })
-    }
 }
 
 impl Drop for Group {

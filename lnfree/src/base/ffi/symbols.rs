@@ -169,8 +169,6 @@ unsafe extern "C" {
     pub(crate) fn lnfree_begin_sum(group: *mut c_void, x: *const C_tensor) -> *mut c_void;
     #[cfg(target_os = "linux")]
     pub(crate) fn lnfree_end_sum(sum: *mut c_void) -> i32;
-    #[cfg(target_os = "linux")]
-    pub(crate) fn lnfree_group_share(group: *mut c_void, x: *const C_tensor, from: i32) -> i32;
     pub(crate) fn lnfree_gpu_logits_to_gradient(
         logits: *const C_tensor,
         vocab_size: i64,

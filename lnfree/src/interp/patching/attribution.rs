@@ -145,12 +145,12 @@ pub(super) fn gradients(metric: &Tensor, places: &[&Tensor]) -> Result<Vec<Tenso
 /// The metric of a run over `ids` from the stream after its last block, `[batch]`.
 fn read(model: &Gpt2, ln: &LnState, ids: &Tensor, last: &Tensor, metric: &Metric) -> Result<Tensor> {
     let pos = ids.size()[1];
-    let positions = metric.positions(pos)?;
-    let (from, read) = (positions[0], positions.len() as i64);
+    let from = metric.positions(pos)?[0];
     let mut pass = model.pass(&ids.f_narrow(1, from, pos - from)?, ln, Compute::default())?;
     pass.start = from;
     let last = model.final_norm(&last.f_narrow(1, from, pos - from)?, &mut pass, &mut NoHook);
-    let last = last.f_index_select(1, &metric.places(pos, from, last.device())?)?;
+    let (places, read) = metric.places(pos, from, last.device())?;
+    let last = last.f_index_select(1, &places)?;
     // The texts are one run, [1, batch, read, n_embd].
     mean(&metric.of_runs(model, &last.f_unsqueeze(0)?, read)?.f_get(0)?)
 }

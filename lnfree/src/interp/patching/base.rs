@@ -178,8 +178,7 @@ impl<'a> Base<'a> {
     /// # Errors
     /// As [`Metric::of_logits`].
     pub fn measured(&self, streams: &Tensor, from: i64, metric: &Metric) -> Result<Tensor> {
-        let read = metric.positions(self.pos())?.len() as i64;
-        let places = metric.places(self.pos(), from, streams.device())?;
+        let (places, read) = metric.places(self.pos(), from, streams.device())?;
         let last = self.normalised(streams, from)?.f_index_select(1, &places)?;
         let (_, n, n_embd) = last.size3()?;
         metric.of_runs(self.model, &last.f_reshape([-1, self.batch(), n, n_embd])?, read)

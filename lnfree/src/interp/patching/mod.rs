@@ -8,11 +8,11 @@
 //! A patch at layer L and position p changes nothing before L and, as attention is causal, nothing before p.
 //! So the corrupted model runs once, and its keys, values and residual streams are kept; a patch computes
 //! blocks after L at positions from p on, of the last block no more than from the first of these on that the
-//! metric reads, and no other logits. Patches that begin at one position go through the model together, each
-//! from its layer on: a sweep over n layers and P positions passes P · n times over a block, in matrix
-//! products of up to some thousand rows, and computes about n² P² / 4 positions of a block for each text,
-//! where whole forwards compute n² P². Patches that change nothing, as clean and corrupted text begin alike,
-//! are not computed.
+//! metric reads, and no other logits ([`Patching::recompute`], to check by, is a whole forward). Patches that
+//! begin at one position go through the model together, each from its layer on: a sweep over n layers and P
+//! positions passes P · n times over a block, in matrix products of up to some thousand rows, and computes
+//! about n² P² / 4 positions of a block for each text, where whole forwards compute n² P². Patches that
+//! change nothing, as clean and corrupted text begin alike, are not computed.
 
 mod attribution;
 pub(super) mod base;

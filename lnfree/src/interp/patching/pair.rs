@@ -88,8 +88,8 @@ impl<'a> Patching<'a> {
         metric: &'a Metric<'a>,
     ) -> Result<Patching<'a>> {
         let _guard = tch::no_grad_guard();
-        let pos = clean.size().get(1).copied().unwrap_or(0);
         let [clean_ids, corrupted_ids] = cut(model, clean, corrupted, metric)?;
+        let pos = clean.size()[1];
         let base = Base::new(model, ln, &corrupted_ids)?;
         let wanted = (0..base.n_layer()).map(Activation::ResidPre);
         let (kept, last) = captured(model, ln, &clean_ids, wanted)?;

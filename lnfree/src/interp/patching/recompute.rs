@@ -30,7 +30,7 @@ impl Patching<'_> {
         let mut hook = Replacements { batch: self.base.batch(), all };
         let (model, ids) = (self.base.model, &self.base.ids);
         let logits = model.forward(ids, self.base.ln, Compute::default(), &mut hook)?;
-        let places = self.metric.places(self.base.pos(), 0, logits.device())?;
+        let (places, _) = self.metric.places(self.base.pos(), 0, logits.device())?;
         self.metric.of_logits(&logits.f_index_select(1, &places)?)
     }
 }

@@ -66,21 +66,12 @@ impl<'a> Entry<'a> {
         Entry { of, kind, name, unit, row: None, column: None, value: None, interval: None }
     }
 
-    /// The same for other numbers, each at its place along the rows.
-    fn along(self, rows: Vec<Place<'a>>, values: &'a [Option<f64>]) -> impl Iterator<Item = Entry<'a>> {
-        rows.into_iter().zip(values).map(move |(row, value)| Entry { row: Some(row), value: *value, ..self })
-    }
-
-    /// The same for the numbers of one row, each at its place along the columns.
-    fn across(
-        self,
-        row: Place<'a>,
-        columns: Vec<Place<'a>>,
-        values: &'a [Option<f64>],
-    ) -> impl Iterator<Item = Entry<'a>> {
-        let entry = Entry { row: Some(row), ..self };
-        let cells = columns.into_iter().zip(values);
-        cells.map(move |(column, value)| Entry { column: Some(column), value: *value, ..entry })
+    /// The same for other numbers, each at its place along the rows, or the columns of a row.
+    fn along(self, places: Vec<Place<'a>>, values: &'a [Option<f64>]) -> impl Iterator<Item = Entry<'a>> {
+        places.into_iter().zip(values).map(move |(place, value)| {
+            let (row, column) = self.row.map_or((place, None), |row| (row, Some(place)));
+            Entry { row: Some(row), column, value: *value, ..self }
+        })
     }
 }
 
@@ -95,7 +86,7 @@ fn entries(of: &Findings) -> Result<Vec<Entry<'_>>> {
         let entry = Entry::new(of, "map", name, unit);
         for (row, values) in places(&rows.title, &rows.labels, values.len())?.into_iter().zip(values) {
             let columns = places(&columns.title, &columns.labels, values.len())?;
-            all.extend(entry.across(row, columns, values));
+            all.extend(Entry { row: Some(row), ..entry }.along(columns, values));
         }
     }
     for Curve { name, unit, at, values } in curves {
@@ -106,7 +97,8 @@ fn entries(of: &Findings) -> Result<Vec<Entry<'_>>> {
         let entry = Entry::new(of, "ranking", name, "");
         for (index, (label, values)) in (0..).zip(rows) {
             let row = Place { axis: what, label, index };
-            all.extend(entry.across(row, places("column", columns, values.len())?, values));
+            let columns = places("column", columns, values.len())?;
+            all.extend(Entry { row: Some(row), ..entry }.along(columns, values));
         }
         all.extend(total.map(|total| Entry { kind: "total", value: Some(total), ..entry }));
     }

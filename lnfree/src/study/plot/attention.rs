@@ -19,9 +19,8 @@ const GAP: usize = 44;
 /// Pixels that a token's text needs, and the number of tokens above which there is never room.
 const TOKEN: usize = 10;
 const MAX_TOKENS: usize = 24;
-/// Pixels of a letter of a token, and letters of one that are written at an axis; the hover has all of them.
+/// Pixels of a letter of a token.
 const LETTER: usize = 6;
-const MAX_LETTERS: usize = 20;
 
 /// Attention patterns of one layer, `[head, query_pos, key_pos]` probabilities of each named model over
 /// `tokens`: a row a model, a column a head, all on one scale from 0 to 1.
@@ -105,11 +104,7 @@ fn triangle(pattern: &Tensor, n: usize) -> Result<Vec<Vec<Option<f64>>>> {
 
 /// What the hover calls a token; no two are the same.
 fn name(token: &str, at: usize) -> String {
-    format!("‘{}’ ({at})", text(token))
-}
-
-fn text(token: &str) -> String {
-    theme::escape(token).replace('\n', "↵")
+    format!("‘{}’ ({at})", labels::text(token))
 }
 
 fn panel(
@@ -136,8 +131,8 @@ fn panel(
 /// styles all.
 fn layout(rows: usize, columns: usize, size: usize, tokens: &[String]) -> Layout {
     let last = tokens.len() as f64 - 0.5;
-    let keys = token_axis("key", tokens, size).range(vec![-0.5, last]);
-    let mut queries = token_axis("query", tokens, size).range(vec![last, -0.5]);
+    let keys = token_axis("key", "", tokens, size).range(vec![-0.5, last]);
+    let mut queries = token_axis("query", labels::AIR, tokens, size).range(vec![last, -0.5]);
     let inner = rows * (size + GAP);
     // The first row's headings stand above it.
     let height = [0.0, 1.0 - (GAP - 8) as f64 / inner as f64];
@@ -161,8 +156,7 @@ fn written(tokens: &[String], size: usize) -> bool {
 
 /// Letters of the longest label, 0 where tokens are not written.
 fn letters(tokens: &[String], size: usize) -> usize {
-    let longest = tokens.iter().map(|token| token.chars().count()).max().unwrap_or(0).min(MAX_LETTERS);
-    if written(tokens, size) { longest } else { 0 }
+    if written(tokens, size) { labels::letters(tokens) } else { 0 }
 }
 
 /// Pixels for what stands below the figure: keys written upright, and the title of their axis.
@@ -175,12 +169,13 @@ fn beside(tokens: &[String], size: usize) -> usize {
     theme::MARGIN_LEFT.max(letters(tokens, size) * LETTER + labels::TITLE)
 }
 
-fn token_axis(title: &str, tokens: &[String], size: usize) -> Axis {
+/// `air` stands before each token.
+fn token_axis(title: &str, air: &str, tokens: &[String], size: usize) -> Axis {
     let n = tokens.len();
     let written = written(tokens, size);
     let every = [1, 2, 5, 10, 20, 50, 100].into_iter().find(|every| n <= 6 * every).unwrap_or(n / 4);
     let label = |at: usize| match written {
-        true => format!("{}{}", labels::AIR, text(&labels::cut(&tokens[at], MAX_LETTERS))),
+        true => format!("{air}{}", labels::text(&labels::cut(&tokens[at], labels::MAX_LETTERS))),
         false => at.to_string(),
     };
     let at: Vec<usize> = (0..n).step_by(if written { 1 } else { every.max(1) }).collect();

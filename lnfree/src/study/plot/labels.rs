@@ -7,7 +7,7 @@ use plotly::layout::Axis;
 use super::theme;
 
 /// Letters of a label that are written; the hover has all of them.
-const MAX_LETTERS: usize = 20;
+pub const MAX_LETTERS: usize = 20;
 /// Labels of no more letters than this are left out rather than turned.
 const SHORT: usize = 4;
 /// Pixels of a letter, and from one line to the next.
@@ -78,7 +78,8 @@ impl Ticks {
     }
 }
 
-fn letters(labels: &[String]) -> usize {
+/// Letters of the longest label as it is written.
+pub fn letters(labels: &[String]) -> usize {
     labels.iter().map(|label| label.chars().count()).max().unwrap_or(0).min(MAX_LETTERS)
 }
 

@@ -44,6 +44,8 @@ fn many_heads_go_on_in_further_rows_and_many_tokens_are_numbers() {
     let axis = &few["layout"]["template"]["layout"]["yaxis"];
     assert_eq!(axis["title"]["text"], "query token");
     assert_eq!(axis["ticktext"][4], "\u{a0}\u{a0} t4");
+    let keys = &few["layout"]["template"]["layout"]["xaxis"];
+    assert_eq!(keys["ticktext"][4], " t4");
 }
 
 #[test]
